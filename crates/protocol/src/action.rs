@@ -1,0 +1,169 @@
+//! Every OCPP action, who may send it, and in which versions it exists: one table.
+//!
+//! Owns names and directions. Does not know payloads (`shape`) or what to answer (`answer`).
+//!
+//! Names come from the official JSON schemas (1.6 with the security extension, 2.0.1, 2.1);
+//! directions from OCPP 1.6 sections 4 to 6, the 1.6 security white paper section 5 and the
+//! message chapter of Part 2. No action changes its direction between versions, so a row needs
+//! one direction and a set of versions.
+
+mod table;
+
+use crate::version::Version;
+use table::TABLE;
+
+/// Who may send an action.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Direction {
+    /// From the station to the CSMS (the central system, in 1.6).
+    ToCsms,
+    /// From the CSMS to the station.
+    ToStation,
+    /// Either way: DataTransfer.
+    Both,
+}
+
+/// One action, such as `BootNotification`. There is exactly one value per name, in
+/// [`Action::all`].
+#[derive(PartialEq, Eq, Hash, Debug)]
+pub struct Action {
+    /// The name on the wire; case-sensitive.
+    pub name: &'static str,
+    direction: Direction,
+    in_version: [bool; 3],
+    is_send: bool,
+    index: usize,
+}
+
+impl Action {
+    /// Every action of every version, ordered by name.
+    pub fn all() -> &'static [Self] {
+        &TABLE
+    }
+
+    /// The action with exactly this name, in whichever version.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        TABLE.binary_search_by(|action| action.name.cmp(name)).ok().and_then(|at| TABLE.get(at))
+    }
+
+    /// Position in [`Action::all`]; for arrays of counters and for bit sets.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Who may send it in this version; `None` where the version does not have it.
+    pub fn direction(&self, version: Version) -> Option<Direction> {
+        self.in_version[version.index()].then_some(self.direction)
+    }
+
+    /// Whether a station may send it as a CALL.
+    pub fn station_may_call(&self, version: Version) -> bool {
+        !self.is_send && matches!(self.direction(version), Some(Direction::ToCsms | Direction::Both))
+    }
+
+    /// Whether the CSMS may send it as a CALL.
+    pub fn csms_may_call(&self, version: Version) -> bool {
+        matches!(self.direction(version), Some(Direction::ToStation | Direction::Both))
+    }
+
+    /// Whether it travels as SEND (message type 6, 2.1 only), which is never answered.
+    pub fn is_send(&self, version: Version) -> bool {
+        self.is_send && self.direction(version).is_some()
+    }
+}
+
+/// What the action of a message from a station amounts to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InboundAction {
+    /// A station may send this in this version.
+    Known(&'static Action),
+    /// The version has it, but not from a station or not in this kind of message.
+    NotSupported,
+    /// The version does not have it. Signed messages (`…-Signed`, Part 4 section 7) are here
+    /// too: unwrapping them is optional for a receiver that does not implement signing.
+    NotImplemented,
+}
+
+/// Judges the action of a CALL from a station.
+pub fn classify_call(version: Version, name: &str) -> InboundAction {
+    classify(version, name, |action| action.station_may_call(version))
+}
+
+/// Judges the action of a SEND from a station. Whatever the outcome, a SEND is not answered.
+pub fn classify_send(version: Version, name: &str) -> InboundAction {
+    classify(version, name, |action| action.is_send(version))
+}
+
+fn classify(version: Version, name: &str, allowed: impl FnOnce(&Action) -> bool) -> InboundAction {
+    match Action::find(name) {
+        Some(action) if allowed(action) => InboundAction::Known(action),
+        Some(action) if action.direction(version).is_some() => InboundAction::NotSupported,
+        _ => InboundAction::NotImplemented,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_ordered_and_numbered() {
+        assert!(Action::all().windows(2).all(|pair| pair[0].name < pair[1].name));
+        for (at, action) in Action::all().iter().enumerate() {
+            assert_eq!(action.index(), at);
+            assert_eq!(Action::find(action.name), Some(action));
+        }
+    }
+
+    #[test]
+    fn versions_have_their_exact_number_of_actions() {
+        let count = |version, send| {
+            let of_version = |action: &&Action| action.direction(version).is_some();
+            Action::all().iter().filter(of_version).filter(|action| action.is_send(version) == send).count()
+        };
+        assert_eq!(Version::ALL.map(|version| count(version, false)), [39, 64, 90]);
+        assert_eq!(Version::ALL.map(|version| count(version, true)), [0, 0, 1]);
+    }
+
+    #[test]
+    fn directions_split_as_in_the_specification() {
+        let stations = Version::ALL
+            .map(|version| Action::all().iter().filter(|action| action.station_may_call(version)).count());
+        let csms = Version::ALL
+            .map(|version| Action::all().iter().filter(|action| action.csms_may_call(version)).count());
+        // DataTransfer counts on both sides: 14 + 26 - 1 = 39, 25 + 40 - 1 = 64, 36 + 55 - 1 = 90.
+        assert_eq!(stations, [14, 25, 36]);
+        assert_eq!(csms, [26, 40, 55]);
+    }
+
+    #[test]
+    fn calls_are_classified_by_version_and_direction() {
+        let known = |version, name| matches!(classify_call(version, name), InboundAction::Known(action) if action.name == name);
+        assert!(known(Version::V16, "StartTransaction"));
+        assert!(known(Version::V201, "TransactionEvent"));
+        assert!(known(Version::V21, "VatNumberValidation"));
+        for version in Version::ALL {
+            assert!(known(version, "BootNotification") && known(version, "DataTransfer"));
+            assert_eq!(classify_call(version, "Reset"), InboundAction::NotSupported);
+            for name in ["", "bootnotification", "BootNotificationRequest", "Heartbeat-Signed", "Heartbeat "]
+            {
+                assert_eq!(classify_call(version, name), InboundAction::NotImplemented, "{name}");
+            }
+        }
+        assert_eq!(classify_call(Version::V201, "StartTransaction"), InboundAction::NotImplemented);
+        assert_eq!(classify_call(Version::V16, "TransactionEvent"), InboundAction::NotImplemented);
+        assert_eq!(classify_call(Version::V21, "NotifyWebPaymentStarted"), InboundAction::NotSupported);
+    }
+
+    #[test]
+    fn a_send_is_not_a_call_and_a_call_not_a_send() {
+        let stream = "NotifyPeriodicEventStream";
+        assert_eq!(classify_call(Version::V21, stream), InboundAction::NotSupported);
+        assert_eq!(classify_call(Version::V201, stream), InboundAction::NotImplemented);
+        assert!(matches!(classify_send(Version::V21, stream), InboundAction::Known(_)));
+        assert_eq!(classify_send(Version::V21, "Heartbeat"), InboundAction::NotSupported);
+        assert_eq!(classify_send(Version::V21, "Nonsense"), InboundAction::NotImplemented);
+        let action = Action::find(stream).unwrap();
+        assert!(!action.station_may_call(Version::V21) && !action.csms_may_call(Version::V21));
+    }
+}

@@ -1,0 +1,448 @@
+//! OCPP-J messages: reading the five kinds from text, and writing them.
+//!
+//! Owns the envelope: the JSON array, its type number, id and length. Payloads are opaque here
+//! (they stay the sender's bytes); what was wrong with a text that is no message is described by
+//! [`Malformed`], in `malformed`.
+//!
+//! Reading borrows from the text, allocates nothing for an ordinary message, and never recurses
+//! on its input: depth is limited to [`MAX_DEPTH`] so that later readers may recurse.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error_code::ErrorCode;
+use crate::literal;
+use crate::malformed::{Envelope, Malformed, MalformedKind, scan_prefix};
+use crate::message_id::{IdProblem, MessageId};
+use crate::version::Version;
+
+/// Deepest nesting a payload may have. The deepest official schema nests 13 levels; `customData`
+/// and DataTransfer are free, and 64 leaves every common JSON reader its stack.
+pub const MAX_DEPTH: usize = 64;
+
+/// Longest error description written, in characters: the limit of 2.x, used for 1.6 too.
+pub const MAX_DESCRIPTION_CHARS: usize = 255;
+
+/// A message whose envelope is valid in the version it was read for.
+#[derive(Debug)]
+pub enum Frame<'a> {
+    /// Type 2: a request, to be answered under its id.
+    Call(Call<'a>),
+    /// Type 3: the answer to a CALL.
+    CallResult(CallResult<'a>),
+    /// Type 4: the refusal of a CALL. Never answered.
+    CallError(CallError<'a>),
+    /// Type 5, 2.1 only: the refusal of a CALLRESULT. Never answered.
+    CallResultError(CallError<'a>),
+    /// Type 6, 2.1 only: a message that is never answered.
+    Send(Call<'a>),
+}
+
+/// A CALL or SEND.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Its id, which is the sender's.
+    pub id: MessageId<'a>,
+    /// The action as sent; `action::classify_call` judges it.
+    pub action: Cow<'a, str>,
+    /// The payload as sent: an object, or `null` if `payload_was_null`.
+    pub payload: &'a RawValue,
+    /// Whether `null` stood where an object belongs. Stations do that; it means `{}`.
+    pub payload_was_null: bool,
+}
+
+/// A CALLRESULT.
+#[derive(Debug)]
+pub struct CallResult<'a> {
+    /// The id of the CALL it answers.
+    pub id: MessageId<'a>,
+    /// The payload as sent: an object, or `null` if `payload_was_null`.
+    pub payload: &'a RawValue,
+    /// Whether `null` stood where an object belongs.
+    pub payload_was_null: bool,
+}
+
+/// A CALLERROR or CALLRESULTERROR. Only its id is required: refusing an error message would
+/// help nobody, so whatever else is missing or of the wrong type reads as empty.
+#[derive(Debug)]
+pub struct CallError<'a> {
+    /// The id of the message it refuses; `-1` if its sender could not read that.
+    pub id: MessageId<'a>,
+    /// The code as sent; `ErrorCode::recognise` maps it.
+    pub code: Cow<'a, str>,
+    /// The description as sent, of any length.
+    pub description: Cow<'a, str>,
+    /// The details, if they are an object.
+    pub details: Option<&'a RawValue>,
+}
+
+/// Reads one message from a station.
+///
+/// # Errors
+/// [`Malformed`] if the text is not a message of this version. It knows what to send back, if
+/// anything, and which of our own CALLs it ends, if any.
+pub fn parse(version: Version, text: &str) -> Result<Frame<'_>, Malformed<'_>> {
+    let Some(elements) = Elements::read(text) else {
+        return Err(refuse_text(text));
+    };
+    let Some(envelope) = elements.message_type() else {
+        return Err(Malformed::new(MalformedKind::BadMessageType, Envelope::Unreadable, None));
+    };
+    let envelope = envelope.in_version(version);
+    let id = elements.id();
+    if envelope == Envelope::Unknown {
+        return Err(Malformed::new(MalformedKind::UnknownMessageType, envelope, id.ok()));
+    }
+    if is_deeper_than(text, MAX_DEPTH + 1) {
+        return Err(Malformed::new(MalformedKind::TooDeep, envelope, id.ok()));
+    }
+    elements.into_frame(envelope, id).map_err(|(kind, id)| Malformed::new(kind, envelope, id))
+}
+
+fn refuse_text(text: &str) -> Malformed<'_> {
+    if text.trim_ascii().is_empty() {
+        return Malformed::new(MalformedKind::Empty, Envelope::Unreadable, None);
+    }
+    if serde_json::from_str::<&RawValue>(text).is_ok() {
+        return Malformed::new(MalformedKind::NotAnArray, Envelope::Unreadable, None);
+    }
+    let (envelope, id) = scan_prefix(text);
+    Malformed::new(MalformedKind::NotJson, envelope, id)
+}
+
+/// The most elements a message has; more only need counting.
+const MAX_ELEMENTS: usize = 5;
+
+/// The elements of the outer array, unread.
+struct Elements<'a> {
+    first: [Option<&'a RawValue>; MAX_ELEMENTS],
+    count: usize,
+}
+
+type Problem<'a> = (MalformedKind, Option<MessageId<'a>>);
+
+impl<'a> Elements<'a> {
+    /// `None` unless the text is one JSON array and nothing else.
+    fn read(text: &'a str) -> Option<Self> {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let elements = reader.deserialize_seq(ElementsVisitor).ok()?;
+        reader.end().ok()?;
+        Some(elements)
+    }
+
+    fn text(&self, at: usize) -> Option<&'a str> {
+        self.first.get(at).copied().flatten().map(RawValue::get)
+    }
+
+    /// `None` unless the first element is an integer.
+    fn message_type(&self) -> Option<Envelope> {
+        let number = self.text(0)?;
+        let digits = number.strip_prefix('-').unwrap_or(number);
+        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| Envelope::of_number(number))
+    }
+
+    fn id(&self) -> Result<MessageId<'a>, IdProblem> {
+        self.text(1).map_or(Err(IdProblem::Unreadable), MessageId::read)
+    }
+
+    fn into_frame(
+        self,
+        envelope: Envelope,
+        id: Result<MessageId<'a>, IdProblem>,
+    ) -> Result<Frame<'a>, Problem<'a>> {
+        match envelope {
+            Envelope::Call => self.into_call(id).map(Frame::Call),
+            Envelope::Send => self.into_call(id).map(Frame::Send),
+            Envelope::CallResult => self.into_result(id).map(Frame::CallResult),
+            Envelope::CallError => self.into_error(id).map(Frame::CallError),
+            Envelope::CallResultError => self.into_error(id).map(Frame::CallResultError),
+            Envelope::Unknown | Envelope::Unreadable => Err((MalformedKind::UnknownMessageType, id.ok())),
+        }
+    }
+
+    fn into_call(self, id: Result<MessageId<'a>, IdProblem>) -> Result<Call<'a>, Problem<'a>> {
+        if self.count != 4 {
+            return Err((MalformedKind::BadLength, id.ok()));
+        }
+        let id = id.map_err(id_problem)?;
+        let action = self.string(2).ok_or((MalformedKind::BadAction, Some(id)))?;
+        let (payload, payload_was_null) =
+            self.payload(3).ok_or((MalformedKind::PayloadNotObject, Some(id)))?;
+        Ok(Call { id, action, payload, payload_was_null })
+    }
+
+    fn into_result(self, id: Result<MessageId<'a>, IdProblem>) -> Result<CallResult<'a>, Problem<'a>> {
+        let id = id.map_err(id_problem)?;
+        match self.payload(2) {
+            Some((payload, payload_was_null)) if self.count == 3 => {
+                Ok(CallResult { id, payload, payload_was_null })
+            }
+            _ => Err((MalformedKind::InvalidResult, Some(id))),
+        }
+    }
+
+    fn into_error(self, id: Result<MessageId<'a>, IdProblem>) -> Result<CallError<'a>, Problem<'a>> {
+        let id = id.map_err(id_problem)?;
+        Ok(CallError {
+            id,
+            code: self.string(2).unwrap_or_default(),
+            description: self.string(3).unwrap_or_default(),
+            details: self.first[4].filter(|details| is_object(details)),
+        })
+    }
+
+    fn string(&self, at: usize) -> Option<Cow<'a, str>> {
+        self.text(at).and_then(literal::decode)
+    }
+
+    /// The payload and whether it was `null`.
+    fn payload(&self, at: usize) -> Option<(&'a RawValue, bool)> {
+        let payload = self.first.get(at).copied().flatten()?;
+        let is_null = payload.get() == "null";
+        (is_null || is_object(payload)).then_some((payload, is_null))
+    }
+}
+
+fn id_problem<'a>(problem: IdProblem) -> Problem<'a> {
+    match problem {
+        IdProblem::Unreadable => (MalformedKind::BadId, None),
+        IdProblem::TooLong => (MalformedKind::IdTooLong, None),
+    }
+}
+
+/// Raw values have no surrounding space, so the first byte tells.
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+struct ElementsVisitor;
+
+impl<'de> Visitor<'de> for ElementsVisitor {
+    type Value = Elements<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an OCPP-J message")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Elements { first: [None; MAX_ELEMENTS], count: 0 };
+        while let Some(slot) = elements.first.get_mut(elements.count) {
+            let Some(value) = seq.next_element::<&'de RawValue>()? else {
+                return Ok(elements);
+            };
+            *slot = Some(value);
+            elements.count += 1;
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            elements.count += 1;
+        }
+        Ok(elements)
+    }
+}
+
+/// Whether valid JSON nests more than `limit` levels.
+///
+/// Counting the opening brackets, which the compiler vectorises, settles it for nearly every
+/// message; only a text with more than `limit` of them is walked.
+fn is_deeper_than(text: &str, limit: usize) -> bool {
+    let openings = text.bytes().filter(|byte| byte | 0x20 == b'{').count();
+    if openings <= limit {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut in_string = false;
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => in_string = !in_string,
+            b'\\' if in_string => {
+                bytes.next();
+            }
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                if depth > limit {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Appends a CALL. `payload` must be a JSON object; the other two may be any text.
+pub fn write_call(out: &mut String, id: &str, action: &str, payload: &str) {
+    out.reserve(payload.len() + id.len() + action.len() + 16);
+    out.push_str("[2,");
+    literal::push(out, id);
+    out.push(',');
+    literal::push(out, action);
+    out.push(',');
+    out.push_str(payload);
+    out.push(']');
+}
+
+/// Appends a CALLRESULT. `id_json` is the JSON literal of the CALL's id ([`MessageId::as_json`]),
+/// `payload` a JSON object; both are copied as they are.
+pub fn write_call_result(out: &mut String, id_json: &str, payload: &str) {
+    out.reserve(payload.len() + id_json.len() + 8);
+    out.push_str("[3,");
+    out.push_str(id_json);
+    out.push(',');
+    out.push_str(payload);
+    out.push(']');
+}
+
+/// Appends a CALLERROR with empty details. `id_json` is a JSON literal: the CALL's id
+/// ([`MessageId::as_json`]) or [`UNREADABLE_ID`](crate::UNREADABLE_ID). The description is cut to
+/// [`MAX_DESCRIPTION_CHARS`].
+pub fn write_call_error(
+    out: &mut String,
+    version: Version,
+    id_json: &str,
+    code: ErrorCode,
+    description: &str,
+) {
+    write_error(out, '4', version, id_json, code, description);
+}
+
+/// Appends a CALLRESULTERROR, which only 2.1 has; otherwise like [`write_call_error`].
+pub fn write_call_result_error(
+    out: &mut String,
+    version: Version,
+    id_json: &str,
+    code: ErrorCode,
+    description: &str,
+) {
+    write_error(out, '5', version, id_json, code, description);
+}
+
+fn write_error(
+    out: &mut String,
+    message_type: char,
+    version: Version,
+    id_json: &str,
+    code: ErrorCode,
+    description: &str,
+) {
+    let end = description.char_indices().nth(MAX_DESCRIPTION_CHARS).map_or(description.len(), |(at, _)| at);
+    out.push('[');
+    out.push(message_type);
+    out.push(',');
+    out.push_str(id_json);
+    out.push_str(",\"");
+    out.push_str(code.as_str(version));
+    out.push_str("\",");
+    literal::push(out, &description[..end]);
+    out.push_str(",{}]");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_keeps_the_bytes_of_its_payload() {
+        let text = " [ 2 , \"19223201\" , \"BootNotification\" , { \"a\" : 1.50, \"b\":\"\\u00e9\" } ] ";
+        let Ok(Frame::Call(call)) = parse(Version::V16, text) else { panic!("not a call") };
+        assert_eq!(call.id.as_json(), "\"19223201\"");
+        assert_eq!(call.action, "BootNotification");
+        assert_eq!(call.payload.get(), "{ \"a\" : 1.50, \"b\":\"\\u00e9\" }");
+        assert!(!call.payload_was_null);
+    }
+
+    #[test]
+    fn null_stands_for_an_empty_payload() {
+        let Ok(Frame::Call(call)) = parse(Version::V21, r#"[2,"1","Heartbeat",null]"#) else { panic!() };
+        assert!(call.payload_was_null && call.payload.get() == "null");
+        let Ok(Frame::CallResult(result)) = parse(Version::V21, r#"[3,"1",null]"#) else { panic!() };
+        assert!(result.payload_was_null && result.payload.get() == "null");
+    }
+
+    #[test]
+    fn errors_are_read_however_odd() {
+        let error = |text| match parse(Version::V16, text) {
+            Ok(Frame::CallError(error)) => error,
+            other => panic!("{text}: {other:?}"),
+        };
+        let full = error(r#"[4,"1","GenericError","it \"broke\"",{"a":1}]"#);
+        assert_eq!((&*full.code, &*full.description), ("GenericError", "it \"broke\""));
+        assert_eq!(full.details.map(RawValue::get), Some(r#"{"a":1}"#));
+        for text in [
+            r#"[4,"1"]"#,
+            r#"[4,"1",null,null,null]"#,
+            r#"[4,"1",5,{},"details"]"#,
+            r#"[4,"1",["a"],1,[],6,7]"#,
+        ] {
+            let odd = error(text);
+            assert_eq!((&*odd.code, &*odd.description, odd.details.is_none()), ("", "", true), "{text}");
+        }
+    }
+
+    #[test]
+    fn types_5_and_6_are_of_2_1() {
+        let send = r#"[6,"1","NotifyPeriodicEventStream",{}]"#;
+        let refusal = r#"[5,"1","FormatViolation","",{}]"#;
+        assert!(matches!(parse(Version::V21, send), Ok(Frame::Send(call)) if call.id.decoded() == "1"));
+        assert!(matches!(parse(Version::V21, refusal), Ok(Frame::CallResultError(_))));
+        for version in [Version::V16, Version::V201] {
+            for text in [send, refusal] {
+                let kind = parse(version, text).unwrap_err().kind;
+                assert_eq!(kind, MalformedKind::UnknownMessageType);
+            }
+        }
+    }
+
+    fn nested(levels: usize) -> String {
+        let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+        format!(r#"[2,"1","DataTransfer",{{"data":{open}{close}}}]"#)
+    }
+
+    #[test]
+    fn depth_is_limited_and_brackets_in_text_do_not_count() {
+        assert!(parse(Version::V16, &nested(MAX_DEPTH)).is_ok());
+        let kind = |text: &str| parse(Version::V16, text).unwrap_err().kind;
+        assert_eq!(kind(&nested(MAX_DEPTH + 1)), MalformedKind::TooDeep);
+        assert_eq!(kind(&nested(100_000)), MalformedKind::TooDeep);
+        assert_eq!(kind(&"[".repeat(100_000)), MalformedKind::NotJson);
+        let text = format!(r#"[2,"1","DataTransfer",{{"data":"\"{}"}}]"#, "[{".repeat(1_000));
+        assert!(parse(Version::V16, &text).is_ok());
+        let wide = format!(r#"[2,"1","DataTransfer",{{"data":[{}]}}]"#, vec!["{}"; 1_000].join(","));
+        assert!(parse(Version::V16, &wide).is_ok());
+    }
+
+    #[test]
+    fn messages_are_written_as_they_are_read() {
+        let mut out = String::new();
+        write_call(&mut out, "a\"b", "Reset", r#"{"type":"Soft"}"#);
+        assert_eq!(out, r#"[2,"a\"b","Reset",{"type":"Soft"}]"#);
+        out.clear();
+        write_call_result(&mut out, r#""a\u0062""#, "{}");
+        assert_eq!(out, r#"[3,"a\u0062",{}]"#);
+        out.clear();
+        write_call_error(&mut out, Version::V16, "\"1\"", ErrorCode::FormatViolation, "a\nb");
+        assert_eq!(out, r#"[4,"1","FormationViolation","a\nb",{}]"#);
+        out.clear();
+        write_call_result_error(&mut out, Version::V21, "\"1\"", ErrorCode::FormatViolation, "");
+        assert_eq!(out, r#"[5,"1","FormatViolation","",{}]"#);
+    }
+
+    #[test]
+    fn descriptions_are_cut_between_characters() {
+        let mut out = String::new();
+        write_call_error(
+            &mut out,
+            Version::V201,
+            "\"1\"",
+            ErrorCode::GenericError,
+            &"\u{20ac}".repeat(1_000),
+        );
+        let Ok(Frame::CallError(error)) = parse(Version::V201, &out) else { panic!() };
+        assert_eq!(error.description, "\u{20ac}".repeat(MAX_DESCRIPTION_CHARS));
+    }
+}

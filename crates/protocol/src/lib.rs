@@ -1,0 +1,66 @@
+//! OCPP-J as data and pure functions: what a station and its CSMS say to each other over a
+//! WebSocket, in OCPP 1.6, 2.0.1 and 2.1.
+//!
+//! ```text
+//!   station                                                           CSMS
+//!      │  [2,"17","BootNotification",{…}]                              │
+//!      ├──────────────────────────── CALL ────────────────────────────▶│
+//!      │                              [3,"17",{"status":"Accepted",…}] │
+//!      │◀───────────────────────── CALLRESULT ─────────────────────────┤
+//!      │                                                               │
+//!      │                          [2,"c0ffee-…","Reset",{"type":"…"}]  │  either side may call;
+//!      │◀─────────────────────────── CALL ─────────────────────────────┤  calls may cross, but
+//!      │  [4,"c0ffee-…","NotSupported","why",{}]                       │  each side waits for the
+//!      ├────────────────────────── CALLERROR ─────────────────────────▶│  answer before its next
+//!      │                                                               │
+//!      │  [5,"17","FormatViolation","why",{}]                          │  2.1: "I cannot use
+//!      ├─────────────────────── CALLRESULTERROR ──────────────────────▶│  your answer"
+//!      │  [6,"18","NotifyPeriodicEventStream",{…}]                     │  2.1: never answered
+//!      ├──────────────────────────── SEND ────────────────────────────▶│
+//! ```
+//!
+//! A message on its way through this crate, in reading order:
+//!
+//! * [`identity`], [`version`]: whose connection it is and which language it speaks
+//! * [`frame`], [`message_id`]: text to message and back; the payload stays the sender's bytes
+//! * [`malformed`], [`error_code`]: texts that are no message, and what they are answered with
+//! * [`action`]: which messages there are and who may send them
+//! * [`boot`]: what may be sent before a station is accepted
+//! * [`shape`]: whether a payload is what its schema says
+//! * [`answer`], [`transaction`]: answers that need no backend
+//! * [`exchange`]: our own outstanding CALL and what ends its wait
+//!
+//! There is no I/O here, no clock and no runtime. Nothing panics or recurses on what a peer sends,
+//! and every limit is a constant with its reason beside it. What is *not* here: connections,
+//! storage, decisions about stations, and the meaning of payloads beyond the few fields answers
+//! depend on.
+
+pub mod action;
+pub mod answer;
+pub mod boot;
+pub mod error_code;
+pub mod exchange;
+pub mod frame;
+pub mod identity;
+mod literal;
+pub mod malformed;
+pub mod message_id;
+pub mod shape;
+pub mod transaction;
+pub mod version;
+
+pub use action::{Action, Direction, InboundAction, classify_call, classify_send};
+pub use answer::{AnswerContext, Registration, builtin};
+pub use boot::{BootState, Grants, csms_may_send, station_may_send};
+pub use error_code::ErrorCode;
+pub use exchange::{Answered, Busy, Exchange};
+pub use frame::{
+    Call, CallError, CallResult, Frame, MAX_DEPTH, MAX_DESCRIPTION_CHARS, parse, write_call,
+    write_call_error, write_call_result, write_call_result_error,
+};
+pub use identity::{Identity, IdentityError, IdentityKey};
+pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
+pub use message_id::{MessageId, UNREADABLE_ID};
+pub use shape::{Violation, validate_request, validate_response};
+pub use transaction::{StartKey, start_key};
+pub use version::Version;

@@ -1,0 +1,265 @@
+//! The shapes of payloads: whether a request or response satisfies the official schema.
+//!
+//! Owns the check and the choice of error code. The facts are data (`data/*.shapes`, read by
+//! `notation`); whether a violation is ignored, logged or refused is the gateway's mode.
+//!
+//! Two things the schemas forbid are allowed, because stations do them and they are unambiguous:
+//! `null` for an optional field that has no value, and `null` for an empty payload.
+
+mod notation;
+
+use std::fmt;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::action::Action;
+use crate::error_code::ErrorCode;
+use crate::version::Version;
+use notation::{Field, Kind, Range, Shapes};
+
+/// How a payload breaks its schema: the first violation found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// The code to refuse a request with (OCPP-J 1.6 Table 7; Part 4, 4.3).
+    pub code: ErrorCode,
+    /// Where, as a path such as `meterValue[0].timestamp`; empty for the payload as a whole. At
+    /// most [`Violation::MAX_FIELD_CHARS`] characters, since a name may be the station's own.
+    pub field: String,
+    /// What is wrong there, for people.
+    pub description: String,
+}
+
+impl Violation {
+    /// Longest path reported.
+    pub const MAX_FIELD_CHARS: usize = 120;
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let field = if self.field.is_empty() { "payload" } else { &self.field };
+        write!(f, "{field} {}", self.description)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Checks the payload of a CALL or SEND. An action that the version does not have passes.
+///
+/// # Errors
+/// The first [`Violation`]: of a known field in the schema's order, else of an unexpected one.
+pub fn validate_request(
+    version: Version,
+    action: &'static Action,
+    payload: &RawValue,
+) -> Result<(), Violation> {
+    let shapes = Shapes::of(version);
+    validate(shapes, shapes.requests.get(action.name), payload)
+}
+
+/// Checks the payload of a CALLRESULT to this action; otherwise like [`validate_request`].
+///
+/// # Errors
+/// The first [`Violation`].
+pub fn validate_response(
+    version: Version,
+    action: &'static Action,
+    payload: &RawValue,
+) -> Result<(), Violation> {
+    let shapes = Shapes::of(version);
+    validate(shapes, shapes.responses.get(action.name), payload)
+}
+
+fn validate(shapes: &Shapes, fields: Option<&Vec<Field>>, payload: &RawValue) -> Result<(), Violation> {
+    let Some(fields) = fields else {
+        return Ok(());
+    };
+    match serde_json::from_str(payload.get()) {
+        Ok(Value::Object(object)) => shapes.check_object(&object, fields, Path::Root),
+        Ok(Value::Null) => shapes.check_object(&Map::new(), fields, Path::Root),
+        Ok(_) => Err(Path::Root.violation(ErrorCode::TypeConstraintViolation, "is not an object")),
+        Err(_) => Err(Path::Root.violation(ErrorCode::FormatViolation, "is nested too deeply to read")),
+    }
+}
+
+/// The check descends with the shapes, which are not circular, and never with the payload alone:
+/// what no shape describes is refused or skipped, however deep it is.
+impl Shapes {
+    fn check_object(
+        &self,
+        object: &Map<String, Value>,
+        fields: &[Field],
+        path: Path<'_>,
+    ) -> Result<(), Violation> {
+        for field in fields {
+            let path = Path::Field(&path, field.name);
+            match object.get(field.name).filter(|value| !value.is_null()) {
+                Some(value) => self.check(value, &field.kind, path)?,
+                None if field.required => {
+                    return Err(
+                        path.violation(ErrorCode::OccurrenceConstraintViolation, "is required but missing")
+                    );
+                }
+                None => {}
+            }
+        }
+        for (name, value) in object {
+            let path = Path::Field(&path, name);
+            if self.implies_custom_data && name == "customData" {
+                check_custom_data(value, path)?;
+            } else if !fields.iter().any(|field| field.name == name) {
+                return Err(path.violation(ErrorCode::FormatViolation, "is not a field of this message"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, value: &Value, kind: &Kind, path: Path<'_>) -> Result<(), Violation> {
+        match kind {
+            Kind::Any => Ok(()),
+            Kind::Text { max } => check_text(value, *max, path),
+            Kind::Time => check_time(value, path),
+            Kind::Integer(range) => check_integer(value, range, path),
+            Kind::Number(range) => match value.as_f64() {
+                Some(number) => check_range(number, range, path),
+                None => Err(path.wrong_type("is not a number")),
+            },
+            Kind::Boolean if value.is_boolean() => Ok(()),
+            Kind::Boolean => Err(path.wrong_type("is neither true nor false")),
+            Kind::OneOf(words) => match value.as_str() {
+                Some(text) if words.contains(&text) => Ok(()),
+                Some(_) => Err(path.wrong_value("is not one of the allowed values")),
+                None => Err(path.wrong_type("is not text")),
+            },
+            Kind::List { min, max, of } => {
+                let items = value.as_array().ok_or_else(|| path.wrong_type("is not a list"))?;
+                if items.len() < *min {
+                    return Err(path.wrong_count(format!("has fewer than {min} elements")));
+                }
+                if items.len() > *max {
+                    return Err(path.wrong_count(format!("has more than {max} elements")));
+                }
+                let mut items = items.iter().enumerate();
+                items.try_for_each(|(at, item)| self.check(item, of, Path::Item(&path, at)))
+            }
+            Kind::Named(name) => {
+                if let Some(kind) = self.kinds.get(name) {
+                    self.check(value, kind, path)
+                } else if let Some(fields) = self.types.get(name) {
+                    let object = value.as_object().ok_or_else(|| path.wrong_type("is not an object"))?;
+                    self.check_object(object, fields, path)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+}
+
+fn check_text(value: &Value, max: Option<usize>, path: Path<'_>) -> Result<(), Violation> {
+    let text = value.as_str().ok_or_else(|| path.wrong_type("is not text"))?;
+    match max {
+        Some(max) if text.chars().nth(max).is_some() => {
+            Err(path.wrong_value(format!("is longer than {max} characters")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Stations write times in many ways; whoever needs the value has to be forgiving, so only an
+/// empty text, which says nothing, is refused.
+fn check_time(value: &Value, path: Path<'_>) -> Result<(), Violation> {
+    match value.as_str() {
+        Some("") => Err(path.wrong_value("is not a date and time")),
+        Some(_) => Ok(()),
+        None => Err(path.wrong_type("is not a date and time")),
+    }
+}
+
+/// `1.0` counts as an integer: it is one by the drafts the 2.x schemas use, and refusing it on
+/// 1.6 would help nobody. All versions limit integers to 32 bits (2.x Part 2, 2.1.4).
+fn check_integer(value: &Value, range: &Range, path: Path<'_>) -> Result<(), Violation> {
+    let number = value.as_f64().ok_or_else(|| path.wrong_type("is not an integer"))?;
+    if number.fract() != 0.0 {
+        return Err(path.wrong_type("is not an integer"));
+    }
+    if number < f64::from(i32::MIN) || number > f64::from(i32::MAX) {
+        return Err(path.wrong_value("does not fit into 32 bits"));
+    }
+    check_range(number, range, path)
+}
+
+fn check_range(number: f64, range: &Range, path: Path<'_>) -> Result<(), Violation> {
+    match range {
+        Range { low: Some(low), .. } if number < *low => Err(path.wrong_value(format!("is less than {low}"))),
+        Range { high: Some(high), .. } if number > *high => {
+            Err(path.wrong_value(format!("is greater than {high}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `customData` is free apart from naming its vendor (Part 4 section 9).
+fn check_custom_data(value: &Value, path: Path<'_>) -> Result<(), Violation> {
+    let object = match value {
+        Value::Null => return Ok(()),
+        Value::Object(object) => object,
+        _ => return Err(path.wrong_type("is not an object")),
+    };
+    let path = Path::Field(&path, "vendorId");
+    match object.get("vendorId") {
+        Some(vendor) => check_text(vendor, Some(255), path),
+        None => Err(path.violation(ErrorCode::OccurrenceConstraintViolation, "is required but missing")),
+    }
+}
+
+/// Where the check is. Only spelled out when there is something to report.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Field(&'a Self, &'a str),
+    Item(&'a Self, usize),
+}
+
+impl Path<'_> {
+    fn violation(self, code: ErrorCode, description: impl Into<String>) -> Violation {
+        let mut field = String::new();
+        self.spell(&mut field);
+        if let Some((end, _)) = field.char_indices().nth(Violation::MAX_FIELD_CHARS) {
+            field.truncate(end);
+        }
+        Violation { code, field, description: description.into() }
+    }
+
+    fn wrong_type(self, description: &str) -> Violation {
+        self.violation(ErrorCode::TypeConstraintViolation, description)
+    }
+
+    fn wrong_value(self, description: impl Into<String>) -> Violation {
+        self.violation(ErrorCode::PropertyConstraintViolation, description)
+    }
+
+    fn wrong_count(self, description: String) -> Violation {
+        self.violation(ErrorCode::OccurrenceConstraintViolation, description)
+    }
+
+    fn spell(self, out: &mut String) {
+        match self {
+            Path::Root => {}
+            Path::Field(parent, name) => {
+                parent.spell(out);
+                if !out.is_empty() {
+                    out.push('.');
+                }
+                out.push_str(name);
+            }
+            Path::Item(parent, at) => {
+                parent.spell(out);
+                out.push_str(&format!("[{at}]"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! Shapes against the table of actions, payloads against shapes.
+
+use super::*;
+
+fn action(name: &str) -> &'static Action {
+    Action::find(name).unwrap()
+}
+
+fn request(version: Version, name: &str, payload: &str) -> Result<(), Violation> {
+    validate_request(version, action(name), serde_json::from_str(payload).unwrap())
+}
+
+fn refused(version: Version, name: &str, payload: &str) -> (ErrorCode, String) {
+    let violation = request(version, name, payload).expect_err(payload);
+    assert!(!violation.description.is_empty());
+    (violation.code, violation.field)
+}
+
+const STATUS: &str = r#"{"connectorId":1,"errorCode":"NoError","status":"Available"}"#;
+const METER: &str = r#"{"connectorId":1,"meterValue":[{"timestamp":"2026-11-20T10:00:00Z",
+    "sampledValue":[{"value":"1.5","unit":"Celsius"},{"value":"2","unit":"Celcius"}]}]}"#;
+
+#[test]
+fn every_line_of_the_files_is_understood() {
+    for version in Version::ALL {
+        let mut lines = notation::text(version).lines();
+        assert!(lines.next().unwrap().starts_with("# OCPP "));
+        let mut shapes = Shapes::default();
+        for line in lines {
+            assert!(shapes.read_line(line).is_some(), "{line}");
+        }
+        let count = shapes.requests.len() + shapes.responses.len() + shapes.types.len() + shapes.kinds.len();
+        assert_eq!(count, notation::text(version).lines().count() - 1, "a name is defined twice");
+    }
+}
+
+#[test]
+fn every_name_is_defined_and_none_is_circular() {
+    fn depth(shapes: &Shapes, kind: &Kind, above: &mut Vec<&'static str>) -> usize {
+        match kind {
+            Kind::List { of, .. } => 1 + depth(shapes, of, above),
+            Kind::Named(name) => {
+                assert!(!above.contains(name), "{name} contains itself");
+                above.push(name);
+                let depth = match (shapes.types.get(name), shapes.kinds.get(name)) {
+                    (Some(fields), None) => depth_of(shapes, fields, above),
+                    (None, Some(kind)) => depth(shapes, kind, above),
+                    _ => panic!("{name} has not exactly one definition"),
+                };
+                above.pop();
+                depth
+            }
+            _ => 0,
+        }
+    }
+    fn depth_of(shapes: &Shapes, fields: &[Field], above: &mut Vec<&'static str>) -> usize {
+        1 + fields.iter().map(|field| depth(shapes, &field.kind, above)).max().unwrap_or(0)
+    }
+    let mut deepest = 0;
+    for version in Version::ALL {
+        let shapes = Shapes::of(version);
+        for fields in shapes.requests.values().chain(shapes.responses.values()) {
+            deepest = deepest.max(depth_of(shapes, fields, &mut Vec::new()));
+        }
+    }
+    // The deepest object may hold a customData besides: 13 levels, of which the frame reader's
+    // limit leaves plenty.
+    assert_eq!(deepest + 1, 13);
+}
+
+#[test]
+fn shapes_and_actions_name_the_same_messages() {
+    for version in Version::ALL {
+        let shapes = Shapes::of(version);
+        for action in Action::all() {
+            let exists = action.direction(version).is_some();
+            assert_eq!(shapes.requests.contains_key(action.name), exists, "{version:?} {}", action.name);
+            let answered = exists && !action.is_send(version);
+            assert_eq!(shapes.responses.contains_key(action.name), answered, "{version:?} {}", action.name);
+        }
+        assert!(
+            shapes.requests.keys().chain(shapes.responses.keys()).all(|name| Action::find(name).is_some())
+        );
+    }
+}
+
+#[test]
+fn valid_payloads_pass() {
+    assert_eq!(request(Version::V16, "StatusNotification", STATUS), Ok(()));
+    assert_eq!(request(Version::V16, "MeterValues", METER), Ok(()));
+    for payload in ["{}", "null", " { } "] {
+        assert_eq!(request(Version::V16, "Heartbeat", payload), Ok(()), "{payload}");
+    }
+    let event = r#"{"eventType":"Started","timestamp":"2026-11-20T10:00:00Z","triggerReason":"Authorized",
+        "seqNo":0,"transactionInfo":{"transactionId":"t1"},"idToken":{"idToken":"A","type":"ISO14443"},
+        "customData":{"vendorId":"x","anything":[[[1]]]}}"#;
+    assert_eq!(request(Version::V201, "TransactionEvent", event), Ok(()));
+    assert_eq!(request(Version::V21, "TransactionEvent", event), Ok(()));
+    let stop = r#"{"transactionId":-1,"timestamp":"2026-11-20T10:00:00Z","meterStop":5}"#;
+    assert_eq!(request(Version::V16, "StopTransaction", stop), Ok(()), "the reason is optional");
+}
+
+#[test]
+fn each_mistake_has_its_code() {
+    use ErrorCode::{
+        FormatViolation, OccurrenceConstraintViolation, PropertyConstraintViolation, TypeConstraintViolation,
+    };
+    let status = |from: &str, to: &str| {
+        assert!(STATUS.contains(from));
+        refused(Version::V16, "StatusNotification", &STATUS.replacen(from, to, 1))
+    };
+    let at = |code, field: &str| (code, field.to_owned());
+    assert_eq!(status(r#""connectorId":1,"#, ""), at(OccurrenceConstraintViolation, "connectorId"));
+    assert_eq!(status("1", "null"), at(OccurrenceConstraintViolation, "connectorId"));
+    assert_eq!(status("1", "\"1\""), at(TypeConstraintViolation, "connectorId"));
+    assert_eq!(status("1", "1.5"), at(TypeConstraintViolation, "connectorId"));
+    assert_eq!(status("1", "2147483648"), at(PropertyConstraintViolation, "connectorId"));
+    assert_eq!(status("\"Available\"", "\"available\""), at(PropertyConstraintViolation, "status"));
+    assert_eq!(status("\"Available\"", "true"), at(TypeConstraintViolation, "status"));
+    assert_eq!(status("{", r#"{"vendor":1,"#), at(FormatViolation, "vendor"));
+    assert_eq!(status("{", r#"{"customData":{"vendorId":"x"},"#), at(FormatViolation, "customData"));
+    let long = format!(r#"{{"info":"{}","#, "x".repeat(51));
+    assert_eq!(status("{", &long), at(PropertyConstraintViolation, "info"));
+    assert_eq!(status("{", r#"{"timestamp":"","#), at(PropertyConstraintViolation, "timestamp"));
+    assert_eq!(status("{", r#"{"timestamp":5,"#), at(TypeConstraintViolation, "timestamp"));
+    assert_eq!(refused(Version::V16, "Heartbeat", "[]"), at(TypeConstraintViolation, ""));
+    assert_eq!(refused(Version::V201, "SendLocalList", "{}").0, OccurrenceConstraintViolation);
+}
+
+#[test]
+fn paths_lead_to_the_field() {
+    let path = |payload: &str| refused(Version::V16, "MeterValues", payload).1;
+    assert_eq!(path(&METER.replace("Celcius", "Kelwin")), "meterValue[0].sampledValue[1].unit");
+    assert_eq!(path(r#"{"connectorId":1,"meterValue":[{"sampledValue":[]}]}"#), "meterValue[0].timestamp");
+    assert_eq!(path(r#"{"connectorId":1,"meterValue":[]}"#), "meterValue");
+    assert_eq!(path(r#"{"connectorId":1,"meterValue":{}}"#), "meterValue");
+    assert_eq!(path(r#"{"connectorId":1,"meterValue":[7]}"#), "meterValue[0]");
+}
+
+#[test]
+fn what_stations_commonly_do_passes() {
+    for info in ["null", "\"\""] {
+        let payload = STATUS.replacen('{', &format!(r#"{{"info":{info},"#), 1);
+        assert_eq!(request(Version::V16, "StatusNotification", &payload), Ok(()), "{info}");
+    }
+    let whole = STATUS.replacen('1', "1.0", 1);
+    assert_eq!(request(Version::V16, "StatusNotification", &whole), Ok(()));
+    for time in ["2026-11-20T10:00:00", "2026-11-20T10:00:00.1234567+02", "1970-01-01"] {
+        let payload = STATUS.replacen('{', &format!(r#"{{"timestamp":"{time}","#), 1);
+        assert_eq!(request(Version::V16, "StatusNotification", &payload), Ok(()), "{time}");
+    }
+}
+
+#[test]
+fn custom_data_must_name_its_vendor() {
+    let heartbeat =
+        |custom: &str| request(Version::V201, "Heartbeat", &format!(r#"{{"customData":{custom}}}"#));
+    assert_eq!(heartbeat(r#"{"vendorId":"x","deep":{"a":[1]}}"#), Ok(()));
+    assert_eq!(heartbeat("null"), Ok(()));
+    let code = |custom: &str| heartbeat(custom).unwrap_err().code;
+    assert_eq!(code("{}"), ErrorCode::OccurrenceConstraintViolation);
+    assert_eq!(code("7"), ErrorCode::TypeConstraintViolation);
+    assert_eq!(code(r#"{"vendorId":7}"#), ErrorCode::TypeConstraintViolation);
+    assert_eq!(
+        code(&format!(r#"{{"vendorId":"{}"}}"#, "x".repeat(256))),
+        ErrorCode::PropertyConstraintViolation
+    );
+}
+
+#[test]
+fn bounds_and_counts_are_inclusive() {
+    let chain = |count: usize| {
+        let one = r#"{"certificateHashData":{"hashAlgorithm":"SHA256","issuerNameHash":"","issuerKeyHash":"",
+            "serialNumber":""},"source":"OCSP","urls":["u"]}"#;
+        let all = vec![one; count].join(",");
+        request(
+            Version::V21,
+            "GetCertificateChainStatus",
+            &format!(r#"{{"certificateStatusRequests":[{all}]}}"#),
+        )
+        .map_err(|violation| violation.code)
+    };
+    assert_eq!(chain(1), Ok(()));
+    assert_eq!(chain(4), Ok(()));
+    assert_eq!(chain(0), Err(ErrorCode::OccurrenceConstraintViolation));
+    assert_eq!(chain(5), Err(ErrorCode::OccurrenceConstraintViolation));
+
+    let status = |evse: i64| {
+        let payload =
+            format!(r#"{{"timestamp":"t","connectorStatus":"Available","evseId":{evse},"connectorId":1}}"#);
+        request(Version::V21, "StatusNotification", &payload).map_err(|violation| violation.code)
+    };
+    assert_eq!(status(0), Ok(()));
+    assert_eq!(status(-1), Err(ErrorCode::PropertyConstraintViolation));
+}
+
+#[test]
+fn a_hostile_name_is_cut_in_the_report() {
+    let payload = format!(r#"{{"{}":1}}"#, "\u{20ac}".repeat(10_000));
+    let (code, field) = refused(Version::V16, "Heartbeat", &payload);
+    assert_eq!(code, ErrorCode::FormatViolation);
+    assert_eq!(field.chars().count(), Violation::MAX_FIELD_CHARS);
+}
+
+#[test]
+fn depth_is_refused_and_not_followed() {
+    let deep = format!(r#"{{"vendorId":"x","data":{}{}}}"#, "[".repeat(50_000), "]".repeat(50_000));
+    assert_eq!(refused(Version::V201, "DataTransfer", &deep).0, ErrorCode::FormatViolation);
+}
+
+#[test]
+fn actions_of_other_versions_have_no_shape() {
+    assert_eq!(request(Version::V16, "TransactionEvent", r#"{"x":1}"#), Ok(()));
+}
