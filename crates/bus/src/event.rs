@@ -1,0 +1,169 @@
+//! The event envelope: one CloudEvents 1.0 JSON object in structured mode, written straight into bytes.
+//!
+//! Owns how an envelope is spelled. Does not know which event types exist or what a station said: a payload is handed
+//! in as JSON text and spliced in byte for byte, never parsed and never re-encoded.
+
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+/// The media type of every event: the `content-type` header of a Kafka record (CloudEvents Kafka binding, section 3.3).
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
+
+/// Writes one event. The envelope comes first, then the members of `data` in the order of the calls.
+///
+/// The result is valid JSON when every text given to [`EventWriter::raw`] is.
+#[derive(Debug)]
+pub struct EventWriter {
+    buffer: Vec<u8>,
+    first_member: bool,
+}
+
+impl EventWriter {
+    /// Room for the envelope and the fixed members of `data`; payloads come on top.
+    const ENVELOPE_BYTES: usize = 448;
+
+    /// Opens an event.
+    ///
+    /// `source_json` is the `source` attribute as a JSON string literal, escaped once by the caller because it never
+    /// changes. `time` is when the gateway saw what the event tells of. The event gets a fresh UUIDv7 as `id`, which
+    /// stays with it however often it is stored or sent, so that consumers can deduplicate on it.
+    pub fn open(
+        source_json: &str,
+        event_type: &str,
+        subject: &str,
+        time: SystemTime,
+        payload_bytes: usize,
+    ) -> Self {
+        let mut buffer = Vec::with_capacity(Self::ENVELOPE_BYTES + subject.len() + payload_bytes);
+        buffer.extend_from_slice(br#"{"specversion":"1.0","id":""#);
+        let mut id = Uuid::encode_buffer();
+        buffer.extend_from_slice(Uuid::now_v7().hyphenated().encode_lower(&mut id).as_bytes());
+        buffer.extend_from_slice(br#"","source":"#);
+        buffer.extend_from_slice(source_json.as_bytes());
+        buffer.extend_from_slice(br#","type":""#);
+        buffer.extend_from_slice(event_type.as_bytes());
+        buffer.extend_from_slice(br#"","subject":"#);
+        write_string(&mut buffer, subject);
+        buffer.extend_from_slice(br#","time":""#);
+        write_time(&mut buffer, time);
+        buffer.extend_from_slice(br#"","datacontenttype":"application/json","data":{"#);
+        Self { buffer, first_member: true }
+    }
+
+    /// Adds a member whose value is a string.
+    #[must_use]
+    pub fn string(mut self, name: &str, value: &str) -> Self {
+        self.name(name);
+        write_string(&mut self.buffer, value);
+        self
+    }
+
+    /// Adds a member whose value is JSON text, byte for byte.
+    #[must_use]
+    pub fn raw(mut self, name: &str, json: &str) -> Self {
+        self.name(name);
+        self.buffer.extend_from_slice(json.as_bytes());
+        self
+    }
+
+    /// Adds a member whose value is a whole number.
+    #[must_use]
+    pub fn number(self, name: &str, value: u64) -> Self {
+        self.raw(name, &value.to_string())
+    }
+
+    /// Adds a string member when there is a value, and nothing otherwise.
+    #[must_use]
+    pub fn optional(self, name: &str, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.string(name, value),
+            None => self,
+        }
+    }
+
+    /// Closes the event and gives its bytes.
+    #[must_use]
+    pub fn close(mut self) -> Vec<u8> {
+        self.buffer.extend_from_slice(b"}}");
+        self.buffer
+    }
+
+    fn name(&mut self, name: &str) {
+        if !self.first_member {
+            self.buffer.push(b',');
+        }
+        self.first_member = false;
+        self.buffer.push(b'"');
+        self.buffer.extend_from_slice(name.as_bytes());
+        self.buffer.extend_from_slice(b"\":");
+    }
+}
+
+/// A text as a JSON string literal.
+pub fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// A time as OCPP and CloudEvents want it: RFC 3339, UTC with `Z`, three fractional digits.
+pub fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+fn write_string(buffer: &mut Vec<u8>, text: &str) {
+    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    if plain {
+        buffer.push(b'"');
+        buffer.extend_from_slice(text.as_bytes());
+        buffer.push(b'"');
+    } else {
+        buffer.extend_from_slice(json_string(text).as_bytes());
+    }
+}
+
+fn write_time(buffer: &mut Vec<u8>, time: SystemTime) {
+    use std::io::Write;
+    // Writing to a Vec cannot fail.
+    let _infallible = write!(buffer, "{}", humantime::format_rfc3339_millis(time));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn an_event_is_one_cloudevents_object_with_the_payload_spliced_in() {
+        let payload = r#"{"a" : 1.50,"b":"\u00e9"}"#;
+        let time = UNIX_EPOCH + Duration::from_millis(1_795_170_600_123);
+        let bytes = EventWriter::open(
+            "\"/ocpp-gateway/gw-1\"",
+            "ocpp.message.received",
+            "CP \"1\"",
+            time,
+            payload.len(),
+        )
+        .string("messageId", "4\n2")
+        .optional("action", None)
+        .number("count", 7)
+        .raw("payload", payload)
+        .close();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains(payload), "{text}");
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["specversion"], "1.0");
+        assert_eq!(event["subject"], "CP \"1\"");
+        assert_eq!(event["time"], "2026-11-20T10:30:00.123Z");
+        assert_eq!(event["data"]["messageId"], "4\n2");
+        assert_eq!(event["data"]["count"], 7);
+        assert!(event["data"].get("action").is_none());
+        assert_eq!(Uuid::parse_str(event["id"].as_str().unwrap()).unwrap().get_version_num(), 7);
+    }
+
+    #[test]
+    fn an_event_without_members_is_still_valid() {
+        let bytes = EventWriter::open("\"/s\"", "t", "x", UNIX_EPOCH, 0).close();
+        let event: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(event["data"], serde_json::json!({}));
+    }
+}

@@ -1,0 +1,164 @@
+//! Events from the gateway to durable storage.
+//!
+//! ```text
+//!  session ── Lane ──┐                                   ┌─ local log (group commit)
+//!  session ── Lane ──┼─ Queue (bounded, counted) ── pump ┤
+//!  session ── Lane ──┘                                   └─ Kafka (acks=all, idempotent)
+//!      ▲                                                        │
+//!      └───────────── durable up to ordinal n ──────────────────┘
+//! ```
+//!
+//! # The delivery contract
+//!
+//! * A record accepted by [`Lane::try_publish`] is kept in memory until storage acknowledged it, and then the lane says
+//!   so. Nothing accepted is ever dropped by the bus; a record that storage can never take is set aside on disk, which
+//!   counts as durable.
+//! * When the queue is full nothing is accepted: the publisher waits, and so does whoever feeds the publisher (P2).
+//! * Records of one lane reach storage in the order of the calls. Delivery is at least once: a record may be stored
+//!   twice after a failure, with the same event `id`.
+//! * What a crash loses is what no lane was told to be durable.
+//!
+//! The path through the files: [`event`] (the envelope) → [`record`] → [`lane`] → `queue` → `local` or `kafka` →
+//! [`log`]; [`feed`] is the way back out for people who watch; [`metrics`] and [`health`] tell how it goes.
+
+pub mod event;
+pub mod feed;
+pub mod health;
+pub mod kafka;
+pub mod lane;
+pub mod local;
+pub mod log;
+pub mod metrics;
+pub mod queue;
+pub mod record;
+mod set_aside;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::feed::Feed;
+use crate::health::{BusHealth, HealthCell};
+use crate::kafka::{KafkaError, KafkaOptions, KafkaPump};
+use crate::local::{Compaction, LocalPump};
+use crate::log::{Log, LogError, LogOptions, Recovery};
+use crate::metrics::BusMetrics;
+use crate::queue::{Queue, QueueLimits};
+
+pub use crate::lane::{Durability, Lane};
+pub use crate::record::{Class, Record};
+
+/// Why a bus cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The local log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The Kafka client refuses its configuration.
+    #[error(transparent)]
+    Kafka(#[from] KafkaError),
+    /// The operating system refuses a thread.
+    #[error("cannot start the bus's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running bus. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    queue: Arc<Queue>,
+    health: Arc<HealthCell>,
+    feed: Feed,
+    pump: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl Bus {
+    /// Starts a bus that stores into a local log, already opened by the caller (who may have replayed it).
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start_local(
+        name: &'static str,
+        log: Log,
+        limits: QueueLimits,
+        compaction: Option<Compaction>,
+        metrics: BusMetrics,
+    ) -> Result<Self, StartError> {
+        let feed = Feed::log(log.view());
+        let health = Arc::new(HealthCell::new(name, metrics.clone()));
+        let queue = Arc::new(Queue::new(limits, metrics));
+        let pump = LocalPump { log, queue: Arc::clone(&queue), health: Arc::clone(&health), compaction };
+        let thread = pump.spawn(name)?;
+        Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
+    }
+
+    /// Starts a bus that sends to Kafka. Kafka need not be reachable: the bus is `Starting` until it is.
+    ///
+    /// # Errors
+    /// When the client refuses its options, when the folder for what cannot be delivered cannot be opened, or when the
+    /// operating system refuses a thread.
+    pub fn start_kafka(
+        name: &'static str,
+        options: KafkaOptions,
+        limits: QueueLimits,
+        metrics: BusMetrics,
+    ) -> Result<Self, StartError> {
+        let feed = Feed::live();
+        let health = Arc::new(HealthCell::new(name, metrics.clone()));
+        let queue = Arc::new(Queue::new(limits, metrics));
+        let thread = KafkaPump::spawn(options, Arc::clone(&queue), Arc::clone(&health), feed.clone())?;
+        Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
+    }
+
+    /// A new lane.
+    pub fn lane(&self) -> Lane {
+        Lane::new(Arc::clone(&self.queue))
+    }
+
+    /// How the bus is doing; also brings its gauges up to date.
+    pub fn health(&self) -> BusHealth {
+        self.health.read(&self.queue)
+    }
+
+    /// The way to watch what became durable.
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Accepts what is still coming for no longer, makes everything accepted durable and ends the pump. Blocks.
+    ///
+    /// Gives the number of records that were not durable at the deadline: nothing was answered for them.
+    pub fn close(&self, deadline: Instant) -> usize {
+        self.queue.close();
+        let thread = self.pump.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            while !thread.is_finished() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if thread.is_finished() && thread.join().is_err() {
+                tracing::error!("the bus's thread ended with a panic");
+            }
+        }
+        self.queue.in_flight().0
+    }
+}
+
+/// Opens a local log and says in the log what recovery found.
+///
+/// # Errors
+/// When the log cannot be opened: no access, no space, or another process holds it.
+pub fn open_log(options: LogOptions, metrics: &BusMetrics) -> Result<Log, LogError> {
+    let dir = options.dir.clone();
+    let (log, recovery) = Log::open(options)?;
+    report(&dir, &recovery, metrics);
+    Ok(log)
+}
+
+fn report(dir: &std::path::Path, recovery: &Recovery, metrics: &BusMetrics) {
+    let damaged = recovery.damaged.len() as u64;
+    metrics.log_damaged.inc_by(damaged);
+    if damaged > 0 {
+        tracing::error!(dir = %dir.display(), damaged, ?recovery, "the local log was damaged; the damage is set aside beside it");
+    } else {
+        tracing::info!(dir = %dir.display(), ?recovery, "local log opened");
+    }
+}

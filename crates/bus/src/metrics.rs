@@ -1,0 +1,101 @@
+//! The bus's metrics. Owns their names and help texts; every other file of the crate only counts.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+
+/// What one bus counts. Every name starts with `ocpp_gateway_` and carries the label `bus` (`events` or `stations`).
+#[derive(Clone, Debug)]
+pub struct BusMetrics {
+    /// Records accepted into the queue.
+    pub accepted: IntCounter,
+    /// Records that became durable.
+    pub durable: IntCounter,
+    /// Places in the queue, counted in records.
+    pub queue_capacity_records: IntGauge,
+    /// Places in the queue, counted in bytes.
+    pub queue_capacity_bytes: IntGauge,
+    /// Records accepted and not yet durable.
+    pub queue_records: IntGauge,
+    /// Their bytes.
+    pub queue_bytes: IntGauge,
+    /// How long a publisher waited for a place, when it had to wait.
+    pub wait_seconds: Histogram,
+    /// From acceptance to durable.
+    pub latency_seconds: Histogram,
+    /// Records written or sent together.
+    pub batch_records: Histogram,
+    /// Failed attempts to write, sync or send; every one is tried again or set aside.
+    pub failures: IntCounter,
+    /// Records that can never be delivered and were set aside on disk.
+    pub set_aside: IntCounter,
+    /// 1 while records become durable as they should, 0 while the bus holds them back.
+    pub flowing: IntGauge,
+    /// Age of the oldest record that is not durable.
+    pub oldest_seconds: prometheus::Gauge,
+    /// Bytes of the local log on disk.
+    pub log_bytes: IntGauge,
+    /// Damaged regions found in the local log.
+    pub log_damaged: IntCounter,
+}
+
+impl BusMetrics {
+    /// Registers the metrics of the bus of this name.
+    ///
+    /// # Errors
+    /// When a bus of the same name is registered already.
+    pub fn register(registry: &Registry, bus: &str) -> Result<Self, prometheus::Error> {
+        let named = |name: &str, help: &str| {
+            Opts::new(format!("ocpp_gateway_bus_{name}"), help).const_label("bus", bus)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::with_opts(named(name, help))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::with_opts(named(name, help))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> Result<Histogram, prometheus::Error> {
+            let metric = Histogram::with_opts(HistogramOpts::from(named(name, help)).buckets(buckets))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let seconds = prometheus::exponential_buckets(0.000_25, 2.0, 18)?;
+        let oldest_seconds = prometheus::Gauge::with_opts(named(
+            "oldest_unacknowledged_seconds",
+            "Age of the oldest record that is not durable yet",
+        ))?;
+        registry.register(Box::new(oldest_seconds.clone()))?;
+        Ok(Self {
+            accepted: counter("accepted_total", "Records accepted into the queue")?,
+            durable: counter("durable_total", "Records that became durable")?,
+            queue_capacity_records: gauge(
+                "queue_capacity_records",
+                "Most records accepted and not yet durable",
+            )?,
+            queue_capacity_bytes: gauge("queue_capacity_bytes", "Most bytes accepted and not yet durable")?,
+            queue_records: gauge("queue_records", "Records accepted and not yet durable")?,
+            queue_bytes: gauge("queue_bytes", "Bytes accepted and not yet durable")?,
+            wait_seconds: histogram("wait_seconds", "Time a publisher waited for a place", seconds.clone())?,
+            latency_seconds: histogram("latency_seconds", "Time from acceptance to durable", seconds)?,
+            batch_records: histogram(
+                "batch_records",
+                "Records written or sent together",
+                prometheus::exponential_buckets(1.0, 4.0, 9)?,
+            )?,
+            failures: counter(
+                "failures_total",
+                "Failed attempts to write, sync or send, each tried again or set aside",
+            )?,
+            set_aside: counter("set_aside_total", "Records that can never be delivered, set aside on disk")?,
+            flowing: gauge(
+                "flowing",
+                "1 while records become durable as they should, 0 while they are held back",
+            )?,
+            oldest_seconds,
+            log_bytes: gauge("log_bytes", "Bytes of the local log on disk")?,
+            log_damaged: counter("log_damaged_regions_total", "Damaged regions found in the local log")?,
+        })
+    }
+}
