@@ -1,0 +1,139 @@
+//! The credentials file: one `identity:hash` a line, `#` for comments.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use ocpp_protocol::{Identity, IdentityKey};
+
+use super::password::StoredPassword;
+
+/// Who may connect, with what.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    stations: HashMap<IdentityKey, Entry>,
+}
+
+/// One station.
+#[derive(Debug)]
+pub struct Entry {
+    /// The identity in its registered spelling.
+    pub identity: Identity,
+    /// Its password.
+    pub password: StoredPassword,
+}
+
+/// Why a credentials file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// It cannot be read.
+    #[error("cannot read the credentials file {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// A line is wrong.
+    #[error("credentials file {path}, line {line}: {what}", path = path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong; never the password.
+        what: String,
+    },
+}
+
+impl Credentials {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or a line is wrong.
+    pub fn read(path: &Path) -> Result<Self, CredentialsError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| CredentialsError::Unreadable { path: path.to_path_buf(), source })?;
+        let mut credentials = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            credentials.add(line).map_err(|what| CredentialsError::Line {
+                path: path.to_path_buf(),
+                line: number + 1,
+                what,
+            })?;
+        }
+        Ok(credentials)
+    }
+
+    fn add(&mut self, line: &str) -> Result<(), String> {
+        // A 1.6 identity may have colons in it; a hash begins with a dollar sign.
+        let (identity, hash) = line.split_once(":$").ok_or("expected identity:$hash")?;
+        let identity = Identity::parse(identity).map_err(|error| error.to_string())?;
+        let password = StoredPassword::parse(&format!("${hash}"))?;
+        let entry = Entry { identity, password };
+        match self.stations.insert(entry.identity.folded(), entry) {
+            None => Ok(()),
+            Some(former) => Err(format!(
+                "{} is there twice (spellings that differ in case are the same)",
+                former.identity
+            )),
+        }
+    }
+
+    /// A station's entry.
+    pub fn find(&self, key: &IdentityKey) -> Option<&Entry> {
+        self.stations.get(key)
+    }
+
+    /// How many stations there are.
+    pub fn len(&self) -> usize {
+        self.stations.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.stations.is_empty()
+    }
+}
+
+/// What changes when the file does.
+pub(super) fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::auth::password::hash_fast;
+
+    fn read(text: &str) -> Result<Credentials, CredentialsError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Credentials::read(file.path())
+    }
+
+    #[test]
+    fn a_file_is_read_with_comments_and_colons() {
+        let hash = hash_fast(b"secret");
+        let credentials = read(&format!("# stations\n\nCP-1:{hash}\nDE:A:2:{hash}\n")).unwrap();
+        assert_eq!(credentials.len(), 2);
+        assert_eq!(credentials.find(&IdentityKey::of("cp-1")).unwrap().identity.as_str(), "CP-1");
+        assert!(credentials.find(&IdentityKey::of("DE:A:2")).is_some());
+    }
+
+    #[test]
+    fn a_wrong_line_is_named() {
+        let hash = hash_fast(b"secret");
+        let error = read(&format!("CP-1:{hash}\nCP-2:plain\n")).unwrap_err().to_string();
+        assert!(error.contains("line 2") && !error.contains("plain"), "{error}");
+        let error = read(&format!("CP-1:{hash}\ncp-1:{hash}\n")).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("twice"), "{error}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The configuration as an operator meets it.
+
+use std::io::Write;
+
+use super::*;
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Config::load(Some(file.path()), &[])
+}
+
+fn error(text: &str) -> String {
+    let error = load(text).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "one line: {error}");
+    error
+}
+
+#[test]
+fn nothing_written_means_the_defaults() {
+    let config = load("").unwrap();
+    assert_eq!(config.listeners["main"].address.port(), 9000);
+    assert_eq!(config.admin.address.to_string(), "127.0.0.1:9100");
+    assert_eq!(config.bus.kind, BusKind::Local);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_nearest_known_one() {
+    let text = error("[session]\nidle_timout = \"5m\"\n");
+    assert!(text.contains("`session.idle_timout`") && text.contains("`session.idle_timeout`"), "{text}");
+    let text = error("[listeners.lan]\nadress = \"0.0.0.0:1\"\n");
+    assert!(text.contains("`listeners.lan.adress`") && text.contains("address"), "{text}");
+    let text = error("[buss]\nkind = \"local\"\n");
+    assert!(text.contains("`buss`") && text.contains("`bus`"), "{text}");
+}
+
+#[test]
+fn a_wrong_value_is_named_with_its_key() {
+    for (text, key) in [
+        ("[session]\nidle_timeout = \"soon\"\n", "session.idle_timeout"),
+        ("[bus]\nkind = \"rabbit\"\n", "bus.kind"),
+        ("[listeners.main]\naddress = \"here\"\n", "listeners.main.address"),
+        ("[session]\nmax_message_size = \"many\"\n", "session.max_message_size"),
+    ] {
+        let message = error(text);
+        assert!(message.contains(key), "{message}");
+    }
+}
+
+#[test]
+fn senseless_values_are_refused_together() {
+    let text = error("[session]\nping_interval = \"1h\"\ncommand_queue = 0\n");
+    assert!(text.contains("ping_interval") && text.contains("command_queue"), "{text}");
+    let text = error("[listeners.main]\nauth = \"basic\"\n");
+    assert!(text.contains("credentials.file"), "{text}");
+    let text = error("[listeners.main]\naddress = \"127.0.0.1:9100\"\n");
+    assert!(text.contains("admin.address"), "{text}");
+}
+
+#[test]
+fn kafka_options_keep_their_dots_however_they_are_written() {
+    let config =
+        load("[bus.kafka.options]\n\"security.protocol\" = \"SSL\"\nsocket.timeout.ms = 1500\n").unwrap();
+    assert_eq!(config.bus.kafka.options.0["security.protocol"], "SSL");
+    assert_eq!(config.bus.kafka.options.0["socket.timeout.ms"], "1500");
+    assert!(!format!("{config:?}").contains("SSL"), "values may be passwords");
+}
+
+#[test]
+fn kafka_options_are_checked_before_anything_starts() {
+    let text = error("[bus]\nkind = \"kafka\"\n[bus.kafka.options]\n\"acks\" = \"1\"\n");
+    assert!(text.contains("acks"), "{text}");
+    let text = error("[bus]\nkind = \"kafka\"\n[bus.kafka.options]\n\"ssl.ca.locaton\" = \"x\"\n");
+    assert!(text.contains("ssl.ca.locaton"), "{text}");
+}
+
+#[test]
+fn overrides_come_last() {
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all(b"[node]\nid = \"from-file\"\n").unwrap();
+    let config = Config::load(Some(file.path()), &[("node.id".into(), "from-flag".into())]).unwrap();
+    assert_eq!(config.node.id, "from-flag");
+}
+
+#[test]
+fn every_key_is_documented_and_in_the_commented_file() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let page = std::fs::read_to_string(format!("{root}/docs/configuration.md")).unwrap();
+    let commented = std::fs::read_to_string(format!("{root}/deploy/ocpp-gateway.toml")).unwrap();
+    let mut missing = Vec::new();
+    each_leaf(String::new(), &Config::key_tree(), &mut |path, value| {
+        let documented = path.replace("listeners.main.", "listeners.NAME.");
+        if !page.contains(&format!("`{documented}`")) {
+            missing.push(format!("docs/configuration.md: {documented}"));
+        }
+        let written = serde_json::to_string(value).unwrap();
+        let key = path.rsplit('.').next().unwrap();
+        if path != "bus.kafka.options" && !commented.contains(&format!("{key} = {written}")) {
+            missing.push(format!("deploy/ocpp-gateway.toml: {key} = {written}"));
+        }
+    });
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+fn each_leaf(path: String, tree: &serde_json::Value, seen: &mut impl FnMut(&str, &serde_json::Value)) {
+    match tree {
+        serde_json::Value::Object(members) if !members.is_empty() => {
+            for (key, value) in members {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                each_leaf(path, value, seen);
+            }
+        }
+        leaf => seen(&path, leaf),
+    }
+}
+
+#[test]
+fn the_commented_file_says_the_defaults() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let path = PathBuf::from(format!("{root}/deploy/ocpp-gateway.toml"));
+    let config = Config::load(Some(&path), &[]).unwrap();
+    let written = serde_json::to_value(&config).unwrap();
+    assert_eq!(written, Config::key_tree());
+}

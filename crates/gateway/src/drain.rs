@@ -1,0 +1,61 @@
+//! Leaving gently (P8): unready, stop accepting, answer what is in flight, close stations over a configured time, make
+//! every event durable, and be gone by the deadline.
+
+use std::time::Instant;
+
+use crate::app::App;
+use crate::session::close::CloseReason;
+
+impl App {
+    /// Takes everything down. Returns by `shutdown.deadline` at the latest.
+    pub async fn drain(self) {
+        let started = Instant::now();
+        let deadline = started + self.config.shutdown.deadline;
+        self.readiness.drain();
+        self.stop_accepting.cancel();
+        self.tasks.close();
+        let sessions = self.registry.all();
+        tracing::info!(sessions = sessions.len(), "leaving: no new stations, closing the connected ones");
+        let in_time =
+            tokio::time::timeout_at(deadline.into(), Box::pin(self.close_stations(sessions))).await.is_ok();
+        if !in_time {
+            tracing::warn!(
+                sessions = self.registry.len(),
+                "the deadline came before every station was closed"
+            );
+        }
+        let (bus, journal) = (self.shared.bus.clone(), self.shared.journal.clone());
+        let flushed =
+            tokio::task::spawn_blocking(move || (bus.close(deadline), journal.close(deadline))).await;
+        self.stop_rest.cancel();
+        self.rest.close();
+        match flushed {
+            Ok((0, 0)) => {
+                tracing::info!(seconds = started.elapsed().as_secs_f64(), "left; every event is durable")
+            }
+            Ok((events, states)) => {
+                tracing::warn!(
+                    events,
+                    states,
+                    "left at the deadline; these were not durable and not answered"
+                );
+            }
+            Err(error) => tracing::error!(%error, "closing the bus failed"),
+        }
+    }
+
+    async fn close_stations(&self, sessions: Vec<std::sync::Arc<crate::session::Session>>) {
+        let spread = self.config.shutdown.close_spread;
+        let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
+        let started = tokio::time::Instant::now();
+        for (index, session) in (0_u32..).zip(&sessions) {
+            tokio::time::sleep_until(started + spread * index / count).await;
+            session.end(CloseReason::Shutdown);
+        }
+        // Whoever was let in while the door was closing.
+        for session in self.registry.all() {
+            session.end(CloseReason::Shutdown);
+        }
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,30 @@
+//! ocpp-gateway: holds the WebSockets of charging stations and carries their messages to durable storage.
+//!
+//! The path of a message, through the files:
+//!
+//! ```text
+//! listener ─ upgrade (auth) ─ socket ─ session/actor ─ session/inbound ─ ocpp_protocol::frame
+//!                                           │                │
+//!                                           │                └─ events ─ ocpp_bus::lane ─ … ─ durable
+//!                                           └─ session/outbound ◄─ session/pending ◄───────────┘
+//! ```
+//!
+//! and of a command: `admin/commands` ─ [`command`] ─ [`registry`] ─ `session/mailbox` ─ `session/outbound` ─ socket.
+//!
+//! [`app`] builds the parts from a [`config::Config`]; [`drain`] takes them down again.
+
+pub mod admin;
+pub mod app;
+pub mod auth;
+pub mod command;
+pub mod config;
+pub mod drain;
+pub mod events;
+pub mod listener;
+pub mod metrics;
+pub mod registry;
+pub mod session;
+pub mod socket;
+pub mod stations;
+pub mod telemetry;
+pub mod upgrade;

@@ -1,0 +1,350 @@
+//! Where stations connect: accepting, the bounded time before a connection is a session, and the way into it.
+//!
+//! Owns the listening socket and every connection until its 101. At most `handshake.max_concurrent` connections are in
+//! that state; when all places are taken, the oldest one gives way after `handshake.yield_after`, so that connections
+//! which never finish their handshake cannot keep stations out (P6). The kernel's backlog carries a storm.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::auth::Authenticator;
+use crate::config;
+use crate::registry::Registry;
+use crate::session::actor::{self, Shared};
+use crate::session::outbox::Outbox;
+use crate::session::{Admission, Session};
+use crate::socket::{Socket, SocketLimits, Turn};
+use crate::upgrade::{Door, Refusal, Verdict};
+
+/// One listener and everything a new connection needs.
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its rules.
+    pub rules: config::Listener,
+    /// Limits before a connection is a session.
+    pub handshake: config::Handshake,
+    /// Credentials; none on an open listener.
+    pub authenticator: Option<Arc<Authenticator>>,
+    /// Answer 401 instead of 404 for unknown stations.
+    pub hide_unknown: bool,
+    /// What sessions share.
+    pub shared: Arc<Shared>,
+    /// The sessions.
+    pub registry: Arc<Registry>,
+    /// Every task sits here, so that the drain can wait for it.
+    pub tasks: TaskTracker,
+    /// Stops accepting.
+    pub stop: CancellationToken,
+}
+
+/// Binds an address.
+///
+/// # Errors
+/// What the operating system says: most often that the address is in use.
+pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    TcpListener::from_std(socket.into())
+}
+
+impl Listener {
+    /// Accepts until told to stop.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Places::new(self.handshake.max_concurrent));
+        while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, remote)) => {
+                    let Some(place) =
+                        self.stop.run_until_cancelled(places.take(self.handshake.yield_after)).await
+                    else {
+                        return;
+                    };
+                    self.shared.metrics.handshakes_in_progress(places.taken());
+                    let this = Arc::clone(&self);
+                    let task = self.tasks.spawn(async move { this.shake_hands(stream, remote, place).await });
+                    drop(task);
+                }
+                Err(error) => {
+                    // Most often too many open files: accepting again at once would only burn the processor.
+                    tracing::warn!(listener = self.name, %error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// The time of one connection before it is a session.
+    async fn shake_hands(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, place: Place) {
+        if let Err(error) = self.tune(&stream) {
+            tracing::debug!(%remote, %error, "socket options not set");
+        }
+        let gone = place.gone.clone();
+        let place = Arc::new(place);
+        let this = Arc::clone(&self);
+        let service = service_fn(move |request| {
+            let (this, place) = (Arc::clone(&this), Arc::clone(&place));
+            async move { Ok::<_, Infallible>(this.respond(request, remote, place).await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.handshake.timeout)
+            .keep_alive(false)
+            .max_buf_size(16 * 1024)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        let outcome = tokio::select! {
+            result = tokio::time::timeout(self.handshake.timeout, Box::pin(connection)) => match result {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    tracing::debug!(%remote, %error, "handshake failed");
+                    "broken"
+                }
+                Err(_) => "timeout",
+            },
+            () = gone.cancelled() => "yielded",
+        };
+        self.shared.metrics.handshake_ended(&self.name, outcome);
+    }
+
+    fn tune(&self, stream: &TcpStream) -> std::io::Result<()> {
+        stream.set_nodelay(true)?;
+        SockRef::from(stream).set_tcp_user_timeout(Some(self.shared.limits.write_timeout))
+    }
+
+    async fn respond(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        remote: SocketAddr,
+        place: Arc<Place>,
+    ) -> Response<Full<Bytes>> {
+        if self.stop.is_cancelled() {
+            return self.refuse(remote, going_away()).await;
+        }
+        let door = Door {
+            rules: &self.rules,
+            authenticator: self.authenticator.as_deref(),
+            hide_unknown: self.hide_unknown,
+            stations: &self.shared.stations,
+            max_stations: self.shared.registration.max_stations,
+        };
+        let verdict = door.judge(&request, remote).await;
+        let upgrade = hyper::upgrade::on(&mut request);
+        match verdict {
+            Verdict::Refuse(refusal) => self.refuse(remote, refusal).await,
+            Verdict::Admit { admission, accept, subprotocol } => {
+                self.shared.metrics.handshake_ended(&self.name, "admitted");
+                let this = Arc::clone(&self);
+                let task = self.tasks.spawn(async move {
+                    let upgraded = upgrade.await;
+                    drop(place);
+                    match upgraded {
+                        Ok(upgraded) => this.begin_session(upgraded, admission).await,
+                        Err(error) => {
+                            tracing::debug!(%remote, %error, "the connection broke before its upgrade")
+                        }
+                    }
+                });
+                drop(task);
+                switching(&accept, subprotocol)
+            }
+            Verdict::NoSubprotocol { identity, accept } => {
+                self.shared.metrics.handshake_ended(&self.name, "noSubprotocol");
+                tracing::info!(station = %identity, %remote, "no common subprotocol");
+                self.publish_rejection(Some(identity.as_str()), remote, "noSubprotocol", 101).await;
+                let this = Arc::clone(&self);
+                let task = self.tasks.spawn(async move {
+                    let upgraded = upgrade.await;
+                    drop(place);
+                    if let Ok(upgraded) = upgraded {
+                        this.close_at_once(upgraded).await;
+                    }
+                });
+                drop(task);
+                switching(&accept, None)
+            }
+        }
+    }
+
+    async fn begin_session(self: Arc<Self>, upgraded: Upgraded, admission: Admission) {
+        let Some(socket) = self.socket(upgraded).await else { return };
+        let key = admission.identity.folded();
+        let queue = self.shared.limits.command_queue;
+        let (entry, session, replaced) = self.registry.admit(key, |id| Session::new(id, admission, queue));
+        if self.stop.is_cancelled() {
+            // The drain may have counted the sessions already.
+            session.end(crate::session::close::CloseReason::Shutdown);
+        }
+        let span = tracing::info_span!(
+            "session",
+            station = %session.admission.identity,
+            session = %session.id,
+            version = session.admission.version.as_str()
+        );
+        // A task of its own: the handshake's future is larger than a session's (measured 0.5 KB).
+        let task = self
+            .tasks
+            .spawn(actor::run(socket, entry, session, replaced, Arc::clone(&self.shared)).instrument(span));
+        drop(task);
+    }
+
+    /// The plain stream taken back from HTTP, with what was read of it too far.
+    async fn socket(&self, upgraded: Upgraded) -> Option<Socket<TcpStream>> {
+        let limits = SocketLimits {
+            max_message_bytes: usize::try_from(self.shared.limits.max_message_size.as_u64())
+                .unwrap_or(usize::MAX),
+            read_buffer_bytes: usize::try_from(self.shared.limits.read_buffer_size.as_u64())
+                .unwrap_or(usize::MAX),
+        };
+        match upgraded.downcast::<TokioIo<TcpStream>>() {
+            Ok(parts) => Some(Socket::accept(parts.io.into_inner(), &parts.read_buf, limits).await),
+            Err(_) => {
+                tracing::error!("the upgraded connection is not a TCP stream");
+                None
+            }
+        }
+    }
+
+    /// What all versions ask for when no subprotocol matches: the handshake completes, and the connection closes.
+    async fn close_at_once(&self, upgraded: Upgraded) {
+        let Some(mut socket) = self.socket(upgraded).await else { return };
+        let mut outbox = Outbox::default();
+        outbox.close(1002, "no common subprotocol");
+        let closing =
+            async { while !matches!(socket.turn(&mut outbox, true).await, Turn::Ended | Turn::Broken(_)) {} };
+        // Out of time is out of time; the socket is dropped either way.
+        drop(tokio::time::timeout(self.shared.limits.close_timeout, Box::pin(closing)).await);
+        socket.linger(Duration::from_millis(500)).await;
+    }
+
+    async fn refuse(&self, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
+        let Refusal { reason, status, text, identity } = refusal;
+        self.shared.metrics.handshake_ended(&self.name, reason);
+        let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
+        tracing::info!(station, %remote, reason, status = status.as_u16(), "handshake refused");
+        self.publish_rejection(station, remote, reason, status.as_u16()).await;
+        let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(
+                    header::WWW_AUTHENTICATE,
+                    HeaderValue::from_static(r#"Basic realm="ocpp", charset="UTF-8""#),
+                );
+            }
+            StatusCode::UPGRADE_REQUIRED => {
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    async fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
+        let record = self.shared.events.rejected(station, remote, reason, status);
+        self.shared.bus.lane().publish(record).await;
+    }
+}
+
+fn going_away() -> Refusal {
+    let text = "the gateway is going away".to_owned();
+    Refusal { reason: "draining", status: StatusCode::SERVICE_UNAVAILABLE, text, identity: None }
+}
+
+fn switching(accept: &str, subprotocol: Option<HeaderValue>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(subprotocol) = subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    response
+}
+
+/// The bounded number of connections that are not sessions yet.
+struct Places {
+    capacity: usize,
+    taken: Mutex<BTreeMap<u64, (Instant, CancellationToken)>>,
+    freed: Notify,
+}
+
+/// One of them; dropping it gives it free.
+struct Place {
+    places: Arc<Places>,
+    number: u64,
+    gone: CancellationToken,
+}
+
+impl Places {
+    fn new(capacity: usize) -> Self {
+        Self { capacity, taken: Mutex::default(), freed: Notify::new() }
+    }
+
+    fn taken(&self) -> usize {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Takes a place, waiting until one is free or the oldest is older than `yield_after` and gives way. One caller.
+    async fn take(self: &Arc<Self>, yield_after: Duration) -> Place {
+        loop {
+            let wait = {
+                let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+                if taken.len() < self.capacity {
+                    let number = taken.last_key_value().map_or(0, |(last, _)| last + 1);
+                    let gone = CancellationToken::new();
+                    taken.insert(number, (Instant::now(), gone.clone()));
+                    return Place { places: Arc::clone(self), number, gone };
+                }
+                match taken.first_key_value() {
+                    Some((_, (since, gone))) if since.elapsed() >= yield_after => {
+                        gone.cancel();
+                        Duration::from_millis(10)
+                    }
+                    Some((_, (since, _))) => yield_after.saturating_sub(since.elapsed()),
+                    None => Duration::ZERO,
+                }
+            };
+            // Whichever comes first, the loop looks again.
+            drop(tokio::time::timeout(wait, self.freed.notified()).await);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.places.freed.notify_one();
+    }
+}

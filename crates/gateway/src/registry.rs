@@ -1,0 +1,136 @@
+//! Which session serves which station: the newest connection wins (P5).
+//!
+//! Owns the map from identity to session. Replacing is one atomic step under the map's own lock; the replaced session
+//! is closed outside any lock. A session leaves the map by dropping its [`Entry`], which removes it only if it is still
+//! the one in the map: a late cleanup can never remove a successor.
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use ocpp_protocol::IdentityKey;
+
+use crate::session::close::CloseReason;
+use crate::session::{Session, SessionId};
+
+/// The sessions of this node.
+#[derive(Debug, Default)]
+pub struct Registry {
+    sessions: DashMap<IdentityKey, Arc<Session>>,
+}
+
+/// A session's place in the registry; dropping it gives the place up.
+#[derive(Debug)]
+pub struct Entry {
+    registry: Arc<Registry>,
+    key: IdentityKey,
+    id: SessionId,
+}
+
+impl Registry {
+    /// Makes a session the one that serves its station. The number is drawn under the map's lock, so that the session in
+    /// the map always has the greatest number. Gives the session it replaced, which has been asked to end.
+    pub fn admit(
+        self: &Arc<Self>,
+        key: IdentityKey,
+        create: impl FnOnce(SessionId) -> Session,
+    ) -> (Entry, Arc<Session>, Option<Arc<Session>>) {
+        let mut replaced = None;
+        let slot = self.sessions.entry(key.clone());
+        let session = Arc::new(create(SessionId::next()));
+        match slot {
+            dashmap::Entry::Occupied(mut occupied) => replaced = Some(occupied.insert(Arc::clone(&session))),
+            dashmap::Entry::Vacant(vacant) => drop(vacant.insert(Arc::clone(&session))),
+        }
+        if let Some(replaced) = &replaced {
+            replaced.end(CloseReason::Replaced);
+        }
+        let entry = Entry { registry: Arc::clone(self), key, id: session.id };
+        (entry, session, replaced)
+    }
+
+    /// The session that serves a station.
+    pub fn get(&self, key: &IdentityKey) -> Option<Arc<Session>> {
+        self.sessions.get(key).map(|session| Arc::clone(&session))
+    }
+
+    /// Every session, in no order.
+    pub fn all(&self) -> Vec<Arc<Session>> {
+        self.sessions.iter().map(|session| Arc::clone(&session)).collect()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.registry.sessions.remove_if(&self.key, |_, session| session.id == self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Admission;
+    use ocpp_protocol::{Identity, Version};
+
+    fn session(id: SessionId) -> Session {
+        let admission = Admission {
+            identity: Identity::parse("CP-1").unwrap(),
+            version: Version::V16,
+            subprotocol: Some("ocpp1.6"),
+            security_profile: 0,
+            remote: ([127, 0, 0, 1], 1).into(),
+            lenient: false,
+        };
+        Session::new(id, admission, 1)
+    }
+
+    #[test]
+    fn a_late_cleanup_does_not_remove_the_successor() {
+        let registry = Arc::new(Registry::default());
+        let key = IdentityKey::of("CP-1");
+        let (old_entry, old, none) = registry.admit(key.clone(), session);
+        assert!(none.is_none());
+        let (new_entry, new, replaced) = registry.admit(key.clone(), session);
+        assert_eq!(replaced.unwrap().id, old.id);
+        assert!(new.id > old.id);
+        drop(old_entry);
+        assert_eq!(registry.get(&key).unwrap().id, new.id);
+        drop(new_entry);
+        assert!(registry.is_empty());
+    }
+
+    #[test]
+    fn racing_admissions_leave_the_greatest_number() {
+        let registry = Arc::new(Registry::default());
+        let key = IdentityKey::of("CP-1");
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (registry, key) = (Arc::clone(&registry), key.clone());
+                std::thread::spawn(move || {
+                    let mut greatest = None;
+                    let mut kept = None;
+                    for _ in 0..500 {
+                        let (entry, session, _) = registry.admit(key.clone(), session);
+                        greatest = greatest.max(Some(session.id));
+                        kept = Some(entry);
+                    }
+                    (greatest, kept)
+                })
+            })
+            .collect();
+        let results: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let greatest = results.iter().filter_map(|(greatest, _)| *greatest).max().unwrap();
+        assert_eq!(registry.get(&key).unwrap().id, greatest);
+        drop(results);
+        assert!(registry.is_empty());
+    }
+}

@@ -1,0 +1,145 @@
+//! A session: one connection of a station, as everybody but its own task sees it.
+//!
+//! Owns what can be asked of a session from outside: who it is, how it is doing, a place for commands and the wish that
+//! it ends. The socket itself belongs to the session's task (`session/actor.rs`) and to nobody else.
+
+pub mod actor;
+pub mod close;
+mod inbound;
+mod keepalive;
+pub mod mailbox;
+mod outbound;
+pub mod outbox;
+mod pending;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use ocpp_protocol::{Identity, Version};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use self::close::CloseReason;
+use self::mailbox::Mailbox;
+
+/// A session's number. A UUIDv7 from a clock that never steps back within a process: a later session of a station has
+/// the greater number, which is what fences presence (P5).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(Uuid);
+
+impl SessionId {
+    /// The next number.
+    pub fn next() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// A number that differs between sessions that began together.
+    pub fn spread(self) -> u64 {
+        self.0.as_u64_pair().1
+    }
+}
+
+impl std::fmt::Display for SessionId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// What a station proved about itself at the handshake.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// Its identity, in the registered spelling.
+    pub identity: Identity,
+    /// The OCPP version agreed on.
+    pub version: Version,
+    /// The subprotocol answered; none when a lenient listener assumed 1.6.
+    pub subprotocol: Option<&'static str>,
+    /// OCPP security profile: 0 none, 1 Basic over a plain connection.
+    pub security_profile: u8,
+    /// Where it comes from.
+    pub remote: SocketAddr,
+    /// Binary messages with text in them are taken as text.
+    pub lenient: bool,
+}
+
+/// A session's counters, written by its task and read by whoever asks.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Messages from the station.
+    pub messages_in: AtomicU64,
+    /// Messages to the station.
+    pub messages_out: AtomicU64,
+    /// Milliseconds from the session's start to the last inbound frame.
+    pub last_seen_ms: AtomicU64,
+    /// Messages that wait for durability or for the socket.
+    pub unacknowledged: AtomicU64,
+    /// Whether a command is outstanding.
+    pub command_outstanding: AtomicBool,
+}
+
+/// The handle of a session.
+#[derive(Debug)]
+pub struct Session {
+    /// Its number.
+    pub id: SessionId,
+    /// What the station proved.
+    pub admission: Admission,
+    /// When it was admitted, on the monotonic clock.
+    pub started: Instant,
+    /// When it was admitted, on the wall clock.
+    pub connected_at: SystemTime,
+    /// Commands and the wish to end.
+    pub mailbox: Mailbox,
+    /// Counters.
+    pub counters: Counters,
+    over: watch::Sender<bool>,
+}
+
+impl Session {
+    /// A session that has just been admitted.
+    pub fn new(id: SessionId, admission: Admission, command_queue: usize) -> Self {
+        Self {
+            id,
+            admission,
+            started: Instant::now(),
+            connected_at: SystemTime::now(),
+            mailbox: Mailbox::new(command_queue),
+            counters: Counters::default(),
+            over: watch::Sender::new(false),
+        }
+    }
+
+    /// Asks it to end.
+    pub fn end(&self, reason: CloseReason) {
+        self.mailbox.end(reason);
+    }
+
+    /// Says that its last event is on the bus: a successor may speak.
+    pub fn mark_over(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Waits until its last event is on the bus.
+    pub async fn over(&self) {
+        // The sender lives in `self`, so the wait cannot fail.
+        drop(self.over.subscribe().wait_for(|over| *over).await);
+    }
+
+    /// Time since the last inbound frame.
+    pub fn silence(&self) -> Duration {
+        let last_seen = Duration::from_millis(self.counters.last_seen_ms.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(last_seen)
+    }
+}
+
+/// Marks a session as over when its task ends in any way, so that a successor never waits for a task that is gone.
+#[derive(Debug)]
+pub struct OverGuard(pub std::sync::Arc<Session>);
+
+impl Drop for OverGuard {
+    fn drop(&mut self) {
+        self.0.mailbox.shut();
+        self.0.mark_over();
+    }
+}

@@ -1,0 +1,484 @@
+//! A session's task: the only owner of the socket, and the loop that everything about one station goes through.
+//!
+//! One bullet for each thing the loop waits for:
+//! * the mailbox: a command to send, or the wish that the session ends;
+//! * the socket: what the station sent, and that what was written has left;
+//! * durability: held answers and outcomes may go;
+//! * room on the bus: while events wait for it nothing is read, so TCP carries the pressure to the station (P2);
+//! * the timer: ping, idle, slow reader, command timeout, the end of the ending.
+//!
+//! Nothing here waits for anything else: a full bus does not delay a ping, a slow station does not delay its outcomes.
+//!
+//! The end: the session leaves the registry, its commands fail, its last event is queued, the close frame goes out; the
+//! task stays until the event is on the bus and every outcome was told. A successor waits for [`Session::mark_over`], so
+//! a station's events are in order across sessions (P3).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use ocpp_bus::{Bus, Class, Durability, Lane, Record};
+use ocpp_protocol::{BootState, Exchange, Grants};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::close::CloseReason;
+use super::keepalive::{Due, Keepalive};
+use super::mailbox::Letter;
+use super::outbox::Outbox;
+use super::pending::{Held, Pending};
+use super::{OverGuard, Session};
+use crate::command::{Outcome, PendingCommand, Status};
+use crate::config;
+use crate::events::{Events, Message, millis};
+use crate::metrics::Metrics;
+use crate::registry::Entry;
+use crate::socket::{Socket, Turn};
+use crate::stations::Stations;
+
+/// Message ids of ended commands that a session remembers, to tell a late answer from an unknown one.
+const REMEMBERED_IDS: usize = 16;
+
+/// How far away the timer is set when nothing is due.
+const NOTHING_DUE: Duration = Duration::from_secs(3600);
+
+/// What every session of this node shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Limits of a connection.
+    pub limits: config::Session,
+    /// BootNotification.
+    pub registration: config::RegistrationPolicy,
+    /// Built-in answers.
+    pub answers: config::Answers,
+    /// Payload validation.
+    pub validation: config::Validation,
+    /// Commands.
+    pub commands: config::Commands,
+    /// Events go here …
+    pub bus: Bus,
+    /// … and changes of stations' states here.
+    pub journal: Bus,
+    /// The stations' states.
+    pub stations: Arc<Stations>,
+    /// Writes events.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A command that the station has and has not answered.
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    pub(super) command: PendingCommand,
+    pub(super) sent_at: Instant,
+}
+
+/// How a session is ending.
+#[derive(Debug)]
+pub(super) struct Ending {
+    reason: CloseReason,
+    /// What the station said in its close frame, or what we say in ours.
+    code: Option<u16>,
+    /// The close frame is queued and the last event is, too.
+    announced: bool,
+    /// The socket is dropped at this moment, once the end is announced.
+    deadline: Option<Instant>,
+}
+
+/// A session's task without its socket.
+pub(super) struct Actor {
+    pub(super) session: Arc<Session>,
+    pub(super) shared: Arc<Shared>,
+    entry: Option<Entry>,
+    lane: Lane,
+    states: Lane,
+    /// Records in order that the bus had no room for.
+    pub(super) unpublished: VecDeque<Record>,
+    /// Events and state changes so far, published or not: the ordinals of their lanes.
+    pub(super) queued_events: u64,
+    pub(super) queued_states: u64,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) outbox: Outbox,
+    pub(super) exchange: Exchange<Outstanding>,
+    pub(super) grants: Grants,
+    pub(super) boot_state: BootState,
+    /// BootNotifications whose answer is held.
+    pub(super) boot_answers_held: usize,
+    /// An answer has been handed to the socket.
+    pub(super) call_answered: bool,
+    pub(super) grace_until: Instant,
+    pub(super) ending: Option<Ending>,
+    keepalive: Keepalive,
+    writing_since: Option<Instant>,
+    was_reading: bool,
+    messages_in: u64,
+    messages_out: u64,
+}
+
+/// Runs a session until its end.
+pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: Socket<S>,
+    entry: Entry,
+    session: Arc<Session>,
+    replaced: Option<Arc<Session>>,
+    shared: Arc<Shared>,
+) {
+    let _over = OverGuard(Arc::clone(&session));
+    let version = session.admission.version;
+    shared.metrics.session_opened(version, replaced.is_some());
+    let mut socket = Some(socket);
+    let mut ended_early = None;
+    if let Some(replaced) = &replaced {
+        ended_early = wait_for_predecessor(&session, replaced).await;
+        if ended_early.is_some() {
+            // Asked to end before it could begin. The socket must not stay open for as long as the bus is full; both
+            // events follow in order all the same.
+            socket = None;
+            replaced.over().await;
+        }
+    }
+    let replaced_id = replaced.map(|replaced| replaced.id);
+    let mut actor = Actor::new(session, shared, entry);
+    tracing::info!(remote = %actor.session.admission.remote, replaced = replaced_id.is_some(), "station connected");
+    let connected = actor.shared.events.connected(&actor.session, replaced_id);
+    actor.publish_event(connected);
+    if let Some(reason) = ended_early {
+        actor.begin_end(reason, None);
+    }
+    let reason = actor.serve(&mut socket).await;
+    actor.shared.metrics.session_closed(version, reason);
+    actor.session.mark_over();
+    if let Some(socket) = socket {
+        socket.linger(Duration::from_secs(1)).await;
+    }
+}
+
+/// Waits until the replaced session's last event is on the bus, or until this session is asked to end.
+async fn wait_for_predecessor(session: &Session, replaced: &Session) -> Option<CloseReason> {
+    loop {
+        tokio::select! {
+            biased;
+            () = replaced.over() => return None,
+            letter = session.mailbox.next(false) => match letter {
+                Letter::End(reason) => return Some(reason),
+                // Commands wait in the mailbox until the session serves.
+                Letter::Arrived | Letter::Command(_) => {}
+            },
+        }
+    }
+}
+
+impl Actor {
+    fn new(session: Arc<Session>, shared: Arc<Shared>, entry: Entry) -> Self {
+        let now = Instant::now();
+        let seed = session.id.spread();
+        Self {
+            lane: shared.bus.lane(),
+            states: shared.journal.lane(),
+            unpublished: VecDeque::new(),
+            queued_events: 0,
+            queued_states: 0,
+            pending: VecDeque::new(),
+            outbox: Outbox::default(),
+            exchange: Exchange::new(REMEMBERED_IDS),
+            grants: Grants::default(),
+            boot_state: shared.stations.boot_state(&session.admission.identity.folded()),
+            boot_answers_held: 0,
+            call_answered: false,
+            grace_until: now + shared.commands.grace,
+            ending: None,
+            keepalive: Keepalive::new(now, shared.limits.ping_interval, shared.limits.idle_timeout, seed),
+            writing_since: None,
+            was_reading: true,
+            messages_in: 0,
+            messages_out: 0,
+            entry: Some(entry),
+            session,
+            shared,
+        }
+    }
+
+    /// The loop. Gives the reason for the end; leaves the socket behind if a close frame in it should be lingered over.
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Option<Socket<S>>,
+    ) -> CloseReason {
+        let session = Arc::clone(&self.session);
+        let events_durable = self.lane.durability();
+        let states_durable = self.states.durability();
+        let mut armed = self.next_deadline();
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(armed.into()));
+        loop {
+            self.publish_what_fits();
+            self.release(events_durable.reached(), states_durable.reached());
+            self.advance_ending(socket);
+            if let Some(reason) = self.finished(socket.as_ref()) {
+                return reason;
+            }
+            self.note_state(socket.as_ref());
+            let read = self.may_read();
+            let commands = self.wants_commands(Instant::now());
+            let held = self.pending.front().map(|pending| (pending.events, pending.states));
+            let waiting = self.unpublished.front().map(|record| (record.class, record.cost()));
+            let deadline = self.next_deadline();
+            // An earlier deadline must be armed; a later one is found when the timer fires.
+            if deadline < armed {
+                armed = deadline;
+                timer.as_mut().reset(armed.into());
+            }
+            tokio::select! {
+                letter = session.mailbox.next(commands) => match letter {
+                    Letter::End(reason) => self.begin_end(reason, None),
+                    Letter::Command(command) => self.send_command(command),
+                    Letter::Arrived => {}
+                },
+                turn = turn(socket, &mut self.outbox, read) => self.on_turn(turn, socket),
+                () = both(&events_durable, &states_durable, held) => {}
+                () = room(&mut self.lane, &mut self.states, waiting) => {}
+                () = &mut timer => {
+                    self.on_timer(Instant::now(), socket);
+                    armed = self.next_deadline();
+                    timer.as_mut().reset(armed.into());
+                }
+            }
+        }
+    }
+
+    fn on_turn<S>(&mut self, turn: Turn, socket: &mut Option<Socket<S>>) {
+        let now = Instant::now();
+        match &turn {
+            Turn::Flushed | Turn::Ended => {}
+            _ => {
+                self.keepalive.seen(now);
+                self.session
+                    .counters
+                    .last_seen_ms
+                    .store(millis(now - self.session.started), Ordering::Relaxed);
+            }
+        }
+        match turn {
+            Turn::Flushed => self.writing_since = None,
+            Turn::Ping => {}
+            Turn::Pong(payload) => {
+                if let Some(round_trip) = self.keepalive.pong(now, &payload) {
+                    self.shared.metrics.ping_round_trip(round_trip);
+                }
+            }
+            Turn::Text(text) if self.ending.is_none() => {
+                self.messages_in += 1;
+                self.on_text(text.as_str());
+            }
+            Turn::Binary(bytes) if self.ending.is_none() => {
+                self.messages_in += 1;
+                self.on_binary(&bytes);
+            }
+            // What comes after our close frame was not read in time to be answered; the station keeps it.
+            Turn::Text(_) | Turn::Binary(_) => {}
+            Turn::Close(code) => self.begin_end(CloseReason::StationClosed, code),
+            Turn::Broken(breach) => self.begin_end(breach.into(), None),
+            Turn::Ended => {
+                *socket = None;
+                self.begin_end(CloseReason::ConnectionLost, None);
+            }
+        }
+    }
+
+    fn on_timer<S>(&mut self, now: Instant, socket: &mut Option<Socket<S>>) {
+        if let Some(ending) = &mut self.ending {
+            if ending.deadline.is_some_and(|deadline| now >= deadline) {
+                ending.deadline = None;
+                *socket = None;
+            }
+            return;
+        }
+        if let Some(outstanding) = self.exchange.on_timeout(now) {
+            let outcome = Outcome::failed(Status::Timeout, "the station did not answer in time");
+            self.finish_command(outstanding.command, outcome);
+        }
+        for command in self.session.mailbox.take_expired(now) {
+            let outcome = command.overdue();
+            self.finish_command(command, outcome);
+        }
+        if self.writing_since.is_some_and(|since| now >= since + self.shared.limits.write_timeout) {
+            self.begin_end(CloseReason::SlowReader, None);
+            return;
+        }
+        let reading = self.may_read();
+        match self.keepalive.due(now, reading) {
+            Due::Nothing => {}
+            Due::Ping(payload) => self.outbox.ping(payload),
+            Due::Idle => self.begin_end(CloseReason::Idle, None),
+        }
+    }
+
+    /// When something is due that no event will announce.
+    fn next_deadline(&self) -> Instant {
+        if let Some(ending) = &self.ending {
+            return ending.deadline.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+        }
+        let mut deadline = self.keepalive.deadline();
+        let others = [
+            self.exchange.deadline(),
+            self.session.mailbox.next_deadline().map(|due| due.min(self.grace_until.max(Instant::now()))),
+            self.writing_since.map(|since| since + self.shared.limits.write_timeout),
+        ];
+        for other in others.into_iter().flatten() {
+            deadline = deadline.min(other);
+        }
+        deadline
+    }
+
+    /// Begins the end; the first reason counts. `code` is what the station's close frame said.
+    pub(super) fn begin_end(&mut self, reason: CloseReason, code: Option<u16>) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.entry = None;
+        self.ending =
+            Some(Ending { reason, code: code.or_else(|| reason.code()), announced: false, deadline: None });
+        self.fail_commands(if reason == CloseReason::Replaced { Status::Replaced } else { Status::Offline });
+        if reason != CloseReason::Shutdown {
+            // The station asks again on its next connection; nobody is left to hear these.
+            self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
+        }
+    }
+
+    /// Queues the close frame and the last event, when what is in flight has been answered.
+    fn advance_ending<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Option<Socket<S>>) {
+        let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
+            || self.outbox.answers() > 0;
+        let Some(ending) = &mut self.ending else { return };
+        if ending.announced || (answers_in_flight && socket.is_some()) {
+            return;
+        }
+        ending.announced = true;
+        ending.deadline = Some(Instant::now() + self.shared.limits.close_timeout);
+        let (reason, code) = (ending.reason, ending.code);
+        if let Some(own) = reason.code() {
+            self.outbox.close(own, reason.text());
+        }
+        self.note_counters();
+        let counts = (self.messages_in, self.messages_out);
+        let record = self.shared.events.disconnected(&self.session, reason.as_str(), code, counts);
+        self.publish_event(record);
+        tracing::info!(
+            reason = reason.as_str(),
+            code,
+            messages_in = counts.0,
+            messages_out = counts.1,
+            seconds = self.session.started.elapsed().as_secs(),
+            "station disconnected"
+        );
+        self.publish_what_fits();
+    }
+
+    /// The reason, when nothing is left to do.
+    fn finished<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: Option<&Socket<S>>) -> Option<CloseReason> {
+        let ending = self.ending.as_ref().filter(|ending| ending.announced)?;
+        if !self.unpublished.is_empty() {
+            return None;
+        }
+        self.session.mark_over();
+        let socket_done = socket
+            .is_none_or(|socket| socket.is_read_over() && self.outbox.is_empty() && !socket.is_writing());
+        (socket_done && self.pending.is_empty()).then_some(ending.reason)
+    }
+
+    /// Whether to read: not while an event waits for room, nor while too much waits to be answered. At the end, only
+    /// for the station's close frame.
+    fn may_read(&self) -> bool {
+        match &self.ending {
+            Some(ending) => ending.announced,
+            None => {
+                self.unpublished.is_empty()
+                    && self.pending.len() + self.outbox.answers() < self.shared.limits.max_unacknowledged
+            }
+        }
+    }
+
+    pub(super) fn publish_received(&mut self, time: SystemTime, message: &Message<'_>) {
+        let record = self.shared.events.received(&self.session, time, message);
+        self.publish_event(record);
+    }
+
+    pub(super) fn publish_sent(&mut self, time: SystemTime, message: &Message<'_>) {
+        self.messages_out += 1;
+        let record = self.shared.events.sent(&self.session, time, message);
+        self.publish_event(record);
+    }
+
+    pub(super) fn publish_event(&mut self, record: Record) {
+        self.queued_events += 1;
+        self.unpublished.push_back(record);
+        self.publish_what_fits();
+    }
+
+    pub(super) fn publish_state(&mut self, record: Record) {
+        self.queued_states += 1;
+        self.unpublished.push_back(record);
+        self.publish_what_fits();
+    }
+
+    fn publish_what_fits(&mut self) {
+        while let Some(record) = self.unpublished.pop_front() {
+            let lane = if record.class == Class::StationState { &mut self.states } else { &mut self.lane };
+            if let Err(record) = lane.try_publish(record) {
+                self.unpublished.push_front(record);
+                return;
+            }
+        }
+    }
+
+    fn note_state<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: Option<&Socket<S>>) {
+        let writing = !self.outbox.is_empty() || socket.is_some_and(Socket::is_writing);
+        if !writing {
+            self.writing_since = None;
+        } else if self.writing_since.is_none() {
+            self.writing_since = Some(Instant::now());
+        }
+        let reading = self.may_read();
+        if self.was_reading && !reading && self.ending.is_none() {
+            self.shared.metrics.read_paused();
+        }
+        self.was_reading = reading;
+        self.note_counters();
+    }
+
+    fn note_counters(&self) {
+        let counters = &self.session.counters;
+        counters.messages_in.store(self.messages_in, Ordering::Relaxed);
+        counters.messages_out.store(self.messages_out, Ordering::Relaxed);
+        counters.unacknowledged.store(self.pending.len() as u64, Ordering::Relaxed);
+        counters.command_outstanding.store(!self.exchange.is_idle(), Ordering::Relaxed);
+    }
+}
+
+async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Option<Socket<S>>,
+    outbox: &mut Outbox,
+    read: bool,
+) -> Turn {
+    match socket {
+        Some(socket) => socket.turn(outbox, read).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>) {
+    match held {
+        Some((event, state)) => {
+            events.wait(event).await;
+            states.wait(state).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn room(lane: &mut Lane, states: &mut Lane, waiting: Option<(Class, u32)>) {
+    match waiting {
+        Some((Class::StationState, cost)) => states.room(cost).await,
+        Some((Class::Event | Class::CommandResult, cost)) => lane.room(cost).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,310 @@
+//! What a session does with what the station says.
+//!
+//! Owns the decisions about inbound messages: which event they become, whether they are answered and with what. Writes
+//! nothing: events go to the session's queue for the bus, answers wait in `pending` until the bus is durable (P1).
+
+use std::time::{Instant, SystemTime};
+
+use ocpp_protocol::{
+    Action, Answered, BootState, Call, CallError, CallResult, ErrorCode, Frame, InboundAction, Malformed,
+    MalformedKind, Registration, ReplyKind, Version, classify_call, classify_send, parse, station_may_send,
+    validate_request,
+};
+
+use super::actor::{Actor, Outstanding};
+use super::close::CloseReason;
+use super::pending::{Answer, Content};
+use crate::command::{CommandError, Outcome};
+use crate::config::{BeforeBoot, ValidationMode};
+use crate::events::{Body, Message};
+
+/// The action label of what is not in the table: a station must not be able to make metric series.
+const UNKNOWN: &str = "unknown";
+
+/// Who answers, as the event says it.
+const BY_GATEWAY: &str = "gateway";
+
+impl Actor {
+    /// A text message came in.
+    pub(super) fn on_text(&mut self, text: &str) {
+        let version = self.session.admission.version;
+        let read_at = Instant::now();
+        let time = SystemTime::now();
+        match parse(version, text) {
+            Ok(Frame::Call(call)) => self.on_call(&call, read_at, time),
+            Ok(Frame::Send(call)) => self.on_send(&call, time),
+            Ok(Frame::CallResult(result)) => self.on_call_result(&result, read_at, time),
+            Ok(Frame::CallError(error)) => self.on_call_error(&error, time),
+            Ok(Frame::CallResultError(error)) => {
+                self.shared.metrics.received("CALLRESULTERROR", UNKNOWN);
+                let message = error_message("CALLRESULTERROR", &error, None);
+                self.publish_received(time, &message);
+            }
+            Err(malformed) => self.on_malformed(&malformed, text, read_at, time),
+        }
+    }
+
+    /// A binary message came in: text in disguise on a lenient listener, the end elsewhere (ocpp-j 1.8).
+    pub(super) fn on_binary(&mut self, bytes: &[u8]) {
+        match std::str::from_utf8(bytes) {
+            Ok(text) if self.session.admission.lenient => {
+                self.shared.metrics.leniency("binaryFrame");
+                self.on_text(text);
+            }
+            _ => self.begin_end(CloseReason::BinaryFrame, None),
+        }
+    }
+
+    fn on_call(&mut self, call: &Call<'_>, read_at: Instant, time: SystemTime) {
+        let version = self.session.admission.version;
+        let classified = classify_call(version, &call.action);
+        let known = if let InboundAction::Known(action) = classified {
+            Some(action)
+        } else {
+            Action::find(&call.action)
+        };
+        let label = known.map_or(UNKNOWN, |action| action.name);
+        self.shared.metrics.received("CALL", label);
+        self.note_null(call.payload_was_null);
+        self.publish_received(time, &call_message("CALL", call, Some(BY_GATEWAY)));
+        let content = match classified {
+            InboundAction::NotImplemented => refusal(ErrorCode::NotImplemented, "this action is not known"),
+            InboundAction::NotSupported => {
+                refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version")
+            }
+            InboundAction::Known(action) => self.answer(action, call),
+        };
+        let outcome = match &content {
+            Content::Result(_) | Content::ResultWithTime(_) => "answered",
+            Content::Error(code, _) | Content::ResultError(code, _) => code.as_str(version),
+        };
+        self.shared.metrics.call_ended(label, outcome);
+        self.hold_answer(Answer {
+            id_json: call.id.as_json().to_owned(),
+            action: known.map(|action| action.name),
+            content,
+            read_at,
+        });
+    }
+
+    /// The built-in answer to a CALL whose action is known.
+    fn answer(&mut self, action: &'static Action, call: &Call<'_>) -> Content {
+        let version = self.session.admission.version;
+        if !station_may_send(version, self.effective_boot_state(), action, &self.grants) {
+            return refusal(
+                ErrorCode::SecurityError,
+                "the station is not registered: BootNotification comes first",
+            );
+        }
+        if let Some(violation) = self.violation(action, call) {
+            return violation;
+        }
+        let mut transaction_id = None;
+        match action.name {
+            "BootNotification" => {
+                self.boot();
+                return Content::ResultWithTime(action);
+            }
+            "Heartbeat" => return Content::ResultWithTime(action),
+            "StartTransaction" if version == Version::V16 => {
+                let start = ocpp_protocol::start_key(call.payload);
+                let (id, record) = self.shared.stations.transaction(&self.session.admission.identity, &start);
+                self.publish_state(record);
+                transaction_id = Some(id);
+            }
+            _ => {}
+        }
+        Content::Result(self.builtin_answer(action, call.payload, transaction_id))
+    }
+
+    /// Registers the station, as the operator or the default decides.
+    fn boot(&mut self) {
+        let identity = &self.session.admission.identity;
+        let (registration, record) = self.shared.stations.boot(identity, self.shared.registration.default);
+        if let Some(record) = record {
+            tracing::info!(registration = registration.as_str(), "station registered");
+            self.publish_state(record);
+        }
+        self.boot_state = match registration {
+            Registration::Accepted => BootState::Accepted,
+            Registration::Pending => BootState::Pending,
+            Registration::Rejected => BootState::Rejected,
+        };
+        if registration != Registration::Pending {
+            self.grants.clear();
+        }
+        self.boot_answers_held += 1;
+    }
+
+    /// The boot state, with the operator's leniency for stations that never boot.
+    pub(super) fn effective_boot_state(&self) -> BootState {
+        match (self.boot_state, self.shared.registration.before_boot) {
+            (BootState::Unregistered, BeforeBoot::Accept) => BootState::Accepted,
+            (state, _) => state,
+        }
+    }
+
+    fn violation(&self, action: &'static Action, call: &Call<'_>) -> Option<Content> {
+        let mode = self.shared.validation.mode;
+        if mode == ValidationMode::Off {
+            return None;
+        }
+        let version = self.session.admission.version;
+        let violation = validate_request(version, action, call.payload).err()?;
+        self.shared.metrics.violation(action.name, violation.code.as_str(version));
+        tracing::debug!(
+            action = action.name,
+            field = violation.field,
+            violation.description,
+            "payload violates its schema"
+        );
+        (mode == ValidationMode::Enforce).then_some(Content::Error(violation.code, violation.description))
+    }
+
+    fn on_send(&mut self, send: &Call<'_>, time: SystemTime) {
+        let known = match classify_send(self.session.admission.version, &send.action) {
+            InboundAction::Known(action) => Some(action),
+            InboundAction::NotSupported | InboundAction::NotImplemented => None,
+        };
+        self.shared.metrics.received("SEND", known.map_or(UNKNOWN, |action| action.name));
+        self.note_null(send.payload_was_null);
+        self.publish_received(time, &call_message("SEND", send, None));
+    }
+
+    fn on_call_result(&mut self, result: &CallResult<'_>, read_at: Instant, time: SystemTime) {
+        let outstanding = self.match_answer(&result.id.decoded());
+        let action = outstanding.as_ref().map(|outstanding| outstanding.command.action.name);
+        self.shared.metrics.received("CALLRESULT", action.unwrap_or(UNKNOWN));
+        self.note_null(result.payload_was_null);
+        self.publish_received(
+            time,
+            &Message {
+                message_type: "CALLRESULT",
+                id_json: Some(result.id.as_json()),
+                action,
+                body: Body::Payload(result.payload.get()),
+                answered_by: None,
+            },
+        );
+        if let Some(outstanding) = outstanding {
+            self.shared.metrics.command_wait(read_at - outstanding.sent_at);
+            self.finish_command(outstanding.command, Outcome::answered(result.payload.to_owned()));
+        }
+    }
+
+    fn on_call_error(&mut self, error: &CallError<'_>, time: SystemTime) {
+        let id = error.id.decoded();
+        let outstanding = if id == "-1" {
+            // The station could not read an id; what it could not read is most likely the one CALL it has of ours.
+            self.exchange.on_uncorrelated_error()
+        } else {
+            self.match_answer(&id)
+        };
+        let action = outstanding.as_ref().map(|outstanding| outstanding.command.action.name);
+        self.shared.metrics.received("CALLERROR", action.unwrap_or(UNKNOWN));
+        self.publish_received(time, &error_message("CALLERROR", error, action));
+        if let Some(outstanding) = outstanding {
+            let outcome = Outcome::error(CommandError {
+                code: error.code.clone().into_owned(),
+                description: error.description.clone().into_owned(),
+                details: error.details.map(ToOwned::to_owned),
+            });
+            self.finish_command(outstanding.command, outcome);
+        }
+    }
+
+    fn match_answer(&mut self, id: &str) -> Option<Outstanding> {
+        match self.exchange.on_answer(id) {
+            Answered::Matched(outstanding) => Some(outstanding),
+            Answered::Late => {
+                self.shared.metrics.unmatched_answer("late");
+                None
+            }
+            Answered::Unknown => {
+                self.shared.metrics.unmatched_answer("unknown");
+                None
+            }
+        }
+    }
+
+    fn on_malformed(&mut self, malformed: &Malformed<'_>, text: &str, read_at: Instant, time: SystemTime) {
+        if malformed.kind() == MalformedKind::Empty {
+            // Some stations send empty texts as a keep-alive (steve issue 66).
+            self.shared.metrics.leniency("emptyText");
+            return;
+        }
+        let version = self.session.admission.version;
+        let reason = malformed.kind().as_str();
+        self.shared.metrics.received("MALFORMED", UNKNOWN);
+        self.shared.metrics.malformed(reason);
+        tracing::debug!(reason, "malformed message");
+        self.publish_received(
+            time,
+            &Message {
+                message_type: "MALFORMED",
+                id_json: malformed.id.as_ref().map(ocpp_protocol::MessageId::as_json),
+                action: None,
+                body: Body::Malformed { reason, raw: text },
+                answered_by: None,
+            },
+        );
+        if let Some(id) = malformed.answers_our_call()
+            && let Some(outstanding) = self.match_answer(&id.decoded())
+        {
+            let description = format!("the station's answer is malformed: {reason}");
+            let code = ErrorCode::FormatViolation.as_str(version).to_owned();
+            let error = CommandError { code, description, details: None };
+            self.finish_command(outstanding.command, Outcome::error(error));
+        }
+        if let Some(reply) = malformed.reply(version) {
+            let description = reply.description.to_owned();
+            let content = match reply.kind {
+                ReplyKind::CallError => Content::Error(reply.code, description),
+                ReplyKind::CallResultError => Content::ResultError(reply.code, description),
+            };
+            self.hold_answer(Answer { id_json: reply.id_json.to_owned(), action: None, content, read_at });
+        }
+    }
+
+    fn note_null(&self, was_null: bool) {
+        if was_null {
+            self.shared.metrics.leniency("nullPayload");
+        }
+    }
+}
+
+fn refusal(code: ErrorCode, description: &str) -> Content {
+    Content::Error(code, description.to_owned())
+}
+
+fn call_message<'a>(
+    message_type: &'static str,
+    call: &'a Call<'_>,
+    answered_by: Option<&'static str>,
+) -> Message<'a> {
+    Message {
+        message_type,
+        id_json: Some(call.id.as_json()),
+        action: Some(&call.action),
+        body: Body::Payload(call.payload.get()),
+        answered_by,
+    }
+}
+
+fn error_message<'a>(
+    message_type: &'static str,
+    error: &'a CallError<'_>,
+    action: Option<&'a str>,
+) -> Message<'a> {
+    Message {
+        message_type,
+        id_json: Some(error.id.as_json()),
+        action,
+        body: Body::Error {
+            code: &error.code,
+            description: &error.description,
+            details: error.details.map(serde_json::value::RawValue::get),
+        },
+        answered_by: None,
+    }
+}

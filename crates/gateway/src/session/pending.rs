@@ -1,0 +1,55 @@
+//! What a session holds back until its events are durable: answers to the station, and outcomes of commands (P1).
+
+use std::time::Instant;
+
+use ocpp_protocol::{Action, ErrorCode};
+use tokio::sync::oneshot;
+
+use crate::command::Outcome;
+
+/// Something held back.
+#[derive(Debug)]
+pub(super) struct Pending {
+    /// This session's events up to this ordinal must be durable first …
+    pub(super) events: u64,
+    /// … and its station's state changes up to this one.
+    pub(super) states: u64,
+    /// What is held.
+    pub(super) held: Held,
+}
+
+/// What is held.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// An answer to the station.
+    Answer(Answer),
+    /// The end of a command, for whoever sent it.
+    Outcome(oneshot::Sender<Outcome>, Outcome),
+}
+
+/// An answer to the station.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// The station's message id as a JSON string literal, to be echoed byte for byte.
+    pub(super) id_json: String,
+    /// The action answered: a name from the table, `None` if there is none.
+    pub(super) action: Option<&'static str>,
+    /// What is said.
+    pub(super) content: Content,
+    /// When the frame was read.
+    pub(super) read_at: Instant,
+}
+
+/// What an answer says.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// CALLRESULT with this payload.
+    Result(String),
+    /// CALLRESULT that carries the time and nothing from the request: written when it leaves, so that a station that had
+    /// to wait does not set its clock back by the wait.
+    ResultWithTime(&'static Action),
+    /// CALLERROR.
+    Error(ErrorCode, String),
+    /// CALLRESULTERROR (2.1).
+    ResultError(ErrorCode, String),
+}

@@ -1,0 +1,309 @@
+//! What is known about each station beyond its connection: registration, the operator's decision, 1.6 transaction ids.
+//!
+//! Owns the state in memory and its journal, a local bus of its own. Every record of the journal is one station's
+//! whole state with a revision, so the order of two writers of one station does not matter: replay keeps the greatest
+//! revision. A change is made in memory first and published by the caller, who lets the answer wait until it is
+//! durable (P1 holds for state as it does for events).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use ocpp_bus::local::Snapshot;
+use ocpp_bus::log::{Item, LogError, LogView};
+use ocpp_bus::{Class, Record};
+use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::events::millis;
+
+/// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
+/// StartTransaction at a time, in order (OCPP 1.6 section 3.7), so a few would do.
+const REMEMBERED_STARTS: usize = 16;
+
+/// 2020-01-01T00:00:00Z, in seconds since 1970.
+const ID_EPOCH_SECONDS: u64 = 1_577_836_800;
+
+/// The stations.
+#[derive(Debug, Default)]
+pub struct Stations {
+    states: DashMap<IdentityKey, State>,
+}
+
+/// One station's state, as the journal keeps it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct State {
+    revision: u64,
+    /// The identity in its registered spelling.
+    identity: String,
+    /// What the last BootNotification was answered with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    registration: Option<String>,
+    /// What the operator decided for the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    decision: Option<String>,
+    #[serde(default)]
+    last_transaction: i32,
+    /// Start keys (hashed) with their transaction ids, oldest first.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    starts: VecDeque<(String, i32)>,
+}
+
+/// A station's state, for people.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StationState {
+    /// The identity in its registered spelling.
+    pub identity: String,
+    /// What the last BootNotification was answered with.
+    pub registration: Option<String>,
+    /// What the operator decided for the next one.
+    pub decision: Option<String>,
+}
+
+impl Stations {
+    /// Reads the journal.
+    ///
+    /// # Errors
+    /// When a segment cannot be read at all. Damaged regions are logged; what is behind them is read.
+    pub fn replay(journal: &LogView) -> Result<Self, LogError> {
+        const RECORDS: usize = 4096;
+        const BYTES: usize = 4 << 20;
+        let stations = Self::default();
+        let mut reader = journal.reader(journal.oldest());
+        loop {
+            let items = reader.read(RECORDS, BYTES)?;
+            if items.is_empty() {
+                return Ok(stations);
+            }
+            for item in items {
+                match item {
+                    Item::Record(record) => stations.restore(&record.value),
+                    Item::Gap { from, to, reason } => {
+                        tracing::error!(from, to, ?reason, "states of stations are missing from the journal");
+                    }
+                }
+            }
+        }
+    }
+
+    fn restore(&self, value: &[u8]) {
+        match serde_json::from_slice::<State>(value) {
+            Ok(state) => {
+                let mut slot = self.states.entry(IdentityKey::of(&state.identity)).or_default();
+                if state.revision > slot.revision {
+                    *slot = state;
+                }
+            }
+            Err(error) => tracing::error!(%error, "a station's state in the journal is not readable"),
+        }
+    }
+
+    /// How many stations are known.
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// The registered spelling of an identity; the given one if the station is unknown.
+    pub fn canonical(&self, identity: Identity) -> Identity {
+        let registered = self.states.get(&identity.folded()).map(|state| state.identity.clone());
+        match registered {
+            Some(spelling) if spelling != identity.as_str() => Identity::parse(&spelling).unwrap_or(identity),
+            _ => identity,
+        }
+    }
+
+    /// Whether a station's state is kept.
+    pub fn knows(&self, key: &IdentityKey) -> bool {
+        self.states.contains_key(key)
+    }
+
+    /// A station's boot state.
+    pub fn boot_state(&self, key: &IdentityKey) -> BootState {
+        let word = self.states.get(key).and_then(|state| state.registration.clone());
+        match word.as_deref().and_then(Registration::parse) {
+            None => BootState::Unregistered,
+            Some(Registration::Accepted) => BootState::Accepted,
+            Some(Registration::Pending) => BootState::Pending,
+            Some(Registration::Rejected) => BootState::Rejected,
+        }
+    }
+
+    /// Decides a BootNotification: the operator's word, or the default. The record is there when the state changed.
+    pub fn boot(&self, identity: &Identity, default: Registration) -> (Registration, Option<Record>) {
+        let mut state = self.slot(identity);
+        let decided = state.decision.as_deref().and_then(Registration::parse).unwrap_or(default);
+        if state.registration.as_deref() == Some(decided.as_str()) {
+            return (decided, None);
+        }
+        state.registration = Some(decided.as_str().to_owned());
+        (decided, Some(changed(&mut state)))
+    }
+
+    /// Notes what the operator decided for a station's next BootNotification.
+    pub fn decide(&self, identity: &Identity, decision: Registration) -> Record {
+        let mut state = self.slot(identity);
+        state.decision = Some(decision.as_str().to_owned());
+        changed(&mut state)
+    }
+
+    /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one.
+    ///
+    /// A new id is greater than every earlier one of the station and at least the number of seconds since 2020. So ids
+    /// stay unique even if the journal was lost, as long as a station starts less than one transaction a second; they
+    /// are positive 32-bit numbers until 2088.
+    pub fn transaction(&self, identity: &Identity, start: &StartKey) -> (i32, Record) {
+        let mut state = self.slot(identity);
+        let hash = start.is_distinctive().then(|| hash(&start.canonical()));
+        let before = hash.as_ref().and_then(|hash| state.starts.iter().find(|(known, _)| known == hash));
+        if let Some((_, id)) = before {
+            // Written again although it is known: the first write may not be durable yet.
+            let id = *id;
+            return (id, changed(&mut state));
+        }
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = i32::try_from(since_epoch.saturating_sub(ID_EPOCH_SECONDS)).unwrap_or(i32::MAX);
+        let id = state.last_transaction.saturating_add(1).max(seconds).max(1);
+        state.last_transaction = id;
+        if let Some(hash) = hash {
+            if state.starts.len() == REMEMBERED_STARTS {
+                state.starts.pop_front();
+            }
+            state.starts.push_back((hash, id));
+        }
+        (id, changed(&mut state))
+    }
+
+    /// A station's state, for people.
+    pub fn get(&self, key: &IdentityKey) -> Option<StationState> {
+        self.states.get(key).map(|state| shown(&state))
+    }
+
+    /// Every known station's key, in order.
+    pub fn keys(&self) -> Vec<IdentityKey> {
+        let mut keys: Vec<_> = self.states.iter().map(|entry| entry.key().clone()).collect();
+        keys.sort();
+        keys
+    }
+
+    fn slot(&self, identity: &Identity) -> dashmap::mapref::one::RefMut<'_, IdentityKey, State> {
+        let mut state = self.states.entry(identity.folded()).or_default();
+        if state.identity.is_empty() {
+            state.identity = identity.as_str().to_owned();
+        }
+        state
+    }
+}
+
+impl Snapshot for Stations {
+    fn records(&self) -> Vec<Record> {
+        self.states.iter().map(|state| record(&state)).collect()
+    }
+}
+
+fn shown(state: &State) -> StationState {
+    StationState {
+        identity: state.identity.clone(),
+        registration: state.registration.clone(),
+        decision: state.decision.clone(),
+    }
+}
+
+fn changed(state: &mut State) -> Record {
+    state.revision += 1;
+    record(state)
+}
+
+fn record(state: &State) -> Record {
+    // A plain struct always serializes; an empty value would be reported at replay.
+    let value = serde_json::to_vec(state).unwrap_or_default();
+    let time_ms = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    Record {
+        class: Class::StationState,
+        time_ms,
+        key: state.identity.as_str().into(),
+        value: Bytes::from(value),
+    }
+}
+
+/// 128 bits are plenty among sixteen keys, and much shorter than what they stand for.
+fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A journal of states handed to the compaction of its own bus.
+pub fn snapshot(stations: &Arc<Stations>) -> Arc<dyn Snapshot> {
+    Arc::clone(stations) as Arc<dyn Snapshot>
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    fn start(timestamp: &str) -> StartKey {
+        let text = format!(r#"{{"connectorId":1,"idTag":"A","timestamp":"{timestamp}","meterStart":0}}"#);
+        ocpp_protocol::start_key(&RawValue::from_string(text).unwrap())
+    }
+
+    fn station() -> Identity {
+        Identity::parse("CP-1").unwrap()
+    }
+
+    #[test]
+    fn a_retry_gets_the_same_transaction_id_and_a_new_start_a_greater_one() {
+        let stations = Stations::default();
+        let (first, _) = stations.transaction(&station(), &start("2026-01-01T00:00:00Z"));
+        let (retry, _) = stations.transaction(&station(), &start("2026-01-01T00:00:00Z"));
+        let (second, _) = stations.transaction(&station(), &start("2026-01-01T00:00:01Z"));
+        assert!(first > 0);
+        assert_eq!(first, retry);
+        assert!(second > first);
+    }
+
+    #[test]
+    fn replay_keeps_the_newest_revision_in_any_order() {
+        let stations = Stations::default();
+        let (id, old) = stations.transaction(&station(), &start("a"));
+        let (_, newer) = stations.boot(&station(), Registration::Accepted);
+        let replayed = Stations::default();
+        replayed.restore(&newer.unwrap().value);
+        replayed.restore(&old.value);
+        assert_eq!(replayed.boot_state(&station().folded()), BootState::Accepted);
+        assert_eq!(replayed.transaction(&station(), &start("a")).0, id);
+    }
+
+    #[test]
+    fn the_operator_decides_and_the_default_fills_in() {
+        let stations = Stations::default();
+        assert_eq!(stations.boot_state(&station().folded()), BootState::Unregistered);
+        let (decided, record) = stations.boot(&station(), Registration::Pending);
+        assert_eq!((decided, record.is_some()), (Registration::Pending, true));
+        assert!(stations.boot(&station(), Registration::Pending).1.is_none());
+        stations.decide(&station(), Registration::Accepted);
+        assert_eq!(
+            stations.boot_state(&station().folded()),
+            BootState::Pending,
+            "until its next BootNotification"
+        );
+        assert_eq!(stations.boot(&station(), Registration::Pending).0, Registration::Accepted);
+    }
+
+    #[test]
+    fn one_station_whatever_the_spelling() {
+        let stations = Stations::default();
+        stations.boot(&station(), Registration::Accepted);
+        let other = Identity::parse("cp-1").unwrap();
+        assert_eq!(stations.canonical(other).as_str(), "CP-1");
+        assert_eq!(stations.len(), 1);
+    }
+}
