@@ -1,0 +1,76 @@
+# Everything one does with this repository. CI calls `lint` and `test`; both set up what they need.
+#
+# Variables: CONFIG=FILE for `make run`; PYTEST='-k tour -x' for `make test-e2e`;
+# KAFKA_PORT and the others of tools/kafka.sh; CARGO_TARGET_DIR as cargo takes it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+CONFIG ?=
+PYTEST ?=
+target := $(or $(CARGO_TARGET_DIR),target)
+python := .tools/venv/bin/python
+python_sources := tests/e2e docs/examples
+
+.PHONY: help run build test test-unit test-e2e lint fmt kafka kafka-stop setup clean
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: ## build and run the gateway: stations on port 9000, events in ./data (CONFIG=FILE for a configuration)
+	@tools/packages.sh build
+	cargo build --release --locked --package ocpp-gateway
+	exec $(target)/release/ocpp-gateway run $(if $(CONFIG),--config $(CONFIG))
+
+build: ## build the release binary
+	@tools/packages.sh build
+	cargo build --release --locked --package ocpp-gateway
+
+test: test-unit test-e2e ## every test, against a real Kafka; does its own set-up
+
+test-unit: ## the Rust tests of the workspace
+	@tools/packages.sh build
+	cargo test --workspace --locked --quiet
+
+test-e2e: ## the built binary against real stations and a real Kafka (PYTEST='-k tour' for some of it)
+	@tools/packages.sh build kafka test
+	@tools/venv.sh
+	@tools/kafka.sh setup
+	cargo build --locked --package ocpp-gateway
+	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway $(python) -m pytest tests/e2e $(PYTEST)
+
+lint: ## formatting, clippy, layering, Python
+	@tools/packages.sh build test
+	@tools/venv.sh
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	@tools/layering.sh
+	@for script in tools/*.sh .ci/run; do bash -n "$$script"; done
+	$(python) -m ruff check --quiet --config tests/e2e/ruff.toml $(python_sources)
+	$(python) -m ruff format --quiet --check --config tests/e2e/ruff.toml $(python_sources)
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; fi
+
+fmt: ## format everything
+	@tools/venv.sh
+	cargo fmt --all
+	$(python) -m ruff format --quiet --config tests/e2e/ruff.toml $(python_sources)
+
+kafka: ## start a real single-node Kafka on port 19092 (KAFKA_PORT=… for another)
+	@tools/kafka.sh start
+
+kafka-stop: ## stop it; its data stays
+	@tools/kafka.sh stop
+
+setup: ## install and fetch what build and tests need, and nothing else
+	@tools/packages.sh build kafka test
+	@tools/venv.sh
+	@tools/kafka.sh setup
+	cargo fetch --locked
+
+clean: ## stop Kafka and remove what was built and fetched; ./data stays
+	@tools/kafka.sh stop
+	rm -rf .tools
+	cargo clean

@@ -1,0 +1,59 @@
+"""An OCPP 1.6 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car, leaves.
+
+    python docs/examples/station_16.py [URL] [IDENTITY]
+
+URL is where the gateway listens, ws://127.0.0.1:9000/ocpp when not given.
+"""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+
+from ocpp.v16 import ChargePoint, call
+from websockets.asyncio.client import connect
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class LoudStation(ChargePoint):
+    """Prints what it asks and what it is told. `suppress=False` makes a CALLERROR an exception."""
+
+    async def ask(self, request):
+        answer = await self.call(request, suppress=False)
+        print(f"{type(request).__name__:18} -> {answer}")
+        return answer
+
+
+async def charge(station: LoudStation) -> None:
+    boot = await station.ask(call.BootNotification(charge_point_vendor="Vendor", charge_point_model="Model 1"))
+    if boot.status != "Accepted":
+        raise SystemExit(f"the gateway says {boot.status}: try again in {boot.interval} s")
+    await station.ask(call.StatusNotification(connector_id=1, error_code="NoError", status="Preparing"))
+    await station.ask(call.Authorize(id_tag="TAG-1"))
+    start = await station.ask(call.StartTransaction(connector_id=1, id_tag="TAG-1", meter_start=1000, timestamp=now()))
+    for energy in ("1250.5", "1500.0"):
+        sample = {"value": energy, "measurand": "Energy.Active.Import.Register", "unit": "Wh"}
+        await station.ask(
+            call.MeterValues(
+                connector_id=1,
+                transaction_id=start.transaction_id,
+                meter_value=[{"timestamp": now(), "sampled_value": [sample]}],
+            )
+        )
+    await station.ask(
+        call.StopTransaction(transaction_id=start.transaction_id, meter_stop=1500, timestamp=now(), reason="Local")
+    )
+
+
+async def main(url: str = "ws://127.0.0.1:9000/ocpp", identity: str = "CP-16") -> None:
+    async with connect(f"{url}/{identity}", subprotocols=["ocpp1.6"]) as connection:
+        station = LoudStation(identity, connection)
+        reader = asyncio.create_task(station.start())
+        await charge(station)
+        reader.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

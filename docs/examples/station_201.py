@@ -1,0 +1,77 @@
+"""An OCPP 2.0.1 or 2.1 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car, leaves.
+
+    python docs/examples/station_201.py [URL] [IDENTITY] [VERSION]
+
+URL is where the gateway listens, ws://127.0.0.1:9000/ocpp when not given; VERSION is 2.0.1 (the default) or 2.1.
+"""
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from ocpp import v21, v201
+from ocpp.charge_point import ChargePoint
+from websockets.asyncio.client import connect
+
+LIBRARY = {"2.0.1": v201, "2.1": v21}
+TOKEN = {"id_token": "04A224B2C51D80", "type": "ISO14443"}
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def ask(station: ChargePoint, request):
+    """Prints what is asked and what is told. `suppress=False` makes a CALLERROR an exception."""
+    answer = await station.call(request, suppress=False)
+    print(f"{type(request).__name__:18} -> {answer}")
+    return answer
+
+
+async def charge(station: ChargePoint, call) -> None:
+    boot = await ask(
+        station,
+        call.BootNotification(charging_station={"vendor_name": "Vendor", "model": "Model 2"}, reason="PowerUp"),
+    )
+    if boot.status != "Accepted":
+        raise SystemExit(f"the gateway says {boot.status}: try again in {boot.interval} s")
+    await ask(
+        station,
+        call.StatusNotification(timestamp=now(), connector_status="Occupied", evse_id=1, connector_id=1),
+    )
+    await ask(station, call.Authorize(id_token=TOKEN))
+
+    transaction = str(uuid4())
+    steps = [
+        ("Started", "Authorized", 1000.0, {"evse": {"id": 1, "connector_id": 1}, "id_token": TOKEN}),
+        ("Updated", "MeterValuePeriodic", 1250.5, {}),
+        ("Ended", "StopAuthorized", 1500.0, {"id_token": TOKEN}),
+    ]
+    for number, (event, reason, energy, more) in enumerate(steps):
+        sample = {"value": energy, "measurand": "Energy.Active.Import.Register"}
+        await ask(
+            station,
+            call.TransactionEvent(
+                event_type=event,
+                timestamp=now(),
+                trigger_reason=reason,
+                seq_no=number,
+                transaction_info={"transaction_id": transaction},
+                meter_value=[{"timestamp": now(), "sampled_value": [sample]}],
+                **more,
+            ),
+        )
+
+
+async def main(url: str = "ws://127.0.0.1:9000/ocpp", identity: str = "CS-201", version: str = "2.0.1") -> None:
+    library = LIBRARY[version]
+    async with connect(f"{url}/{identity}", subprotocols=[f"ocpp{version}"]) as connection:
+        station = library.ChargePoint(identity, connection)
+        reader = asyncio.create_task(station.start())
+        await charge(station, library.call)
+        reader.cancel()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,143 @@
+"""A real Kafka broker of the tests' own (tools/kafka.sh), and its records as an independent client reads them."""
+
+import os
+import signal
+import subprocess
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from .events import Event
+from .gateway import REPOSITORY
+from .waiting import free_port
+
+SCRIPT = REPOSITORY / "tools" / "kafka.sh"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One Kafka record. Records of one key are in one partition, where `offset` orders them."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    value: bytes
+    headers: dict[str, str]
+
+    @property
+    def event(self) -> Event:
+        return Event(self.value.decode("utf-8"))
+
+
+class Broker:
+    """One broker process on a port of its own. Its data stays over `stop`, `kill9` and `start`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.port = free_port(count=2)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> "Broker":
+        """Returns when the broker answers."""
+        self._script("start")
+        return self
+
+    def stop(self) -> None:
+        self._script("stop")
+
+    def kill9(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """The broker hangs: its connections stay open and nothing is answered, until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def clean(self) -> None:
+        self._script("clean")
+
+    def log_text(self) -> str:
+        log = self.directory / "kafka.log"
+        return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+
+    def _signal(self, number: signal.Signals) -> None:
+        os.kill(int((self.directory / "pid").read_text()), number)
+
+    def _script(self, command: str) -> None:
+        environment = os.environ | {"KAFKA_PORT": str(self.port), "KAFKA_DATA": str(self.directory)}
+        environment.pop("KAFKA_CONTROLLER_PORT", None)
+        done = subprocess.run(
+            [SCRIPT, command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    # -- topics and records -------------------------------------------------------------------------------------
+
+    def fresh_topics(self, partitions: int = 6) -> dict[str, str]:
+        """New topics under names nobody used before, as the gateway's `[topics]` section."""
+        suffix = uuid.uuid4().hex[:8]
+        topics = {
+            "events": f"ocpp.events.{suffix}",
+            "command_results": f"ocpp.command-results.{suffix}",
+        }
+        admin = AdminClient({"bootstrap.servers": self.address})
+        created = admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics.values()])
+        for future in created.values():
+            future.result(timeout=20)
+        return topics
+
+    def records(self, topic: str) -> list[Record]:
+        """Every record of the topic up to its present end, by partition and offset."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.address,
+                "group.id": f"test-{uuid.uuid4()}",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+            }
+        )
+        try:
+            partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
+            ends = {}
+            for partition in partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+                if high > low:
+                    ends[partition] = (low, high)
+            consumer.assign([TopicPartition(topic, partition, low) for partition, (low, _) in ends.items()])
+            found: list[Record] = []
+            missing = {partition: high - 1 for partition, (_, high) in ends.items()}
+            while missing:
+                message = consumer.poll(20)
+                assert message is not None, f"{topic}: nothing more came, partitions {missing} not at their end"
+                assert message.error() is None, message.error()
+                found.append(_record(message))
+                if message.offset() >= missing.get(message.partition(), 1 << 62):
+                    del missing[message.partition()]
+            return sorted(found, key=lambda record: (record.partition, record.offset))
+        finally:
+            consumer.close()
+
+
+def _record(message: Message) -> Record:
+    return Record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        (message.key() or b"").decode("utf-8"),
+        message.value() or b"",
+        {name: value.decode("utf-8") for name, value in message.headers() or []},
+    )

@@ -1,0 +1,74 @@
+"""A disk that a test can hold, break and switch off: syncs of the gateway go through `disk_shim.c` (LD_PRELOAD).
+
+Killing a process loses nothing that it has written, because the kernel still has it; only a power cut shows whether
+it was synced. `power_cut` does that: every file is cut to what was synced of it. Owns no knowledge of the log's format.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("disk_shim.c")
+COMPILER = shutil.which("cc")
+
+
+class Disk:
+    """One test's control over the disk under one gateway. `environment` is for the gateway's process."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        library = folder / "disk_shim.so"
+        subprocess.run([COMPILER, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
+        self.environment = {"LD_PRELOAD": str(library), "DISK_SHIM": str(folder)}
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Inside, a sync hangs; outside again, it goes through."""
+        with self._switch("hold"):
+            yield
+
+    @contextmanager
+    def failing(self) -> Iterator[None]:
+        """Inside, a sync fails with EIO."""
+        with self._switch("fail"):
+            yield
+
+    @contextmanager
+    def _switch(self, name: str) -> Iterator[None]:
+        switch = self.folder / name
+        switch.touch()
+        try:
+            yield
+        finally:
+            switch.unlink()
+
+    def syncs(self) -> int:
+        """How many syncs of files have succeeded."""
+        return len(self._lines())
+
+    def _lines(self) -> list[str]:
+        log = self.folder / "synced"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def power_cut(self, data: Path) -> int:
+        """What the plug does, on a gateway that was killed: cuts every file below `data` to what was synced of it.
+
+        Returns how many bytes went. A file that was never synced is emptied.
+        """
+        durable: dict[int, int] = {}
+        for line in self._lines():
+            inode, size = line.split()
+            durable[int(inode)] = int(size)
+        lost = 0
+        for path in data.rglob("*"):
+            if not path.is_file():
+                continue
+            status = path.stat()
+            keep = min(status.st_size, durable.get(status.st_ino, 0))
+            lost += status.st_size - keep
+            os.truncate(path, keep)
+        return lost

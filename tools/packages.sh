@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Owns: which Debian packages the project needs beyond Rust, and their installation.
+# Does not own: anything fetched for the project alone (jars: kafka.sh, Python packages: venv.sh).
+#
+#   tools/packages.sh GROUP...      GROUP is build, kafka or test
+#
+# A need is probed by what it gives (a command, a header), not by its package, so other ways of
+# providing it count too. Missing ones are installed when this runs as root on a machine with
+# apt-get; otherwise one line says what to install and the exit code is 1.
+set -euo pipefail
+
+die() { echo "packages: $*" >&2; exit 1; }
+
+has() { command -v "$1" >/dev/null 2>&1; }
+has_c_library() { has cc && echo '#include <stdio.h>' | cc -E -x c - >/dev/null 2>&1; }
+has_openssl() { has pkg-config && pkg-config --exists 'openssl >= 3'; }
+has_venv() { has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
+has_java_17() {
+    has java || return 1
+    local version
+    version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+    [ "${version:-0}" -ge 17 ]
+}
+
+missing=()
+need() { # PACKAGE PROBE...
+    local package=$1
+    shift
+    "$@" || missing+=("$package")
+}
+
+[ $# -gt 0 ] || die "say which group: build, kafka, test"
+for group in "$@"; do
+    case $group in
+    build) # librdkafka is compiled from source by the rdkafka crate
+        need gcc has gcc
+        need g++ has g++
+        need make has make
+        need pkg-config has pkg-config
+        need libc6-dev has_c_library
+        need libssl-dev has_openssl
+        ;;
+    kafka)
+        need openjdk-17-jre-headless has_java_17
+        need maven has mvn
+        ;;
+    test)
+        need python3 has python3
+        need python3-venv has_venv
+        # Not a need: the one test that uses kcat skips without it.
+        if [ "$(id -u)" = 0 ]; then need kcat has kcat; fi
+        ;;
+    *) die "unknown group '$group': build, kafka, test" ;;
+    esac
+done
+
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" != 0 ] || ! has apt-get; then
+    die "missing: ${missing[*]} (on Debian: sudo apt-get install ${missing[*]})"
+fi
+echo "packages: installing ${missing[*]}" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    die "apt-get could not install ${missing[*]}"
+fi
