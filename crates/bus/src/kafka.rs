@@ -1,14 +1,11 @@
-//! The pump of a Kafka bus: queue → Kafka, acknowledged by all in-sync replicas.
+//! The Kafka client behind one seam: records go in, and each comes out once, acknowledged or returned.
 //!
-//! The only file that names the Kafka client. Owns one OS thread that hands records to the client, and what happens to
-//! the ones that come back. Order: one thread sends, the producer is idempotent, and after any failed record nothing
-//! further is sent until everything that was in flight has come back and the order is restored. Two kinds of failure:
-//!
-//! * one that trying again cannot mend (too large, unknown topic, not allowed): the record is set aside on disk;
-//! * any other: the record is sent again, for as long as it takes. The client itself never gives up on a record
-//!   (`message.timeout.ms` = 0), so this is rare: it takes a fatal error of the client.
+//! The only file that names the client library. Owns its options and its callbacks. Does not decide what happens to
+//! a record that was returned, nor when records are sent (`pump.rs`). The client itself never gives up on a record
+//! (`message.timeout.ms` = 0): a record is returned when Kafka refuses it, when it is recalled, or when the client has
+//! failed for good.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,23 +20,15 @@ use rdkafka::producer::{
     BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 
-use crate::StartError;
 use crate::event::CONTENT_TYPE;
 use crate::feed::Feed;
-use crate::health::HealthCell;
-use crate::queue::{InFlight, Queue, QueueLimits, Taken};
+use crate::metrics::BusMetrics;
+use crate::queue::{InFlight, QueueLimits};
 use crate::record::{Class, Record};
-use crate::set_aside::SetAside;
+use crate::spool::SpoolOptions;
 
-/// Records handed to the client between two looks at what came back.
-const BATCH_RECORDS: usize = 1024;
-/// How often the pump looks at what came back, and at the broker, when nothing is sent.
-const TICK: Duration = Duration::from_millis(200);
-/// How often an idle or unreachable broker is asked for a sign of life, and how long it may take to give it.
-const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// How long the broker may take to give a sign of life when asked.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Waiting before records that came back are sent again.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// Client options that would break a promise, and therefore cannot be set.
 const FIXED_OPTIONS: [(&str, &str); 4] = [
@@ -71,6 +60,8 @@ pub struct KafkaOptions {
     pub command_results_topic: String,
     /// Folder for records that Kafka can never take.
     pub set_aside_dir: PathBuf,
+    /// Where records become durable while Kafka does not acknowledge; without one they are held back.
+    pub spool: Option<SpoolOptions>,
     /// Further client options (TLS, SASL and so on), passed through as they are.
     pub extra: BTreeMap<String, String>,
 }
@@ -87,7 +78,7 @@ pub enum KafkaError {
     #[error("the Kafka client refuses its options: {0}")]
     Refused(ClientError),
     /// The folder for what cannot be delivered.
-    #[error("cannot open {path}: {source}", path = path.display())]
+    #[error("cannot open {path}", path = path.display())]
     SetAside {
         /// The folder.
         path: PathBuf,
@@ -142,7 +133,7 @@ impl KafkaOptions {
         Ok(config)
     }
 
-    fn topic(&self, class: Class) -> &str {
+    pub(crate) fn topic(&self, class: Class) -> &str {
         match class {
             Class::CommandResult => &self.command_results_topic,
             Class::Event | Class::StationState => &self.events_topic,
@@ -150,14 +141,20 @@ impl KafkaOptions {
     }
 }
 
-/// What the client's callbacks and the pump's thread share.
+/// A record that was not acknowledged, and why.
+pub(crate) struct Returned {
+    pub(crate) in_flight: InFlight,
+    /// Sending the same record again cannot end differently.
+    pub(crate) hopeless: bool,
+    pub(crate) reason: String,
+}
+
+/// What the client's callbacks and its owner share.
 struct Shared {
-    queue: Arc<Queue>,
-    health: Arc<HealthCell>,
+    metrics: BusMetrics,
     feed: Feed,
     /// Records that the client has.
     outstanding: AtomicUsize,
-    /// Records that came back undelivered.
     returned: Mutex<Vec<Returned>>,
     started: Instant,
     /// When the broker last gave a sign of life, or when waiting for one began; milliseconds since `started`.
@@ -165,35 +162,14 @@ struct Shared {
     last_error: Mutex<Option<String>>,
 }
 
-struct Returned {
-    in_flight: InFlight,
-    error: ClientError,
-}
-
 impl Shared {
     fn sign_of_life(&self) {
         self.last_sign.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    fn last_sign(&self) -> Instant {
-        self.started + Duration::from_millis(self.last_sign.load(Ordering::Relaxed))
-    }
-
-    fn give_back(&self, in_flight: InFlight, error: ClientError) {
-        self.queue.metrics().failures.inc();
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(Returned { in_flight, error });
-    }
-
-    fn has_returned(&self) -> bool {
-        !self.returned.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    fn last_error(&self) -> String {
-        self.last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .unwrap_or_else(|| "no acknowledgement".into())
+    fn give_back(&self, in_flight: InFlight, error: &ClientError) {
+        let returned = Returned { in_flight, hopeless: is_hopeless(error), reason: error.to_string() };
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(returned);
     }
 }
 
@@ -219,43 +195,45 @@ impl ProducerContext for Callbacks {
         match result {
             Ok(_) => {
                 shared.sign_of_life();
-                let metrics = shared.queue.metrics();
-                metrics.durable.inc();
-                metrics.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
-                shared.feed.show(&in_flight.record);
+                if in_flight.is_spooled() {
+                    shared.metrics.drained.inc();
+                } else {
+                    shared.metrics.durable.inc();
+                    shared.metrics.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
+                    shared.feed.show(&in_flight.record);
+                }
                 in_flight.durable();
             }
-            Err((error, _)) => shared.give_back(*in_flight, error.clone()),
+            Err((error, _)) => shared.give_back(*in_flight, error),
         }
         // Last, so that "nothing outstanding" means that everything that came back is in `returned`.
         shared.outstanding.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// The thread that sends.
-pub(crate) struct KafkaPump {
+/// The client.
+pub(crate) struct KafkaClient {
     options: KafkaOptions,
-    limits: ClientConfig,
+    config: ClientConfig,
     shared: Arc<Shared>,
-    producer: ThreadedProducer<Callbacks>,
-    set_aside: SetAside,
-    /// Records taken from the queue that are not with the client, in order.
-    backlog: VecDeque<InFlight>,
-    probed_at: Option<Instant>,
+    producer: Arc<Producing>,
     headers: OwnedHeaders,
+    probe: Option<JoinHandle<Result<(), String>>>,
 }
 
-impl KafkaPump {
-    pub(crate) fn spawn(
+type Producing = ThreadedProducer<Callbacks>;
+
+impl KafkaClient {
+    /// Creates the client; nothing is waited for, the broker need not be reachable.
+    pub(crate) fn create(
         options: KafkaOptions,
-        queue: Arc<Queue>,
-        health: Arc<HealthCell>,
+        limits: QueueLimits,
+        metrics: BusMetrics,
         feed: Feed,
-    ) -> Result<JoinHandle<()>, StartError> {
-        let config = options.client_config(queue.limits())?;
+    ) -> Result<Self, KafkaError> {
+        let config = options.client_config(limits)?;
         let shared = Arc::new(Shared {
-            queue,
-            health,
+            metrics,
             feed,
             outstanding: AtomicUsize::new(0),
             returned: Mutex::new(Vec::new()),
@@ -263,190 +241,122 @@ impl KafkaPump {
             last_sign: AtomicU64::new(0),
             last_error: Mutex::new(None),
         });
-        let producer = create(&config, &shared)?;
-        let set_aside = SetAside::new(options.set_aside_dir.clone())
-            .map_err(|source| KafkaError::SetAside { path: options.set_aside_dir.clone(), source })?;
+        let producer = producer(&config, &shared)?;
         let headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some(CONTENT_TYPE) });
-        let pump = Self {
-            options,
-            limits: config,
-            shared,
-            producer,
-            set_aside,
-            backlog: VecDeque::new(),
-            probed_at: None,
-            headers,
-        };
-        Ok(std::thread::Builder::new().name("bus-kafka".into()).spawn(move || pump.run())?)
+        Ok(Self { options, config, shared, producer, headers, probe: None })
     }
 
-    fn run(mut self) {
-        loop {
-            self.settle();
-            self.watch();
-            if self.backlog.is_empty() {
-                match self.shared.queue.take(BATCH_RECORDS, TICK) {
-                    Taken::Closed if self.is_done() => return,
-                    Taken::Closed => std::thread::sleep(Duration::from_millis(5)),
-                    Taken::Batch(batch) => {
-                        if !batch.is_empty() {
-                            self.shared.queue.metrics().batch_records.observe(batch.len() as f64);
-                        }
-                        self.backlog.extend(batch);
-                    }
-                }
-            }
-            self.send_backlog();
-        }
+    pub(crate) fn options(&self) -> &KafkaOptions {
+        &self.options
     }
 
-    fn is_done(&self) -> bool {
-        self.backlog.is_empty()
-            && self.shared.outstanding.load(Ordering::Acquire) == 0
-            && !self.shared.has_returned()
+    /// Hands a record over. Gives it back when the client's own queue is full; any other failure returns it.
+    // The record comes back whole; boxing it would cost every record.
+    #[allow(clippy::result_large_err)]
+    pub(crate) fn send(&self, in_flight: InFlight) -> Result<(), InFlight> {
+        if self.shared.outstanding.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.shared.sign_of_life();
+        }
+        // The client copies key and value; the record itself stays with the opaque, to be sent again if need be.
+        let Record { class, key, value, .. } = in_flight.record.clone();
+        let record = BaseRecord::with_opaque_to(self.options.topic(class), Box::new(in_flight))
+            .key(key.as_bytes())
+            .payload(value.as_ref())
+            .headers(self.headers.clone());
+        let Err((error, record)) = self.producer.send(record) else { return Ok(()) };
+        let in_flight = *record.delivery_opaque;
+        let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+        if !is_full {
+            self.shared.give_back(in_flight, &error);
+            self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
+            return Ok(());
+        }
+        self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
+        Err(in_flight)
     }
 
-    /// Hands the backlog to the client, until a record comes back or the client's own queue is full.
-    fn send_backlog(&mut self) {
-        while let Some(in_flight) = self.backlog.pop_front() {
-            if self.shared.has_returned() {
-                self.backlog.push_front(in_flight);
-                return;
-            }
-            if self.shared.outstanding.fetch_add(1, Ordering::AcqRel) == 0 {
-                self.shared.sign_of_life();
-            }
-            // The client copies key and value; the record itself stays with the opaque, to be sent again if need be.
-            let Record { class, key, value, .. } = in_flight.record.clone();
-            let record = BaseRecord::with_opaque_to(self.options.topic(class), Box::new(in_flight))
-                .key(key.as_bytes())
-                .payload(value.as_ref())
-                .headers(self.headers.clone());
-            if let Err((error, record)) = self.producer.send(record) {
-                self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
-                let in_flight = *record.delivery_opaque;
-                if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) {
-                    self.backlog.push_front(in_flight);
-                    std::thread::sleep(Duration::from_millis(2));
-                    return;
-                }
-                self.shared.give_back(in_flight, error);
-            }
-        }
+    /// Records that the client has and that were neither acknowledged nor returned.
+    pub(crate) fn outstanding(&self) -> usize {
+        self.shared.outstanding.load(Ordering::Acquire)
     }
 
-    /// Deals with the records that came back.
-    fn settle(&mut self) {
-        if !self.shared.has_returned() {
-            return;
-        }
-        if !self.set_aside_hopeless() {
-            return;
-        }
-        // Something can be mended by trying again. Get everything back first, so that the order can be restored.
-        self.shared.health.holding(format!(
-            "Kafka at {}: {}",
-            self.options.brokers,
-            self.shared.last_error()
-        ));
-        self.producer.purge(PurgeConfig::default().queue().inflight());
-        while self.shared.outstanding.load(Ordering::Acquire) > 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.set_aside_hopeless();
-        let mut again: Vec<InFlight> =
-            self.take_returned().into_iter().map(|returned| returned.in_flight).collect();
-        again.extend(self.backlog.drain(..));
-        again.sort_by_key(|in_flight| in_flight.sequence);
-        self.backlog = again.into();
-        std::thread::sleep(RETRY);
-        // A client that has failed for good stays so; a new one costs a connection.
-        match create(&self.limits, &self.shared) {
-            Ok(producer) => self.producer = producer,
-            Err(error) => tracing::error!(%error, "the Kafka client cannot be created again"),
-        }
+    /// Whether a record was returned since the last look.
+    pub(crate) fn has_returned(&self) -> bool {
+        !self.shared.returned.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
-    /// Sets aside what trying again cannot mend; says whether anything else came back.
-    fn set_aside_hopeless(&self) -> bool {
-        let mut others = Vec::new();
-        for returned in self.take_returned() {
-            if is_hopeless(&returned.error) {
-                self.store_aside(returned);
-            } else {
-                others.push(returned);
-            }
-        }
-        let any = !others.is_empty();
-        self.shared.returned.lock().unwrap_or_else(PoisonError::into_inner).extend(others);
-        any
-    }
-
-    fn store_aside(&self, returned: Returned) {
-        let record = &returned.in_flight.record;
-        let topic = self.options.topic(record.class);
-        let reason = returned.error.to_string();
-        loop {
-            match self.set_aside.store(record, topic, &reason) {
-                Ok(path) => {
-                    self.shared.queue.metrics().set_aside.inc();
-                    tracing::error!(
-                        station = %record.key, topic, reason, bytes = record.value.len(), file = %path.display(),
-                        "Kafka can never take this event; it is set aside on disk"
-                    );
-                    break;
-                }
-                Err(error) => {
-                    let dir = self.options.set_aside_dir.display();
-                    self.shared
-                        .health
-                        .holding(format!("an undeliverable event cannot be set aside in {dir}: {error}"));
-                    std::thread::sleep(RETRY);
-                }
-            }
-        }
-        returned.in_flight.durable();
-    }
-
-    fn take_returned(&self) -> Vec<Returned> {
+    /// The records that were returned.
+    pub(crate) fn take_returned(&self) -> Vec<Returned> {
         std::mem::take(&mut *self.shared.returned.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Keeps the state: acknowledgements are the sign of life while records wait, and a question to the broker while
-    /// none do.
-    fn watch(&mut self) {
-        let waiting = self.shared.outstanding.load(Ordering::Acquire) > 0 || !self.backlog.is_empty();
-        let last_sign = self.shared.last_sign();
-        if waiting {
-            self.shared.health.oldest(Some(last_sign));
-            if last_sign.elapsed() < self.options.unready_after {
-                if self.shared.queue.metrics().durable.get() > 0 {
-                    self.shared.health.direct();
+    /// Takes everything back that was not acknowledged, and begins afresh. What the broker has received of it all the
+    /// same comes twice, with the same event ids.
+    pub(crate) fn recall(&mut self) -> Vec<Returned> {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        while self.outstanding() > 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // An idempotent client whose records were purged, or that failed for good, is not worth keeping.
+        match producer(&self.config, &self.shared) {
+            Ok(fresh) => self.producer = fresh,
+            Err(error) => tracing::error!(%error, "the Kafka client cannot be created again"),
+        }
+        self.take_returned()
+    }
+
+    /// How long there was no acknowledgement, counted from when something first waited for one.
+    pub(crate) fn silence(&self) -> Duration {
+        self.last_sign().elapsed()
+    }
+
+    /// See [`KafkaClient::silence`].
+    pub(crate) fn last_sign(&self) -> Instant {
+        self.shared.started + Duration::from_millis(self.shared.last_sign.load(Ordering::Relaxed))
+    }
+
+    /// Asks the broker for a sign of life, without waiting: that it answers, and that the partitions have leaders. Gives
+    /// what the question before this one brought, once it has brought something.
+    pub(crate) fn probe(&mut self) -> Option<Result<(), String>> {
+        match self.probe.take() {
+            Some(running) if !running.is_finished() => {
+                self.probe = Some(running);
+                None
+            }
+            Some(finished) => Some(finished.join().unwrap_or_else(|_| Err("the probe failed to run".into()))),
+            None => {
+                let (producer, topic) = (Arc::clone(&self.producer), self.options.events_topic.clone());
+                let asked = std::thread::Builder::new()
+                    .name("bus-kafka-probe".into())
+                    .spawn(move || ask_for_leaders(&producer, &topic));
+                match asked {
+                    Ok(running) => {
+                        self.probe = Some(running);
+                        None
+                    }
+                    Err(error) => Some(Err(error.to_string())),
                 }
-            } else {
-                let detail = format!("Kafka at {}: {}", self.options.brokers, self.shared.last_error());
-                self.shared.health.holding(detail);
-            }
-            return;
-        }
-        self.shared.health.oldest(None);
-        if self.probed_at.is_some_and(|at| at.elapsed() < PROBE_EVERY) {
-            return;
-        }
-        match self.producer.client().fetch_metadata(Some(&self.options.events_topic), PROBE_TIMEOUT) {
-            Ok(_) => self.shared.health.direct(),
-            Err(error) => {
-                let detail =
-                    format!("Kafka at {}: {error} ({})", self.options.brokers, self.shared.last_error());
-                self.shared.health.holding(detail);
             }
         }
-        self.probed_at = Some(Instant::now());
+    }
+
+    /// What went wrong last, for people.
+    pub(crate) fn trouble(&self) -> String {
+        let last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        format!("Kafka at {}: {}", self.options.brokers, last.unwrap_or_else(|| "no acknowledgement".into()))
     }
 }
 
-fn create(config: &ClientConfig, shared: &Arc<Shared>) -> Result<ThreadedProducer<Callbacks>, KafkaError> {
-    config.create_with_context(Callbacks(Arc::clone(shared))).map_err(KafkaError::Refused)
+fn producer(config: &ClientConfig, shared: &Arc<Shared>) -> Result<Arc<Producing>, KafkaError> {
+    config.create_with_context(Callbacks(Arc::clone(shared))).map(Arc::new).map_err(KafkaError::Refused)
+}
+
+fn ask_for_leaders(producer: &Producing, topic: &str) -> Result<(), String> {
+    let metadata =
+        producer.client().fetch_metadata(Some(topic), PROBE_TIMEOUT).map_err(|error| error.to_string())?;
+    let leaderless =
+        metadata.topics().iter().flat_map(|topic| topic.partitions()).any(|one| one.leader() < 0);
+    if leaderless { Err(format!("a partition of {topic} has no leader")) } else { Ok(()) }
 }
 
 /// Whether sending the same record again cannot end differently.
@@ -483,6 +393,7 @@ mod tests {
             events_topic: "e".into(),
             command_results_topic: "r".into(),
             set_aside_dir: PathBuf::from("/nonexistent"),
+            spool: None,
             extra: extra.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         }
     }

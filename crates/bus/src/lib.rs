@@ -3,9 +3,9 @@
 //! ```text
 //!  session ── Lane ──┐                                   ┌─ local log (group commit)
 //!  session ── Lane ──┼─ Queue (bounded, counted) ── pump ┤
-//!  session ── Lane ──┘                                   └─ Kafka (acks=all, idempotent)
-//!      ▲                                                        │
-//!      └───────────── durable up to ordinal n ──────────────────┘
+//!  session ── Lane ──┘                                   ├─ Kafka (acks=all, idempotent)
+//!      ▲                                                 └─ spool, while Kafka does not acknowledge
+//!      └───────────── durable up to ordinal n ────────────────┘
 //! ```
 //!
 //! # The delivery contract
@@ -18,7 +18,7 @@
 //!   twice after a failure, with the same event `id`.
 //! * What a crash loses is what no lane was told to be durable.
 //!
-//! The path through the files: [`event`] (the envelope) → [`record`] → [`lane`] → `queue` → `local` or `kafka` →
+//! The path through the files: [`event`] (the envelope) → [`record`] → [`lane`] → `queue` → `local`, or `pump` with `kafka` and `spool` →
 //! [`log`]; [`feed`] is the way back out for people who watch; [`metrics`] and [`health`] tell how it goes.
 
 pub mod event;
@@ -29,9 +29,11 @@ pub mod lane;
 pub mod local;
 pub mod log;
 pub mod metrics;
+mod pump;
 pub mod queue;
 pub mod record;
 mod set_aside;
+pub mod spool;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -39,10 +41,11 @@ use std::time::{Duration, Instant};
 
 use crate::feed::Feed;
 use crate::health::{BusHealth, HealthCell};
-use crate::kafka::{KafkaError, KafkaOptions, KafkaPump};
+use crate::kafka::{KafkaError, KafkaOptions};
 use crate::local::{Compaction, LocalPump};
 use crate::log::{Log, LogError, LogOptions, Recovery};
 use crate::metrics::BusMetrics;
+use crate::pump::Pump;
 use crate::queue::{Queue, QueueLimits};
 
 pub use crate::lane::{Durability, Lane};
@@ -58,7 +61,7 @@ pub enum StartError {
     #[error(transparent)]
     Kafka(#[from] KafkaError),
     /// The operating system refuses a thread.
-    #[error("cannot start the bus's thread: {0}")]
+    #[error("cannot start the bus's thread")]
     Thread(#[from] std::io::Error),
 }
 
@@ -105,7 +108,7 @@ impl Bus {
         let feed = Feed::live();
         let health = Arc::new(HealthCell::new(name, metrics.clone()));
         let queue = Arc::new(Queue::new(limits, metrics));
-        let thread = KafkaPump::spawn(options, Arc::clone(&queue), Arc::clone(&health), feed.clone())?;
+        let thread = Pump::spawn(options, Arc::clone(&queue), Arc::clone(&health), feed.clone())?;
         Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
     }
 
@@ -140,6 +143,18 @@ impl Bus {
         }
         self.queue.in_flight().0
     }
+}
+
+/// An error with everything behind it, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// Opens a local log and says in the log what recovery found.

@@ -74,8 +74,10 @@ impl LocalPump {
         self.health.oldest(group.first().map(|in_flight| in_flight.accepted_at));
         while let Err(error) = self.append_and_commit(group.iter().map(|in_flight| &in_flight.record)) {
             metrics.failures.inc();
-            self.health.holding(error.to_string());
+            self.health.holding(crate::chain(&error));
             std::thread::sleep(RETRY);
+            // What is past its time may be what the disk is full of.
+            self.retain();
         }
         metrics.batch_records.observe(group.len() as f64);
         metrics.durable.inc_by(group.len() as u64);
@@ -106,7 +108,10 @@ impl LocalPump {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         if let Err(error) = self.log.retain(now_ms) {
             self.queue.metrics().failures.inc();
-            tracing::warn!(%error, "old segments of the local log could not be removed");
+            tracing::warn!(
+                error = crate::chain(&error),
+                "old segments of the local log could not be removed"
+            );
         }
     }
 
@@ -135,7 +140,7 @@ impl LocalPump {
             Err(error) => {
                 self.log.rollback();
                 self.queue.metrics().failures.inc();
-                tracing::warn!(%error, "the journal could not be rewritten in short");
+                tracing::warn!(error = crate::chain(&error), "the journal could not be rewritten in short");
             }
         }
     }

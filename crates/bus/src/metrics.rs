@@ -1,6 +1,8 @@
 //! The bus's metrics. Owns their names and help texts; every other file of the crate only counts.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::health::{BusState, SpoolHealth};
 
 /// What one bus counts. Every name starts with `ocpp_gateway_` and carries the label `bus` (`events` or `stations`).
 #[derive(Clone, Debug)]
@@ -29,8 +31,19 @@ pub struct BusMetrics {
     pub set_aside: IntCounter,
     /// 1 while records become durable as they should, 0 while the bus holds them back.
     pub flowing: IntGauge,
+    /// 1 for the state the bus is in, 0 for the others.
+    pub state: IntGaugeVec,
+    /// Records stored in the spool.
+    pub spooled: IntCounter,
+    /// Records sent from the spool to Kafka.
+    pub drained: IntCounter,
+    spool_records: IntGauge,
+    spool_bytes: IntGauge,
+    spool_capacity_bytes: IntGauge,
+    spool_oldest_seconds: Gauge,
+    spool_alarm: IntGauge,
     /// Age of the oldest record that is not durable.
-    pub oldest_seconds: prometheus::Gauge,
+    pub oldest_seconds: Gauge,
     /// Bytes of the local log on disk.
     pub log_bytes: IntGauge,
     /// Damaged regions found in the local log.
@@ -62,11 +75,14 @@ impl BusMetrics {
             Ok(metric)
         };
         let seconds = prometheus::exponential_buckets(0.000_25, 2.0, 18)?;
-        let oldest_seconds = prometheus::Gauge::with_opts(named(
-            "oldest_unacknowledged_seconds",
-            "Age of the oldest record that is not durable yet",
-        ))?;
-        registry.register(Box::new(oldest_seconds.clone()))?;
+        let age = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
+            let metric = Gauge::with_opts(named(name, help))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let state =
+            IntGaugeVec::new(named("state", "1 for the state the bus is in, 0 for the others"), &["state"])?;
+        registry.register(Box::new(state.clone()))?;
         Ok(Self {
             accepted: counter("accepted_total", "Records accepted into the queue")?,
             durable: counter("durable_total", "Records that became durable")?,
@@ -93,9 +109,35 @@ impl BusMetrics {
                 "flowing",
                 "1 while records become durable as they should, 0 while they are held back",
             )?,
-            oldest_seconds,
+            state,
+            oldest_seconds: age(
+                "oldest_unacknowledged_seconds",
+                "Age of the oldest record that is not durable yet",
+            )?,
+            spooled: counter("spooled_total", "Records stored in the spool")?,
+            drained: counter("drained_total", "Records sent from the spool to Kafka")?,
+            spool_records: gauge("spool_records", "Records in the spool that Kafka does not have yet")?,
+            spool_bytes: gauge("spool_bytes", "Bytes of the spool on disk")?,
+            spool_capacity_bytes: gauge("spool_capacity_bytes", "Bytes that the spool may take")?,
+            spool_oldest_seconds: age("spool_oldest_seconds", "Age of the oldest record in the spool")?,
+            spool_alarm: gauge("spool_alarm", "1 while the spool is filled to its alarm level")?,
             log_bytes: gauge("log_bytes", "Bytes of the local log on disk")?,
             log_damaged: counter("log_damaged_regions_total", "Damaged regions found in the local log")?,
         })
+    }
+
+    pub(crate) fn show_state(&self, state: BusState) {
+        self.flowing.set(i64::from(state.is_flowing()));
+        for one in BusState::ALL {
+            self.state.with_label_values(&[one.as_str()]).set(i64::from(one == state));
+        }
+    }
+
+    pub(crate) fn show_spool(&self, spool: &SpoolHealth) {
+        self.spool_records.set(i64::try_from(spool.records).unwrap_or(i64::MAX));
+        self.spool_bytes.set(i64::try_from(spool.bytes).unwrap_or(i64::MAX));
+        self.spool_capacity_bytes.set(i64::try_from(spool.capacity_bytes).unwrap_or(i64::MAX));
+        self.spool_oldest_seconds.set(spool.oldest.as_secs_f64());
+        self.spool_alarm.set(i64::from(spool.alarm));
     }
 }

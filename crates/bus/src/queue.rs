@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::lane::Progress;
 use crate::metrics::BusMetrics;
 use crate::record::Record;
+use crate::spool::Drained;
 
 /// The limits of a bus.
 #[derive(Clone, Copy, Debug)]
@@ -23,22 +24,37 @@ pub struct QueueLimits {
     pub bytes: u32,
 }
 
-/// A record on its way: accepted, not yet durable.
+/// A record on its way to storage.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) record: Record,
-    /// Position in the order of acceptance over all lanes; restores that order after a failed send.
+    /// Position in the order of acceptance over all lanes, or in the spool; restores that order after a failed send.
     pub(crate) sequence: u64,
     pub(crate) accepted_at: Instant,
-    progress: Arc<Progress>,
-    ordinal: u64,
-    _place: Place,
+    pub(crate) receipt: Receipt,
+}
+
+/// Who is told when a record is durable.
+#[derive(Debug)]
+pub(crate) enum Receipt {
+    /// A lane; the record's place on the bus is free from then on.
+    Lane { progress: Arc<Progress>, ordinal: u64, _place: Place },
+    /// The spool, from which the record is drained: it is durable already, and need not be sent again from then on.
+    Spool { drained: Arc<Drained> },
 }
 
 impl InFlight {
-    /// Tells the lane that the record is durable and gives its place free.
+    /// Tells whom it concerns that the record is durable.
     pub(crate) fn durable(self) {
-        self.progress.mark_durable(self.ordinal);
+        match self.receipt {
+            Receipt::Lane { progress, ordinal, .. } => progress.mark_durable(ordinal),
+            Receipt::Spool { drained } => drained.mark(self.sequence),
+        }
+    }
+
+    /// Whether the spool has it already.
+    pub(crate) fn is_spooled(&self) -> bool {
+        matches!(self.receipt, Receipt::Spool { .. })
     }
 }
 
@@ -127,9 +143,7 @@ impl Queue {
             record,
             sequence,
             accepted_at: Instant::now(),
-            progress: Arc::clone(progress),
-            ordinal,
-            _place: place,
+            receipt: Receipt::Lane { progress: Arc::clone(progress), ordinal, _place: place },
         });
         drop(waiting);
         if was_empty {

@@ -35,7 +35,7 @@ use crate::registry::Registry;
 use crate::session::actor::Shared;
 
 /// The largest request body: a command with the largest payload that a station would take.
-const MAX_BODY_BYTES: usize = 1 << 20;
+pub const MAX_BODY_BYTES: usize = 1 << 20;
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_bus::health::BusState;
 use ocpp_bus::local::Compaction;
 use ocpp_bus::log::LogOptions;
 use ocpp_bus::metrics::BusMetrics;
@@ -42,7 +41,7 @@ const JOURNAL_MAX_RECORD: u32 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum StartupError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address} ({key}): {source}")]
+    #[error("cannot listen on {address} ({key})")]
     Listen {
         /// The address.
         address: std::net::SocketAddr,
@@ -52,10 +51,10 @@ pub enum StartupError {
         source: std::io::Error,
     },
     /// The event log, the Kafka client or a thread.
-    #[error("cannot start the bus: {0}")]
-    Bus(StartError),
+    #[error("cannot start the bus")]
+    Bus(#[source] StartError),
     /// The journal of the stations' states.
-    #[error("cannot open the stations' journal in {dir}: {source}", dir = dir.display())]
+    #[error("cannot open the stations' journal in {dir}", dir = dir.display())]
     Journal {
         /// The folder.
         dir: PathBuf,
@@ -120,7 +119,7 @@ impl Readiness {
         }
         for (name, bus) in [("bus", &self.bus), ("stations", &self.journal)] {
             let health = bus.health();
-            if health.state != BusState::Direct {
+            if !health.state.is_flowing() {
                 return Err(format!(
                     "{name} {}: {}",
                     health.state.as_str(),
@@ -160,6 +159,7 @@ impl App {
             answers: config.answers.clone(),
             validation: config.validation.clone(),
             commands: config.commands.clone(),
+            hold_limit: config.bus.hold_limit,
             bus: bus.clone(),
             journal: journal.clone(),
             stations,

@@ -93,7 +93,10 @@ impl Authenticator {
                 self.metrics.credentials_reloaded("loaded");
             }
             Err(error) => {
-                tracing::error!(%error, "the changed credentials file is not used; the former credentials stay in force");
+                tracing::error!(
+                    error = ocpp_bus::chain(&error),
+                    "the changed credentials file is not used; the former credentials stay in force"
+                );
                 self.metrics.credentials_reloaded("failed");
             }
         }

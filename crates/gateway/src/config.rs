@@ -346,6 +346,12 @@ pub struct Bus {
     pub local: LocalBus,
     /// Kafka.
     pub kafka: KafkaBus,
+    /// The spool beside Kafka.
+    pub spool: SpoolBus,
+    /// When storage has not acknowledged for this long, stations are closed and refused until it does, so that they keep
+    /// their messages as they do offline instead of using up their attempts. `0s` means never.
+    #[serde(with = "units::duration")]
+    pub hold_limit: Duration,
 }
 
 impl Default for Bus {
@@ -356,6 +362,8 @@ impl Default for Bus {
             queue_bytes: ByteSize::mib(256),
             local: LocalBus::default(),
             kafka: KafkaBus::default(),
+            spool: SpoolBus::default(),
+            hold_limit: Duration::from_secs(120),
         }
     }
 }
@@ -422,6 +430,36 @@ impl Default for KafkaBus {
             linger: Duration::from_millis(2),
             unready_after: Duration::from_secs(10),
             options: DottedOptions::default(),
+        }
+    }
+}
+
+/// Where events become durable while Kafka does not acknowledge.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct SpoolBus {
+    /// Its folder; empty means no spool.
+    pub dir: PathBuf,
+    /// Bytes on disk, at most. A full spool holds events back; nothing is removed.
+    pub max_size: ByteSize,
+    /// Nothing more is taken while the oldest event is older than this.
+    #[serde(with = "units::duration")]
+    pub max_age: Duration,
+    /// The fill level, 0 to 1, from which the alarm metric is 1.
+    pub alarm_level: f64,
+    /// Without an acknowledgement by Kafka for this long, events go to the spool.
+    #[serde(with = "units::duration")]
+    pub after: Duration,
+}
+
+impl Default for SpoolBus {
+    fn default() -> Self {
+        Self {
+            dir: PathBuf::new(),
+            max_size: ByteSize::gib(10),
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            alarm_level: 0.5,
+            after: Duration::from_secs(5),
         }
     }
 }
@@ -661,6 +699,20 @@ impl Config {
             max_size == 0 || max_size >= 2 * self.bus.local.segment_size.as_u64(),
             "bus.local.max_size must be 0 (unlimited) or at least twice bus.local.segment_size",
         );
+        let event = u64::try_from(self.max_event_bytes()).unwrap_or(u64::MAX);
+        demand(
+            self.bus.spool.max_size.as_u64() >= 16 * event,
+            "bus.spool.max_size must be at least sixteen times the largest event",
+        );
+        demand(
+            (0.0..=1.0).contains(&self.bus.spool.alarm_level),
+            "bus.spool.alarm_level must be between 0 and 1",
+        );
+        demand(!self.bus.spool.after.is_zero(), "bus.spool.after must be positive");
+        demand(
+            self.bus.kind == BusKind::Kafka || self.bus.spool.dir.as_os_str().is_empty(),
+            "bus.spool.dir is for bus.kind = \"kafka\": the local bus is a log already",
+        );
         demand(self.admin.max_connections > 0, "admin.max_connections must be positive");
         demand(!self.shutdown.deadline.is_zero(), "shutdown.deadline must be positive");
         demand(
@@ -699,6 +751,18 @@ impl Config {
         problems
     }
 
+    fn spool_options(&self) -> Option<ocpp_bus::spool::SpoolOptions> {
+        let spool = &self.bus.spool;
+        (!spool.dir.as_os_str().is_empty()).then(|| ocpp_bus::spool::SpoolOptions {
+            dir: spool.dir.clone(),
+            max_bytes: spool.max_size.as_u64(),
+            max_age: spool.max_age,
+            alarm_level: spool.alarm_level,
+            max_record_bytes: u32::try_from(self.max_event_bytes()).unwrap_or(u32::MAX),
+            after: spool.after,
+        })
+    }
+
     /// What the Kafka bus needs to know.
     pub fn kafka_options(&self) -> ocpp_bus::kafka::KafkaOptions {
         let kafka = &self.bus.kafka;
@@ -712,6 +776,7 @@ impl Config {
             events_topic: self.topics.events.clone(),
             command_results_topic: self.topics.command_results.clone(),
             set_aside_dir: self.set_aside_dir(),
+            spool: self.spool_options(),
             extra: kafka.options.0.clone(),
         }
     }

@@ -140,7 +140,12 @@ impl Listener {
         place: Arc<Place>,
     ) -> Response<Full<Bytes>> {
         if self.stop.is_cancelled() {
-            return self.refuse(remote, going_away()).await;
+            return self.refuse(remote, unavailable("draining", "the gateway is going away")).await;
+        }
+        if self.shared.holds_too_long() {
+            return self
+                .refuse(remote, unavailable("busHolding", "events cannot be stored at the moment"))
+                .await;
         }
         let door = Door {
             rules: &self.rules,
@@ -243,7 +248,10 @@ impl Listener {
         self.shared.metrics.handshake_ended(&self.name, reason);
         let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
         tracing::info!(station, %remote, reason, status = status.as_u16(), "handshake refused");
-        self.publish_rejection(station, remote, reason, status.as_u16()).await;
+        // While nothing can be stored, an event would wait as long as the station; the count and the log line stand.
+        if reason != "busHolding" {
+            self.publish_rejection(station, remote, reason, status.as_u16()).await;
+        }
         let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -273,9 +281,8 @@ impl Listener {
     }
 }
 
-fn going_away() -> Refusal {
-    let text = "the gateway is going away".to_owned();
-    Refusal { reason: "draining", status: StatusCode::SERVICE_UNAVAILABLE, text, identity: None }
+fn unavailable(reason: &'static str, text: &str) -> Refusal {
+    Refusal { reason, status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned(), identity: None }
 }
 
 fn switching(accept: &str, subprotocol: Option<HeaderValue>) -> Response<Full<Bytes>> {

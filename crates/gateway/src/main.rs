@@ -102,7 +102,7 @@ async fn serve(config: Config) -> Result<(), String> {
     let signals = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
-    let app = App::start(config).map_err(|error| error.to_string())?;
+    let app = App::start(config).map_err(|error| ocpp_bus::chain(&error))?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

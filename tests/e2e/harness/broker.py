@@ -100,9 +100,9 @@ class Broker:
             future.result(timeout=20)
         return topics
 
-    def records(self, topic: str) -> list[Record]:
-        """Every record of the topic up to its present end, by partition and offset."""
-        consumer = Consumer(
+    def consumer(self) -> Consumer:
+        """A consumer of nobody's group, with nothing assigned; close it."""
+        return Consumer(
             {
                 "bootstrap.servers": self.address,
                 "group.id": f"test-{uuid.uuid4()}",
@@ -110,6 +110,10 @@ class Broker:
                 "auto.offset.reset": "error",
             }
         )
+
+    def records(self, topic: str) -> list[Record]:
+        """Every record of the topic up to its present end, by partition and offset."""
+        consumer = self.consumer()
         try:
             partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
             ends = {}

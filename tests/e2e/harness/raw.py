@@ -4,6 +4,7 @@ Owns the bytes of RFC 7230 and RFC 6455. Knows nothing of OCPP. Blocking, with a
 """
 
 import base64
+import contextlib
 import hashlib
 import socket
 import struct
@@ -148,12 +149,14 @@ class RawStation:
         return received[1].decode()
 
     def close_code(self) -> int | None:
-        """Reads up to the end: the code of the gateway's close frame, or None if there was no close frame."""
+        """Reads up to the end and answers the close frame: the gateway's close code, or None if it sent none."""
         code = None
         while (received := self.frame()) is not None:
             if received[0] == CLOSE:
                 assert code is None, "a second close frame"
                 (code,) = struct.unpack("!H", received[1][:2])
+                with contextlib.suppress(ConnectionError):
+                    self.send(frame(CLOSE, received[1][:2]))
             else:
                 assert code is None, f"{received} after the close frame"
         return code

@@ -64,6 +64,7 @@ class Wire(asyncio.Protocol):
         self._arrived = asyncio.Event()
         self._buffer = bytearray()
         self._upgraded = False
+        self._half_closed = False
 
     # -- beginnings ---------------------------------------------------------------------------------------------
 
@@ -170,6 +171,7 @@ class Wire(asyncio.Protocol):
 
     def half_close(self) -> None:
         """Says nothing more and still listens (FIN without a close frame)."""
+        self._half_closed = True
         self.transport.write_eof()
 
     def reset(self) -> None:
@@ -256,9 +258,12 @@ class Wire(asyncio.Protocol):
                 self._arrived.set()
         elif opcode == PING:
             self.pings += 1
-            if self.answers_pings and not self.transport.is_closing():
-                self.transport.write(frame(PONG, payload))
+            if self.answers_pings:
+                self._reply(frame(PONG, payload))
         elif opcode == CLOSE:
             self.close_code = int.from_bytes(payload[:2], "big") if payload else 1005
-            if not self.transport.is_closing():
-                self.transport.write(frame(CLOSE, payload[:2]))
+            self._reply(frame(CLOSE, payload[:2]))
+
+    def _reply(self, data: bytes) -> None:
+        if not self._half_closed and not self.transport.is_closing():
+            self.transport.write(data)

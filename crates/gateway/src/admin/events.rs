@@ -108,7 +108,8 @@ async fn from_log(
         let (returned, items) = match read(reader).await {
             Ok(chunk) => chunk,
             Err(error) => {
-                tracing::error!(%error, "the local log cannot be read");
+                let error = ocpp_bus::chain(error.as_ref());
+                tracing::error!(error, "the local log cannot be read");
                 drop(pieces.send(Bytes::from(format!("event: error\ndata: {error}\n\n"))).await);
                 return;
             }

@@ -8,6 +8,8 @@ use ocpp_bus::Bus;
 use ocpp_protocol::Version;
 use serde_json::{Value, json};
 
+use crate::events::millis;
+
 use super::{Admin, Answer, Body, Problem, json as json_response, typed};
 
 impl Admin {
@@ -77,8 +79,17 @@ fn bus_health(bus: &Bus) -> Value {
     json!({
         "state": health.state.as_str(),
         "detail": health.detail,
-        "oldestUnacknowledgedMs": crate::events::millis(health.oldest_unacknowledged),
+        "oldestUnacknowledgedMs": millis(health.oldest_unacknowledged),
         "inFlightRecords": health.in_flight_records,
         "inFlightBytes": health.in_flight_bytes,
+        "holdingMs": health.holding_for.map(millis),
+        "spool": health.spool.map(|spool| json!({
+            "records": spool.records,
+            "bytes": spool.bytes,
+            "capacityBytes": spool.capacity_bytes,
+            "oldestMs": millis(spool.oldest),
+            "alarm": spool.alarm,
+            "timeToDrainMs": spool.time_to_drain.map(millis),
+        })),
     })
 }

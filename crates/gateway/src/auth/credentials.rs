@@ -27,7 +27,7 @@ pub struct Entry {
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// It cannot be read.
-    #[error("cannot read the credentials file {path}: {source}", path = path.display())]
+    #[error("cannot read the credentials file {path}", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

@@ -55,6 +55,8 @@ pub struct Shared {
     pub validation: config::Validation,
     /// Commands.
     pub commands: config::Commands,
+    /// How long answers are held before stations are better off offline; zero means for ever.
+    pub hold_limit: Duration,
     /// Events go here …
     pub bus: Bus,
     /// … and changes of stations' states here.
@@ -166,6 +168,14 @@ async fn wait_for_predecessor(session: &Session, replaced: &Session) -> Option<C
                 Letter::Arrived | Letter::Command(_) => {}
             },
         }
+    }
+}
+
+impl Shared {
+    /// Storage has not acknowledged for so long that stations are better off offline.
+    pub fn holds_too_long(&self) -> bool {
+        let over = |bus: &Bus| bus.health().holding_for.is_some_and(|held| held >= self.hold_limit);
+        !self.hold_limit.is_zero() && (over(&self.bus) || over(&self.journal))
     }
 }
 
@@ -304,6 +314,12 @@ impl Actor {
             self.begin_end(CloseReason::SlowReader, None);
             return;
         }
+        if self.held_since().is_some_and(|since| now >= since + self.shared.hold_limit)
+            && self.shared.holds_too_long()
+        {
+            self.begin_end(CloseReason::BusHolding, None);
+            return;
+        }
         let reading = self.may_read();
         match self.keepalive.due(now, reading) {
             Due::Nothing => {}
@@ -322,11 +338,27 @@ impl Actor {
             self.exchange.deadline(),
             self.session.mailbox.next_deadline().map(|due| due.min(self.grace_until.max(Instant::now()))),
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
+            self.hold_check(),
         ];
         for other in others.into_iter().flatten() {
             deadline = deadline.min(other);
         }
         deadline
+    }
+
+    /// When the oldest answer that is held was asked for.
+    fn held_since(&self) -> Option<Instant> {
+        let waits = |pending: &Pending| match &pending.held {
+            Held::Answer(answer) => Some(answer.read_at),
+            Held::Outcome(..) => None,
+        };
+        self.pending.iter().find_map(waits).filter(|_| !self.shared.hold_limit.is_zero())
+    }
+
+    /// When to look whether an answer has been held for too long: at the limit, and then every second.
+    fn hold_check(&self) -> Option<Instant> {
+        let limit = self.held_since()? + self.shared.hold_limit;
+        Some(limit.max(Instant::now() + Duration::from_secs(1)))
     }
 
     /// Begins the end; the first reason counts. `code` is what the station's close frame said.

@@ -23,6 +23,8 @@ pub enum CloseReason {
     InvalidUtf8,
     /// A binary message on a listener that is not lenient.
     BinaryFrame,
+    /// Storage has not acknowledged for `bus.hold_limit`: offline the station keeps its messages.
+    BusHolding,
     /// The gateway is leaving.
     Shutdown,
     /// An operator asked for it.
@@ -31,7 +33,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StationClosed,
         Self::ConnectionLost,
         Self::Replaced,
@@ -41,6 +43,7 @@ impl CloseReason {
         Self::MessageTooBig,
         Self::InvalidUtf8,
         Self::BinaryFrame,
+        Self::BusHolding,
         Self::Shutdown,
         Self::Operator,
     ];
@@ -58,6 +61,7 @@ impl CloseReason {
             Self::MessageTooBig => ("messageTooBig", Some(1009), "message too big"),
             Self::InvalidUtf8 => ("invalidUtf8", Some(1007), "text is not UTF-8"),
             Self::BinaryFrame => ("binaryFrame", Some(1003), "text messages only"),
+            Self::BusHolding => ("busHolding", Some(1013), "try again later"),
             Self::Shutdown => ("shutdown", Some(1001), "the server is going away"),
             Self::Operator => ("operator", Some(1000), "closed by an operator"),
         }

@@ -1,0 +1,431 @@
+//! The pump of a Kafka bus: queue → Kafka, and queue → spool → Kafka while Kafka does not acknowledge.
+//!
+//! Owns one OS thread and the decision where records go. Does not know the client library (`kafka.rs`) nor the spool's
+//! files (`spool.rs`).
+//!
+//! ```text
+//!             no acknowledgement for spool.after,          the broker answers
+//!             or a record came back                        a probe
+//!   Direct ───────────────────────────────► Spooling ───────────────────────► Draining
+//!     ▲                                        ▲                                 │  │
+//!     │                                        └──────── no acknowledgement ─────┘  │
+//!     └─────────────────────────── Kafka has the whole spool ──────────────────────┘
+//! ```
+//!
+//! Order: one thread sends, the producer is idempotent, and after any failed record nothing further is sent until
+//! everything in flight has come back and the order is restored. While the spool is not empty every new record goes
+//! behind it. What comes back from Kafka and is in the spool already stays there; the rest follows it in order.
+//!
+//! A record that trying again cannot mend (too large, unknown topic, not allowed) is set aside on disk, which counts as
+//! durable. Without a spool, or when the spool is full, records are held back: they keep their places on the bus, so
+//! the queue fills up and the sessions stop reading.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::StartError;
+use crate::feed::Feed;
+use crate::health::HealthCell;
+use crate::kafka::{KafkaClient, KafkaError, KafkaOptions, Returned};
+use crate::queue::{InFlight, Queue, Taken};
+use crate::set_aside::SetAside;
+use crate::spool::Spool;
+
+/// Records handed to the client between two looks at what came back.
+const BATCH_RECORDS: usize = 1024;
+/// Records that share one sync of the spool.
+const GROUP_RECORDS: usize = 16_384;
+/// How often the pump looks around when nothing comes.
+const TICK: Duration = Duration::from_millis(200);
+/// How long new records may wait while the spool is being sent.
+const DRAIN_TICK: Duration = Duration::from_millis(5);
+/// How often an idle or unreachable broker is asked for a sign of life.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+/// Records of the spool on their way to Kafka at once, and their bytes.
+const DRAIN_WINDOW: usize = 8192;
+const DRAIN_CHUNK_BYTES: usize = 1 << 20;
+/// As many are sent until the first acknowledgement comes: a broker that answers probes may still refuse records.
+const DRAIN_CANARY: usize = 16;
+/// With fewer left than this, nothing new is taken until Kafka has the whole spool.
+const DRAIN_FINISH: u64 = 2048;
+/// Waiting before something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+/// The longest pause between two attempts to drain.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+enum Mode {
+    Direct,
+    Spooling {
+        next_probe: Instant,
+    },
+    /// `drained_before`: the count of drained records when it began.
+    Draining {
+        drained_before: u64,
+    },
+}
+
+pub(crate) struct Pump {
+    client: KafkaClient,
+    spool: Option<Spool>,
+    set_aside: SetAside,
+    queue: Arc<Queue>,
+    health: Arc<HealthCell>,
+    feed: Feed,
+    mode: Mode,
+    /// Records taken from the queue that neither the client nor the spool has, in order.
+    backlog: VecDeque<InFlight>,
+    /// Records read from the spool that the client has not taken yet, in order.
+    unsent: VecDeque<InFlight>,
+    closed: bool,
+    probed_at: Option<Instant>,
+    pause: Duration,
+    reported_at: Instant,
+}
+
+impl Pump {
+    pub(crate) fn spawn(
+        options: KafkaOptions,
+        queue: Arc<Queue>,
+        health: Arc<HealthCell>,
+        feed: Feed,
+    ) -> Result<JoinHandle<()>, StartError> {
+        let dir = options.set_aside_dir.clone();
+        let set_aside =
+            SetAside::new(dir.clone()).map_err(|source| KafkaError::SetAside { path: dir, source })?;
+        let spool = options.spool.clone().map(|spool| Spool::open(spool, queue.metrics())).transpose()?;
+        let client = KafkaClient::create(options, queue.limits(), queue.metrics().clone(), feed.clone())?;
+        let mode = match &spool {
+            Some(spool) if !spool.is_empty() => {
+                tracing::info!(records = spool.remaining(), "the spool is not empty; it is sent first");
+                health.spooling("the spool is not empty".into());
+                Mode::Spooling { next_probe: Instant::now() }
+            }
+            _ => Mode::Direct,
+        };
+        let pump = Self {
+            client,
+            spool,
+            set_aside,
+            queue,
+            health,
+            feed,
+            mode,
+            backlog: VecDeque::new(),
+            unsent: VecDeque::new(),
+            closed: false,
+            probed_at: None,
+            pause: PROBE_EVERY,
+            reported_at: Instant::now(),
+        };
+        Ok(std::thread::Builder::new().name("bus-kafka".into()).spawn(move || pump.run())?)
+    }
+
+    fn run(mut self) {
+        while !self.is_done() {
+            self.deal_with_returned();
+            match self.mode {
+                Mode::Direct => self.direct(),
+                Mode::Spooling { next_probe } => self.spooling(next_probe),
+                Mode::Draining { drained_before } => self.draining(drained_before),
+            }
+            self.report();
+        }
+        if let Some(spool) = &mut self.spool {
+            spool.settle(true);
+        }
+        self.health.oldest(None);
+    }
+
+    /// Nothing more comes, and everything is durable: with Kafka, or in the spool for the next start.
+    fn is_done(&self) -> bool {
+        let durable = match self.mode {
+            Mode::Direct => self.client.outstanding() == 0 && !self.client.has_returned(),
+            Mode::Spooling { .. } | Mode::Draining { .. } => true,
+        };
+        self.closed && self.backlog.is_empty() && durable
+    }
+
+    /// Takes records from the queue into the backlog, unless some are there already.
+    fn take(&mut self, most: usize, patience: Duration) {
+        if !self.backlog.is_empty() {
+            return;
+        }
+        match self.queue.take(most, patience) {
+            Taken::Closed => {
+                self.closed = true;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Taken::Batch(batch) => {
+                if !batch.is_empty() {
+                    self.queue.metrics().batch_records.observe(batch.len() as f64);
+                }
+                self.backlog.extend(batch);
+            }
+        }
+    }
+
+    fn direct(&mut self) {
+        // An acknowledgement that does not come must be noticed in time to spool.
+        self.take(BATCH_RECORDS, TICK);
+        while let Some(in_flight) = self.backlog.pop_front() {
+            if self.client.has_returned() {
+                self.backlog.push_front(in_flight);
+                return;
+            }
+            if let Err(in_flight) = self.client.send(in_flight) {
+                self.backlog.push_front(in_flight);
+                std::thread::sleep(Duration::from_millis(2));
+                break;
+            }
+        }
+        let waiting = self.client.outstanding() > 0 || !self.backlog.is_empty();
+        if waiting {
+            self.health.oldest(Some(self.client.last_sign()));
+            self.judge_silence();
+        } else {
+            self.health.oldest(None);
+            self.probe_when_idle();
+        }
+    }
+
+    /// Records wait for an acknowledgement: is it overdue?
+    fn judge_silence(&mut self) {
+        let silence = self.client.silence();
+        if let Some(after) = self.spool.as_ref().map(Spool::after)
+            && silence >= after
+        {
+            self.begin_spooling(self.client.trouble());
+        } else if silence >= self.client.options().unready_after {
+            self.health.holding(self.client.trouble());
+        } else if self.queue.metrics().durable.get() > 0 {
+            self.health.direct();
+        }
+    }
+
+    fn probe_when_idle(&mut self) {
+        if self.probed_at.is_some_and(|at| at.elapsed() < PROBE_EVERY) {
+            return;
+        }
+        let Some(found) = self.client.probe() else { return };
+        self.probed_at = Some(Instant::now());
+        match found.map_err(|error| format!("{} ({error})", self.client.trouble())) {
+            Ok(()) => self.health.direct(),
+            Err(trouble) if self.spool.is_some() => self.begin_spooling(trouble),
+            Err(trouble) => self.health.holding(trouble),
+        }
+    }
+
+    fn begin_spooling(&mut self, why: String) {
+        let recalled = self.client.recall();
+        self.restore_order(recalled);
+        self.unsent.clear();
+        if let Some(spool) = &mut self.spool {
+            spool.rewind();
+        }
+        self.pause = match self.mode {
+            // It answered, and took nothing: not enough replicas, for example. It may stay so for long.
+            Mode::Draining { drained_before } if self.queue.metrics().drained.get() == drained_before => {
+                (self.pause * 2).min(LONGEST_PAUSE)
+            }
+            _ => PROBE_EVERY,
+        };
+        self.mode = Mode::Spooling { next_probe: Instant::now() + self.pause };
+        self.health.spooling(why);
+    }
+
+    fn spooling(&mut self, next_probe: Instant) {
+        self.take(GROUP_RECORDS, TICK);
+        self.spool_backlog();
+        if Instant::now() < next_probe || self.closed {
+            return;
+        }
+        match self.client.probe() {
+            None => {}
+            Some(Ok(())) => {
+                self.mode = Mode::Draining { drained_before: self.queue.metrics().drained.get() };
+                self.health.draining();
+            }
+            Some(Err(error)) => {
+                tracing::debug!(error, "Kafka is still away");
+                self.mode = Mode::Spooling { next_probe: Instant::now() + PROBE_EVERY };
+            }
+        }
+    }
+
+    /// Makes the backlog durable in the spool. When the spool does not take it, it stays, and is held back.
+    fn spool_backlog(&mut self) {
+        let Some(spool) = &mut self.spool else { return };
+        if self.backlog.is_empty() {
+            return;
+        }
+        let metrics = self.queue.metrics();
+        self.health.oldest(self.backlog.front().map(|in_flight| in_flight.accepted_at));
+        if let Err(error) = spool.store(self.backlog.iter().map(|in_flight| &in_flight.record)) {
+            metrics.failures.inc();
+            self.health.holding(error.to_string());
+            // While the spool drains, room may come back at any moment.
+            std::thread::sleep(if matches!(self.mode, Mode::Draining { .. }) {
+                4 * DRAIN_TICK
+            } else {
+                RETRY
+            });
+            return;
+        }
+        metrics.spooled.inc_by(self.backlog.len() as u64);
+        metrics.durable.inc_by(self.backlog.len() as u64);
+        for in_flight in self.backlog.drain(..) {
+            self.feed.show(&in_flight.record);
+            metrics.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
+            in_flight.durable();
+        }
+        self.health.oldest(None);
+        match self.mode {
+            Mode::Draining { .. } => self.health.draining(),
+            Mode::Direct | Mode::Spooling { .. } => self.health.spooling(self.client.trouble()),
+        }
+    }
+
+    fn draining(&mut self, drained_before: u64) {
+        let Some(spool) = &mut self.spool else {
+            self.mode = Mode::Direct;
+            return;
+        };
+        let (remaining, silence, after) = (spool.remaining(), self.client.silence(), spool.after());
+        let outstanding = self.client.outstanding();
+        if remaining == 0 && outstanding == 0 && self.unsent.is_empty() {
+            spool.settle(true);
+            self.mode = Mode::Direct;
+            self.pause = PROBE_EVERY;
+            tracing::info!("Kafka has the whole spool");
+            self.health.direct();
+            return;
+        }
+        if outstanding > 0 && silence >= after {
+            self.begin_spooling(self.client.trouble());
+            return;
+        }
+        spool.settle(false);
+        let is_taking = self.queue.metrics().drained.get() > drained_before;
+        if let Err(trouble) = self.send_spooled(if is_taking { DRAIN_WINDOW } else { DRAIN_CANARY }) {
+            self.health.holding(trouble);
+            std::thread::sleep(RETRY);
+        }
+        // New records go behind the spool; at its end they wait in the queue for the moment until it is empty.
+        if remaining > DRAIN_FINISH {
+            self.take(GROUP_RECORDS, DRAIN_TICK);
+            self.spool_backlog();
+        } else {
+            std::thread::sleep(Duration::from_millis(1));
+            if silence > after / 4 {
+                self.take(GROUP_RECORDS, Duration::ZERO);
+                self.spool_backlog();
+            }
+        }
+    }
+
+    /// Hands records of the spool to the client, up to the window.
+    fn send_spooled(&mut self, window: usize) -> Result<(), String> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        while self.client.outstanding() < window && !self.client.has_returned() {
+            let Some(in_flight) = self.unsent.pop_front() else {
+                if spool.is_read() {
+                    return Ok(());
+                }
+                let records = spool.read(window.min(BATCH_RECORDS), DRAIN_CHUNK_BYTES);
+                self.unsent.extend(records.map_err(|error| crate::chain(&error))?);
+                continue;
+            };
+            if let Err(in_flight) = self.client.send(in_flight) {
+                self.unsent.push_front(in_flight);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Deals with the records that Kafka did not take.
+    fn deal_with_returned(&mut self) {
+        if !self.client.has_returned() {
+            return;
+        }
+        let (hopeless, others): (Vec<_>, Vec<_>) =
+            self.client.take_returned().into_iter().partition(|returned| returned.hopeless);
+        self.set_aside_all(hopeless);
+        let Some(first) = others.first() else { return };
+        // Trying again can mend these. First get everything back, so that the order can be restored.
+        let reason = format!("{} ({})", first.reason, self.client.trouble());
+        self.queue.metrics().failures.inc_by(others.len() as u64);
+        if self.spool.is_some() {
+            self.restore_order(others);
+            self.begin_spooling(reason);
+        } else {
+            self.health.holding(reason);
+            let mut all = others;
+            all.extend(self.client.recall());
+            self.restore_order(all);
+            std::thread::sleep(RETRY);
+        }
+    }
+
+    /// Puts what came back in front of the backlog, in its former order. What the spool has is dropped: it is read from
+    /// there again.
+    fn restore_order(&mut self, returned: Vec<Returned>) {
+        let (hopeless, others): (Vec<_>, Vec<_>) =
+            returned.into_iter().partition(|returned| returned.hopeless);
+        self.set_aside_all(hopeless);
+        let mut again: Vec<_> = others
+            .into_iter()
+            .map(|returned| returned.in_flight)
+            .filter(|in_flight| !in_flight.is_spooled())
+            .collect();
+        again.extend(self.backlog.drain(..));
+        again.sort_by_key(|in_flight| in_flight.sequence);
+        self.backlog = again.into();
+    }
+
+    fn set_aside_all(&self, hopeless: Vec<Returned>) {
+        for returned in hopeless {
+            self.queue.metrics().failures.inc();
+            self.set_aside_one(returned);
+        }
+    }
+
+    fn set_aside_one(&self, Returned { in_flight, reason, .. }: Returned) {
+        let record = &in_flight.record;
+        let topic = self.client.options().topic(record.class);
+        loop {
+            match self.set_aside.store(record, topic, &reason) {
+                Ok(path) => {
+                    self.queue.metrics().set_aside.inc();
+                    tracing::error!(
+                        station = %record.key, topic, reason, bytes = record.value.len(), file = %path.display(),
+                        "Kafka can never take this event; it is set aside on disk"
+                    );
+                    break;
+                }
+                Err(error) => {
+                    let dir = self.client.options().set_aside_dir.display();
+                    self.health
+                        .holding(format!("an undeliverable event cannot be set aside in {dir}: {error}"));
+                    std::thread::sleep(RETRY);
+                }
+            }
+        }
+        if !in_flight.is_spooled() {
+            self.queue.metrics().durable.inc();
+        }
+        in_flight.durable();
+    }
+
+    fn report(&mut self) {
+        if self.reported_at.elapsed() < Duration::from_millis(500) {
+            return;
+        }
+        self.reported_at = Instant::now();
+        if let Some(spool) = &mut self.spool {
+            self.health.spool(spool.health());
+        }
+    }
+}

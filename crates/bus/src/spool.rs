@@ -1,0 +1,453 @@
+//! The spool: where records become durable while Kafka does not acknowledge, and from which they are sent when it does.
+//!
+//! Owns a local log, the position up to which Kafka has it (the cursor, a small file beside it), and the limits. Does
+//! not decide when to spool or to drain (`pump.rs`) and does not send (`kafka.rs`).
+//!
+//! A record is in the spool until Kafka has acknowledged it. The cursor is written now and then; after a crash, what
+//! Kafka acknowledged since is sent again, with the same event ids. Nothing is ever removed because of a limit: a spool
+//! that is full takes nothing more, and then the bus holds records back.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::health::SpoolHealth;
+use crate::log::{Entry, Item, Log, LogError, LogOptions, LogReader};
+use crate::metrics::BusMetrics;
+use crate::queue::{InFlight, Receipt};
+use crate::record::{Class, Record};
+
+/// How large and how old a spool may become.
+#[derive(Clone, Debug)]
+pub struct SpoolOptions {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Bytes on disk, at most.
+    pub max_bytes: u64,
+    /// Nothing more is taken while the oldest record is older than this.
+    pub max_age: Duration,
+    /// The fill level (0 to 1) from which the alarm metric is 1.
+    pub alarm_level: f64,
+    /// The largest record, in bytes.
+    pub max_record_bytes: u32,
+    /// Without an acknowledgement for this long, records go to the spool.
+    pub after: Duration,
+}
+
+/// Why the spool did not take records. They are where they were.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SpoolError {
+    #[error("the spool in {dir} is full: {bytes} of {max_bytes} bytes", dir = dir.display())]
+    Full { dir: PathBuf, bytes: u64, max_bytes: u64 },
+    #[error("the oldest record of the spool in {dir} is older than {}", humantime::format_duration(*max_age), dir = dir.display())]
+    TooOld { dir: PathBuf, max_age: Duration },
+    #[error("{}", crate::chain(.0))]
+    Log(LogError),
+}
+
+/// How far Kafka has the spool. Acknowledgements may overtake each other; the prefix does not.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    inner: Mutex<DrainedInner>,
+}
+
+#[derive(Debug, Default)]
+struct DrainedInner {
+    prefix: u64,
+    ahead: BTreeSet<u64>,
+}
+
+impl Drained {
+    /// Kafka has the record at this position, or it will never have it.
+    pub(crate) fn mark(&self, position: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if position >= inner.prefix {
+            inner.ahead.insert(position);
+            inner.join();
+        }
+    }
+
+    /// Everything below this position is settled.
+    fn settle_below(&self, position: u64) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if position > inner.prefix {
+            inner.prefix = position;
+            inner.ahead = inner.ahead.split_off(&position);
+            inner.join();
+        }
+    }
+
+    /// The first position that is not settled.
+    fn prefix(&self) -> u64 {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).prefix
+    }
+}
+
+impl DrainedInner {
+    /// The prefix takes in what was ahead of it.
+    fn join(&mut self) {
+        while self.ahead.remove(&self.prefix) {
+            self.prefix += 1;
+        }
+    }
+}
+
+/// The cursor is written this often while the spool drains.
+const CURSOR_EVERY: Duration = Duration::from_secs(1);
+/// The age of the oldest record is known to this much.
+const AGE_STEP_MS: u64 = 10_000;
+
+/// A spool.
+pub(crate) struct Spool {
+    log: Log,
+    options: SpoolOptions,
+    reader: LogReader,
+    drained: Arc<Drained>,
+    cursor: u64,
+    cursor_at: Instant,
+    /// Positions with the times of their records, some seconds apart: the age of what is left.
+    ages: VecDeque<(u64, u64)>,
+    rate: DrainRate,
+}
+
+impl Spool {
+    pub(crate) fn open(options: SpoolOptions, metrics: &BusMetrics) -> Result<Self, LogError> {
+        // Room comes back a segment at a time, so a spool has at least a dozen.
+        let segment_bytes =
+            (options.max_bytes / 16).clamp(u64::from(options.max_record_bytes) + 4096, 64 << 20);
+        let log = crate::open_log(
+            LogOptions {
+                dir: options.dir.clone(),
+                segment_bytes,
+                max_bytes: 0,
+                max_age: None,
+                max_record_bytes: options.max_record_bytes,
+            },
+            metrics,
+        )?;
+        let cursor = read_cursor(&options.dir).clamp(log.oldest_position(), log.next_position());
+        let drained = Arc::new(Drained::default());
+        drained.settle_below(cursor);
+        let reader = log.view().reader(cursor);
+        let mut spool = Self {
+            log,
+            options,
+            reader,
+            drained,
+            cursor,
+            cursor_at: Instant::now(),
+            ages: VecDeque::new(),
+            rate: DrainRate::default(),
+        };
+        if let Some(Item::Record(first)) = spool.log.view().reader(cursor).read(1, 1)?.into_iter().next() {
+            spool.ages.push_back((first.position, first.time_ms));
+        }
+        Ok(spool)
+    }
+
+    /// Kafka has everything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.remaining() == 0
+    }
+
+    /// Records that Kafka does not have.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.log.next_position().saturating_sub(self.drained.prefix())
+    }
+
+    /// Everything has been read for sending.
+    pub(crate) fn is_read(&self) -> bool {
+        self.reader.position() >= self.log.next_position()
+    }
+
+    pub(crate) fn after(&self) -> Duration {
+        self.options.after
+    }
+
+    /// Makes records durable, all or none.
+    pub(crate) fn store<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<(), SpoolError> {
+        let (dir, max_bytes) = (self.options.dir.clone(), self.options.max_bytes);
+        let first = self.log.next_position();
+        self.log.rollback();
+        let mut bytes = self.log.bytes();
+        let mut newest_ms = 0;
+        for record in records {
+            bytes += u64::from(record.cost());
+            newest_ms = record.time_ms;
+            let entry = Entry {
+                kind: record.class as u8,
+                time_ms: record.time_ms,
+                key: &record.key,
+                value: &record.value,
+            };
+            self.log.append(&entry).map_err(SpoolError::Log)?;
+        }
+        if bytes > max_bytes {
+            self.log.rollback();
+            return Err(SpoolError::Full { dir, bytes: self.log.bytes(), max_bytes });
+        }
+        if self.oldest_age() > self.options.max_age {
+            self.log.rollback();
+            return Err(SpoolError::TooOld { dir, max_age: self.options.max_age });
+        }
+        self.log.commit().map_err(SpoolError::Log)?;
+        if self.ages.back().is_none_or(|(_, time_ms)| newest_ms >= time_ms + AGE_STEP_MS) {
+            self.ages.push_back((first, newest_ms));
+        }
+        Ok(())
+    }
+
+    /// Reads the next records for sending. Damage is reported and passed over: the bytes are set aside beside the log.
+    pub(crate) fn read(&mut self, most_records: usize, most_bytes: usize) -> Result<Vec<InFlight>, LogError> {
+        let items = self.reader.read(most_records, most_bytes)?;
+        let mut records = Vec::with_capacity(items.len());
+        for item in items {
+            match item {
+                Item::Record(record) => records.push(self.in_flight(record)),
+                Item::Gap { from, to, reason } => {
+                    tracing::error!(from, to, ?reason, dir = %self.options.dir.display(), "records of the spool are lost");
+                    for position in from..to {
+                        self.drained.mark(position);
+                    }
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    fn in_flight(&self, record: crate::log::Record) -> InFlight {
+        InFlight {
+            sequence: record.position,
+            accepted_at: Instant::now(),
+            receipt: Receipt::Spool { drained: Arc::clone(&self.drained) },
+            record: Record {
+                // Nothing else is ever stored here.
+                class: Class::from_kind(record.kind).unwrap_or(Class::Event),
+                time_ms: record.time_ms,
+                key: record.key.into(),
+                value: record.value,
+            },
+        }
+    }
+
+    /// Sends again from the first record that Kafka has not acknowledged.
+    pub(crate) fn rewind(&mut self) {
+        self.reader = self.log.view().reader(self.drained.prefix());
+    }
+
+    /// Writes the cursor if it is time, and gives the room of what Kafka has back to the disk.
+    pub(crate) fn settle(&mut self, now_or_never: bool) {
+        let prefix = self.drained.prefix();
+        while self.ages.get(1).is_some_and(|(position, _)| *position <= prefix) {
+            self.ages.pop_front();
+        }
+        if self.is_empty() {
+            self.ages.clear();
+        }
+        if prefix == self.cursor || (self.cursor_at.elapsed() < CURSOR_EVERY && !now_or_never) {
+            return;
+        }
+        self.cursor_at = Instant::now();
+        if let Err(error) = write_cursor(&self.options.dir, prefix) {
+            // An old cursor only means that more is sent again after a crash.
+            tracing::warn!(%error, dir = %self.options.dir.display(), "the spool's cursor cannot be written");
+            return;
+        }
+        self.cursor = prefix;
+        let freed = if self.is_empty() {
+            self.log.roll().and_then(|()| self.log.truncate_before(self.log.next_position()).map(|_| ()))
+        } else {
+            self.log.truncate_before(prefix).map(|_| ())
+        };
+        if let Err(error) = freed {
+            tracing::warn!(error = crate::chain(&error), "the spool's sent segments cannot be removed");
+        }
+    }
+
+    pub(crate) fn health(&mut self) -> SpoolHealth {
+        let (records, bytes) = (self.remaining(), self.log.bytes());
+        let fill = bytes as f64 / self.options.max_bytes as f64;
+        SpoolHealth {
+            records,
+            bytes,
+            capacity_bytes: self.options.max_bytes,
+            oldest: self.oldest_age(),
+            alarm: records > 0 && fill >= self.options.alarm_level,
+            time_to_drain: self.rate.estimate(records),
+        }
+    }
+
+    fn oldest_age(&self) -> Duration {
+        let Some((_, time_ms)) = self.ages.front().filter(|_| !self.is_empty()) else {
+            return Duration::ZERO;
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(Duration::from_millis(*time_ms))
+    }
+}
+
+/// How fast what remains becomes less, over some seconds.
+#[derive(Default)]
+struct DrainRate {
+    last: Option<(Instant, u64)>,
+    shrinking_per_second: Option<f64>,
+}
+
+impl DrainRate {
+    fn estimate(&mut self, remaining: u64) -> Option<Duration> {
+        let now = Instant::now();
+        match self.last {
+            Some((at, before)) if now - at >= Duration::from_secs(1) => {
+                let rate = (before as f64 - remaining as f64) / (now - at).as_secs_f64();
+                let smooth = self.shrinking_per_second.map_or(rate, |former| 0.7 * former + 0.3 * rate);
+                self.shrinking_per_second = Some(smooth);
+                self.last = Some((now, remaining));
+            }
+            Some(_) => {}
+            None => self.last = Some((now, remaining)),
+        }
+        if remaining == 0 {
+            return Some(Duration::ZERO);
+        }
+        let rate = self.shrinking_per_second.filter(|rate| *rate > 0.0)?;
+        Duration::try_from_secs_f64(remaining as f64 / rate).ok()
+    }
+}
+
+fn cursor_path(dir: &Path) -> PathBuf {
+    dir.join("cursor")
+}
+
+/// The cursor; 0 if there is none or it is not whole. Then everything that is left is sent again.
+fn read_cursor(dir: &Path) -> u64 {
+    let text = std::fs::read_to_string(cursor_path(dir)).unwrap_or_default();
+    let parsed = text.trim_end().split_once(' ').and_then(|(position, sum)| {
+        (format!("{:08x}", crc32fast::hash(position.as_bytes())) == sum)
+            .then(|| position.parse().ok())
+            .flatten()
+    });
+    parsed.unwrap_or(0)
+}
+
+fn write_cursor(dir: &Path, position: u64) -> std::io::Result<()> {
+    let text = position.to_string();
+    let line = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
+    let temporary = dir.join("cursor.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(line.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, cursor_path(dir))?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(dir: &Path) -> SpoolOptions {
+        SpoolOptions {
+            dir: dir.to_path_buf(),
+            max_bytes: 1 << 20,
+            max_age: Duration::from_secs(3600),
+            alarm_level: 0.5,
+            max_record_bytes: 64 * 1024,
+            after: Duration::from_secs(5),
+        }
+    }
+
+    fn open(dir: &Path) -> Spool {
+        let metrics = BusMetrics::register(&prometheus::Registry::new(), "events").unwrap();
+        Spool::open(options(dir), &metrics).unwrap()
+    }
+
+    fn record(number: usize, bytes: usize) -> Record {
+        let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+        let value = format!("{number:0bytes$}").into();
+        Record { class: Class::Event, time_ms, key: "CP-1".into(), value }
+    }
+
+    fn numbers(records: &[InFlight]) -> Vec<usize> {
+        records
+            .iter()
+            .map(|in_flight| std::str::from_utf8(&in_flight.record.value).unwrap().parse().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_kafka_acknowledged_is_not_sent_again_and_the_rest_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        let records: Vec<_> = (0..10).map(|number| record(number, 4)).collect();
+        spool.store(records.iter()).unwrap();
+        let mut read = spool.read(100, 1 << 20).unwrap();
+        assert_eq!(numbers(&read), (0..10).collect::<Vec<_>>());
+        // Acknowledged out of order, with a hole at 3.
+        for index in [2, 0, 1, 4] {
+            read[index].record.value = bytes::Bytes::new();
+        }
+        for in_flight in read {
+            if in_flight.record.value.is_empty() {
+                in_flight.durable();
+            }
+        }
+        assert_eq!(spool.remaining(), 7);
+        spool.rewind();
+        assert_eq!(numbers(&spool.read(100, 1 << 20).unwrap()), (3..10).collect::<Vec<_>>());
+        spool.settle(true);
+        drop(spool);
+        let mut spool = open(dir.path());
+        assert_eq!(spool.remaining(), 7, "the cursor survives");
+        for in_flight in spool.read(100, 1 << 20).unwrap() {
+            in_flight.durable();
+        }
+        assert!(spool.is_empty());
+        spool.settle(true);
+        assert!(spool.health().bytes < 1024, "the room is given back");
+    }
+
+    #[test]
+    fn a_spoilt_cursor_means_that_everything_is_sent_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        spool.store([record(0, 4), record(1, 4)].iter()).unwrap();
+        drop(spool);
+        std::fs::write(dir.path().join("cursor"), "1 00000000\n").unwrap();
+        assert_eq!(open(dir.path()).remaining(), 2);
+    }
+
+    #[test]
+    fn a_full_spool_takes_nothing_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        let mut stored = 0;
+        let error = loop {
+            match spool.store(std::iter::once(&record(stored, 30_000))) {
+                Ok(()) => stored += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, SpoolError::Full { .. }), "{error}");
+        assert!(spool.health().alarm && stored > 20);
+        let mut sent = 0;
+        while let Some(in_flight) = spool.read(1, 1).unwrap().into_iter().next() {
+            in_flight.durable();
+            sent += 1;
+        }
+        assert_eq!(sent, stored);
+        spool.settle(true);
+        spool.store(std::iter::once(&record(0, 30_000))).unwrap();
+    }
+
+    #[test]
+    fn a_spool_that_is_too_old_takes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = open(dir.path());
+        let old = Record { time_ms: 1, ..record(0, 4) };
+        spool.store(std::iter::once(&old)).unwrap();
+        let refused = spool.store(std::iter::once(&record(1, 4)));
+        assert!(matches!(refused, Err(SpoolError::TooOld { .. })), "{refused:?}");
+    }
+}

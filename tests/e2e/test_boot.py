@@ -1,0 +1,369 @@
+"""Registration: what a station may say and be told before it is accepted, and what outlives a connection and a process.
+
+Proves the matrix of OCPP 1.6 section 4.2 and of 2.x use cases B01 to B03; that registration and the transaction ids of
+OCPP 1.6 survive a reconnect, a restart and a kill -9; that a StartTransaction sent again gets the same id.
+"""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pytest
+from harness.contract import violations
+from harness.gateway import Gateway
+from harness.station import BOOT, Station
+from harness.waiting import wait_for
+
+VERSIONS = ["1.6", "2.0.1", "2.1"]
+
+# What a station may not say before it is accepted, unless it is asked to. Enough to be valid.
+TALK: dict[str, dict[str, dict[str, Any]]] = {
+    "1.6": {
+        "Heartbeat": {},
+        "Authorize": {"idTag": "TAG"},
+        "StatusNotification": {"connectorId": 1, "errorCode": "NoError", "status": "Available"},
+        "StartTransaction": {"connectorId": 1, "idTag": "TAG", "meterStart": 0, "timestamp": "2026-01-01T00:00:00Z"},
+        "MeterValues": {"connectorId": 1, "meterValue": []},
+        "StopTransaction": {"transactionId": 1, "timestamp": "2026-01-01T00:00:00Z", "meterStop": 1},
+        "SignCertificate": {"csr": "c"},
+        "DataTransfer": {"vendorId": "v"},
+        "SignedFirmwareStatusNotification": {"status": "Idle"},
+    },
+    "2.0.1": {
+        "Heartbeat": {},
+        "Authorize": {"idToken": {"idToken": "TAG", "type": "Central"}},
+        "StatusNotification": {
+            "timestamp": "2026-01-01T00:00:00Z",
+            "connectorStatus": "Available",
+            "evseId": 1,
+            "connectorId": 1,
+        },
+        "TransactionEvent": {
+            "eventType": "Started",
+            "timestamp": "2026-01-01T00:00:00Z",
+            "triggerReason": "Authorized",
+            "seqNo": 0,
+            "transactionInfo": {"transactionId": "t"},
+        },
+        "NotifyReport": {"requestId": 1, "generatedAt": "2026-01-01T00:00:00Z", "seqNo": 0},
+        "SecurityEventNotification": {"type": "StartupOfTheDevice", "timestamp": "2026-01-01T00:00:00Z"},
+        "SignCertificate": {"csr": "c"},
+        "DataTransfer": {"vendorId": "v"},
+    },
+}
+TALK["2.1"] = TALK["2.0.1"]
+
+READ = {"1.6": "GetConfiguration", "2.0.1": "GetVariables", "2.1": "GetVariables"}
+START = {"1.6": "RemoteStartTransaction", "2.0.1": "RequestStartTransaction", "2.1": "RequestStartTransaction"}
+STOP = {"1.6": "RemoteStopTransaction", "2.0.1": "RequestStopTransaction", "2.1": "RequestStopTransaction"}
+
+# A request that asks a pending station to speak, and what it may say then.
+TRIGGERS = {
+    "1.6": [
+        ("TriggerMessage", {"requestedMessage": "StatusNotification", "connectorId": 1}, {"StatusNotification"}),
+        ("TriggerMessage", {"requestedMessage": "MeterValues"}, {"MeterValues"}),
+        ("ExtendedTriggerMessage", {"requestedMessage": "SignChargePointCertificate"}, {"SignCertificate"}),
+        (
+            "ExtendedTriggerMessage",
+            {"requestedMessage": "FirmwareStatusNotification"},
+            {"SignedFirmwareStatusNotification"},
+        ),
+    ],
+    "2.0.1": [
+        ("TriggerMessage", {"requestedMessage": "Heartbeat"}, {"Heartbeat"}),
+        ("TriggerMessage", {"requestedMessage": "TransactionEvent"}, {"TransactionEvent"}),
+        ("TriggerMessage", {"requestedMessage": "SignChargingStationCertificate"}, {"SignCertificate"}),
+        ("GetBaseReport", {"requestId": 1, "reportBase": "FullInventory"}, {"NotifyReport"}),
+    ],
+}
+TRIGGERS["2.1"] = [*TRIGGERS["2.0.1"], ("GetReport", {"requestId": 1}, {"NotifyReport"})]
+
+
+def decide(node: Gateway, status: str, identity: str = "CP-1") -> None:
+    response = node.put(f"/api/v1/stations/{identity}/registration", {"status": status})
+    assert response.status_code == 200, response.text
+
+
+def command(node: Gateway, action: str, payload: dict[str, Any] | None = None) -> asyncio.Task[dict[str, Any]]:
+    body = {"action": action, "payload": payload or {}}
+    return asyncio.create_task(asyncio.to_thread(lambda: node.post("/api/v1/stations/CP-1/commands", body).json()))
+
+
+async def served(station: Station) -> set[str]:
+    """The actions that are answered; all others get SecurityError."""
+    answered = set()
+    for action, payload in TALK[station.version].items():
+        answer = await station.call(action, payload)
+        if answer[0] == 3:
+            answered.add(action)
+        else:
+            assert answer[2] == "SecurityError", (action, answer)
+    return answered
+
+
+def everything(version: str) -> set[str]:
+    return set(TALK[version])
+
+
+# -- the matrix ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_station_that_never_booted(gateway, version):
+    node = gateway()
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await served(station) == set()
+        outcome = command(node, READ[version])
+        await station.silence(0.3)
+        assert (await station.boot())["status"] == "Accepted"
+        await station.answer(await station.next_call(), {})
+        assert (await outcome)["status"] == "answered", "it waited for the registration"
+        assert await served(station) == everything(version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_lenient_operator_lets_it_speak(gateway, version):
+    node = gateway({"registration": {"before_boot": "accept"}})
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await served(station) == everything(version)
+        outcome = command(node, READ[version])
+        await station.answer(await station.next_call(), {})
+        assert (await outcome)["status"] == "answered"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_pending(gateway, version):
+    node = gateway({"registration": {"default": "Pending", "interval": "17s"}})
+    async with await Station.connect(node, "CP-1", version) as station:
+        for _ in range(2):
+            answer = await station.boot()
+            assert (answer["status"], answer["interval"]) == ("Pending", 17)
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z", answer["currentTime"])
+        assert await served(station) == set()
+
+        granted: set[str] = set()
+        for action, payload, grants in TRIGGERS[version]:
+            outcome = command(node, action, payload)
+            await station.answer(await station.next_call(), {"status": "Accepted"})
+            assert (await outcome)["status"] == "answered"
+            granted |= grants
+            assert await served(station) == granted, action
+        outcome = command(node, READ[version])
+        await station.answer(await station.next_call(), {})
+        assert (await outcome)["status"] == "answered", "a pending station may be configured"
+        for action in (START[version], STOP[version]):
+            assert (await command(node, action))["status"] == "invalid"
+        await station.silence(0.2)
+
+        # The operator's decision counts from the next BootNotification on.
+        decide(node, "Accepted")
+        assert await served(station) == granted
+        assert (await station.boot())["status"] == "Accepted"
+        assert await served(station) == everything(version)
+        outcome = command(node, START[version])
+        await station.answer(await station.next_call(), {"status": "Accepted"})
+        assert (await outcome)["status"] == "answered"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_rejected(gateway, version):
+    node = gateway()
+    decide(node, "Rejected")
+    async with await Station.connect(node, "CP-1", version) as station:
+        for _ in range(2):
+            assert (await station.boot())["status"] == "Rejected"
+            assert await served(station) == set()
+        for action in (READ[version], START[version], "TriggerMessage"):
+            outcome = await command(node, action, {"requestedMessage": "StatusNotification"})
+            assert outcome["status"] == "invalid", "a rejected station is told nothing"
+        assert await served(station) == set()
+        decide(node, "Accepted")
+        assert (await station.boot())["status"] == "Accepted"
+        assert await served(station) == everything(version)
+        decide(node, "Rejected")
+        assert await served(station) == everything(version)
+        assert (await station.boot())["status"] == "Rejected"
+        assert await served(station) == set()
+
+
+async def test_what_was_asked_for_is_forgotten_with_the_state(gateway):
+    node = gateway({"registration": {"default": "Pending"}})
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        outcome = command(node, "TriggerMessage", {"requestedMessage": "Heartbeat"})
+        await station.answer(await station.next_call(), {"status": "Accepted"})
+        await outcome
+        assert await served(station) == {"Heartbeat"}
+        for status in ("Rejected", "Pending"):
+            decide(node, status)
+            assert (await station.boot())["status"] == status
+            assert await served(station) == set()
+
+
+def test_the_operator_decides_with_one_of_three_words(gateway):
+    node = gateway()
+    for status in ("accepted", "", "Blocked"):
+        assert node.put("/api/v1/stations/CP-1/registration", {"status": status}).status_code == 400
+    decide(node, "Pending")
+    shown = node.get("/api/v1/stations/CP-1").json()
+    assert (shown["registration"], shown["registrationDecision"], shown["connected"]) == (None, "Pending", False)
+
+
+# -- what outlives what -------------------------------------------------------------------------------------------
+
+
+def reconnect(node: Gateway) -> None:
+    """Nothing happens to the gateway."""
+
+
+def sigterm(node: Gateway) -> None:
+    node.restart()
+
+
+def kill9(node: Gateway) -> None:
+    node.kill9()
+    node.start()
+
+
+ENDS = [reconnect, sigterm, kill9]
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_registration_outlives_the_connection(gateway, end):
+    """A station that reconnects does not boot again, and is served according to its last BootNotification."""
+    node = gateway()
+    decisions = {"ACCEPTED": "Accepted", "PENDING": "Pending", "REJECTED": "Rejected", "UNDECIDED": None}
+    for identity, decision in decisions.items():
+        if decision:
+            decide(node, decision, identity)
+        async with await Station.connect(node, identity, "2.0.1") as station:
+            assert (await station.boot())["status"] == (decision or "Accepted")
+    for _ in range(2):
+        end(node)
+        for identity, decision in decisions.items():
+            # In another spelling, which is the same station.
+            async with await Station.connect(node, identity.lower(), "2.0.1") as station:
+                accepted = decision in (None, "Accepted")
+                assert await served(station) == (everything("2.0.1") if accepted else set()), identity
+            shown = node.get(f"/api/v1/stations/{identity}").json()
+            assert (shown["id"], shown["registration"]) == (identity, decision or "Accepted")
+
+
+async def test_an_answered_boot_is_remembered_whenever_the_process_dies(gateway):
+    """The answer to a BootNotification is a promise: 8 times the process is killed right after it."""
+    node = gateway()
+    for number in range(8):
+        station = await Station.connect(node, f"CP-{number}")
+        await station.boot()
+        kill9(node)
+        async with await Station.connect(node, f"CP-{number}") as station:
+            assert (await station.call("Heartbeat", {}))[0] == 3
+
+
+# -- transaction ids ----------------------------------------------------------------------------------------------
+
+AT = "2026-01-01T00:00:00Z"
+FIRST = {"connectorId": 1, "idTag": "TAG", "meterStart": 100, "timestamp": AT}
+# The same start, as another retry might spell it.
+RESPELLED = f'{{ "timestamp":"{AT}", "meterStart" : 100,"idTag":"T\\u0041G","connectorId":1}}'
+OTHERS = [
+    FIRST | {"connectorId": 2},
+    FIRST | {"idTag": "TAH"},
+    FIRST | {"meterStart": 101},
+    FIRST | {"timestamp": "2026-01-01T00:00:01Z"},
+]
+
+
+async def start(station: Station, payload: dict[str, Any] | str, id: str | None = None) -> int:
+    answer = await station.call("StartTransaction", payload, id=id)
+    assert answer[0] == 3, answer
+    transaction = answer[2]["transactionId"]
+    assert 0 < transaction < 2**31
+    return transaction
+
+
+@pytest.mark.parametrize("end", ENDS)
+async def test_a_start_sent_again_has_the_same_transaction(gateway, end):
+    node = gateway()
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        first = await start(station, FIRST, id="start-1")
+        assert await start(station, FIRST, id="start-1") == first, "same message id"
+        assert await start(station, FIRST, id="start-2") == first, "new message id"
+        assert await start(station, RESPELLED) == first
+        others = [await start(station, other) for other in OTHERS]
+        assert len({first, *others}) == 5, "other starts are other transactions"
+    end(node)
+    async with await Station.connect(node, "CP-1") as station:
+        assert await start(station, FIRST, id="start-1") == first
+        assert await start(station, FIRST, id="start-3") == first
+        assert [await start(station, other) for other in OTHERS] == others
+        assert await start(station, FIRST | {"meterStart": 7}) not in {first, *others}
+        answer = await station.call(
+            "StopTransaction", {"transactionId": first, "timestamp": AT, "meterStop": 200, "idTag": "TAG"}
+        )
+        assert answer[0] == 3
+    async with await Station.connect(node, "CP-2") as station:
+        await station.boot()
+        assert await start(station, FIRST) > 0
+
+
+async def test_copies_sent_without_waiting_have_the_same_transaction(gateway):
+    node = gateway()
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        text = '{"connectorId":1,"idTag":"TAG","meterStart":100,"timestamp":"2026-01-01T00:00:00Z"}'
+        for number in range(20):
+            await station.send(f'[2,"{number}","StartTransaction",{text}]')
+        answers = [await station.receive() for _ in range(20)]
+        assert [answer[:2] for answer in answers] == [[3, str(number)] for number in range(20)]
+        assert len({answer[2]["transactionId"] for answer in answers}) == 1
+
+
+async def test_a_transaction_that_was_told_is_kept_whenever_the_process_dies(gateway):
+    """Killed right after the answer, or before it: what the station was told holds, and no id is given twice."""
+    node = gateway()
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+    given: dict[int, int] = {}
+    for number in range(12):
+        payload = FIRST | {"meterStart": number}
+        station = await Station.connect(node, "CP-1")
+        if number % 3 == 0:
+            # Not even waited for.
+            await station.call("Heartbeat", {})
+            await station.send(f'[2,"s","StartTransaction",{json.dumps(payload)}]')
+        else:
+            given[number] = await start(station, payload)
+        kill9(node)
+        async with await Station.connect(node, "CP-1") as station:
+            again = await start(station, payload)
+            assert given.setdefault(number, again) == again
+    assert len(set(given.values())) == 12, "each transaction has its own id"
+    events = node.events(station="CP-1")
+    assert [violations(event.json) for event in events if violations(event.json)] == []
+
+
+async def test_a_refused_tag_gets_a_transaction_too(gateway):
+    node = gateway({"answers": {"authorization": "Invalid"}})
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        answer = await station.call("StartTransaction", FIRST)
+        assert answer[2]["idTagInfo"] == {"status": "Invalid"}
+        assert answer[2]["transactionId"] > 0
+        # Whatever a station reports at the end is acknowledged (OCPP 1.6 section 4.8 and its errata 3.18).
+        for transaction in (-1, 0, 12345):
+            payload = {"transactionId": transaction, "timestamp": AT, "meterStop": 1}
+            assert (await station.call("StopTransaction", payload))[0] == 3
+
+
+async def test_a_booting_station_is_told_the_time(gateway):
+    node = gateway()
+    for version in VERSIONS:
+        async with await Station.connect(node, f"CP-{version}", version) as station:
+            answer = await station.call("BootNotification", BOOT[version])
+            assert set(answer[2]) == {"status", "currentTime", "interval"}
+            assert answer[2]["interval"] == 300
+            assert set((await station.call("Heartbeat", {}))[2]) == {"currentTime"}
+    await asyncio.to_thread(wait_for, lambda: node.metric("ocpp_gateway_sessions") == 0, "all have left")

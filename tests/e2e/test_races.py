@@ -1,0 +1,391 @@
+"""P5 and P3 under races: the newest connection of an identity wins, and each session's events are whole and in their place.
+
+A thousand races of one identity, in several spellings: in each, an old socket does something while one or more new ones come.
+After every race the newest one is served and shown by the admin API. After all of them the log tells one session
+after the other: one `connected`, one `disconnected`, everything else between them, session numbers that only grow.
+
+The races that a thousand repetitions would rarely hit are forced in tests of their own, with a disk that hangs or a socket that is full.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+
+import pytest
+import requests
+from harness.disk import COMPILER, Disk
+from harness.sessions import sessions_of
+from harness.station import BOOT
+from harness.waiting import wait_for
+from harness.wire import Wire, call_text, frame
+
+RACES = 1000
+SPELLINGS = ["CP-Race", "cp-race", "CP-RACE", "cP-rAcE"]
+REGISTERED = SPELLINGS[0]
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler for disk_shim.c")
+
+
+class Arena:
+    """One station identity whose connections race."""
+
+    def __init__(self, node) -> None:
+        self.node = node
+        self.random = random.Random(5)
+        self.http = requests.Session()
+        self.session_id = ""
+        self.left: list[Wire] = []
+        self.ids = 0
+
+    async def close(self) -> None:
+        self.http.close()
+        for wire in self.left:
+            wire.reset()
+            await wire.end()
+
+    def heartbeat(self) -> str:
+        self.ids += 1
+        return call_text(f"h{self.ids}", "Heartbeat", {})
+
+    async def moment(self) -> None:
+        """Nothing, a turn of the loop, or up to 3 ms: so that the same race ends differently."""
+        kind = self.random.randrange(3)
+        if kind:
+            await asyncio.sleep(0 if kind == 1 else self.random.random() * 0.003)
+
+    async def ask(self, behind: bytes = b"") -> Wire:
+        """A new socket whose handshake is on its way."""
+        wire = await Wire.dial(self.node.port)
+        wire.ask(self.random.choice(SPELLINGS), self.random.choice(["1.6", "2.0.1", "2.1"]), behind=behind)
+        self.left.append(wire)
+        return wire
+
+    async def newest(self, wire: Wire) -> None:
+        """The race is over when this one is answered; it is the one that the API shows, with a greater number."""
+        await wire.upgraded()
+        while True:
+            self.ids += 1
+            wire.send(call_text(f"n{self.ids}", "Heartbeat", {}))
+            # What came behind the handshake is answered first.
+            while (await wire.receive())[1] != f"n{self.ids}":
+                pass
+            break
+        shown = self.http.get(f"{self.node.admin_url}/api/v1/stations/{REGISTERED.lower()}", timeout=10).json()
+        assert shown["remoteAddress"] == wire.address, "the newest session is the one that is shown"
+        assert shown["sessionId"] > self.session_id, "its number is the greatest"
+        assert shown["id"] == REGISTERED
+        self.session_id = shown["sessionId"]
+
+
+async def old_is_silent(arena, old):
+    return await arena.ask()
+
+
+async def old_is_sending(arena, old):
+    new = await arena.ask()
+    for _ in range(6):
+        if not old.transport.is_closing():
+            old.send(arena.heartbeat())
+        await arena.moment()
+    return new
+
+
+async def old_waits_for_answers(arena, old):
+    for _ in range(arena.random.randrange(1, 12)):
+        old.send(arena.heartbeat())
+    await arena.moment()
+    return await arena.ask()
+
+
+async def old_is_closing(arena, old):
+    old.say_goodbye()
+    await arena.moment()
+    return await arena.ask()
+
+
+async def old_closes_with_answers_pending(arena, old):
+    old.send(arena.heartbeat())
+    old.send(arena.heartbeat())
+    old.say_goodbye()
+    await arena.moment()
+    return await arena.ask()
+
+
+async def old_closes_while_the_new_one_comes(arena, old):
+    new = await arena.ask()
+    await arena.moment()
+    if not old.transport.is_closing():
+        old.say_goodbye()
+    return new
+
+
+async def old_is_half_closed(arena, old):
+    old.send(arena.heartbeat())
+    old.half_close()
+    await arena.moment()
+    return await arena.ask()
+
+
+async def old_is_reset(arena, old):
+    old.send(arena.heartbeat())
+    old.reset()
+    await arena.moment()
+    return await arena.ask()
+
+
+async def old_is_reset_while_the_new_one_comes(arena, old):
+    new = await arena.ask()
+    await arena.moment()
+    old.reset()
+    return new
+
+
+async def old_is_in_the_middle_of_a_message(arena, old):
+    old.send_bytes(frame(1, b'[2,"x","Heartb', fin=False))
+    old.send_bytes(frame(0, b"eat", fin=False)[: arena.random.randrange(1, 9)])
+    await arena.moment()
+    return await arena.ask()
+
+
+async def old_breaks_the_rules(arena, old):
+    old.send_bytes(b"\xff\xff\xff\xff")
+    await arena.moment()
+    return await arena.ask()
+
+
+async def new_talks_before_it_is_let_in(arena, old):
+    text = arena.heartbeat()
+    return await arena.ask(behind=frame(1, text.encode()))
+
+
+async def one_between_goes_before_it_is_let_in(arena, old):
+    between = await arena.ask()
+    await arena.moment()
+    between.reset()
+    return await arena.ask()
+
+
+async def one_between_goes_as_it_is_let_in(arena, old):
+    between = await arena.ask()
+    await between.upgraded()
+    new = await arena.ask()
+    between.reset()
+    return new
+
+
+async def several_one_after_the_other(arena, old):
+    for _ in range(arena.random.randrange(2, 5)):
+        between = await arena.ask()
+        await between.upgraded()
+        between.send(arena.heartbeat())
+    # The gateway may admit them in another order than it answered them, so the last one comes when they are in.
+    await asyncio.gather(old.end(), *(wire.end() for wire in arena.left if wire not in (old, between)))
+    return await arena.ask()
+
+
+async def several_at_once(arena, old):
+    """Nobody can say which of them is the newest; exactly one stays, and the others are told that they were replaced."""
+    several = await asyncio.gather(*(arena.ask() for _ in range(arena.random.randrange(2, 6))))
+    await asyncio.gather(*(wire.upgraded() for wire in several))
+    done, staying = await asyncio.wait([asyncio.create_task(wire.end()) for wire in several], return_when="FIRST_COMPLETED")
+    while len(staying) > 1:
+        done, staying = await asyncio.wait(staying, return_when="FIRST_COMPLETED", timeout=10)
+        assert done, f"{len(staying)} connections of one identity stay open"
+    for task in staying:
+        task.cancel()
+    gone = [wire for wire in several if wire.ended.done()]
+    assert len(gone) == len(several) - 1, "one stays"
+    # Without a close frame: replaced before its own predecessor was over, and so before it began.
+    assert {wire.close_code for wire in gone} <= {1008, None}
+    return next(wire for wire in several if wire not in gone)
+
+
+SCENARIOS = [
+    old_is_silent,
+    old_is_sending,
+    old_waits_for_answers,
+    old_is_closing,
+    old_closes_with_answers_pending,
+    old_closes_while_the_new_one_comes,
+    old_is_half_closed,
+    old_is_reset,
+    old_is_reset_while_the_new_one_comes,
+    old_is_in_the_middle_of_a_message,
+    old_breaks_the_rules,
+    new_talks_before_it_is_let_in,
+    one_between_goes_before_it_is_let_in,
+    one_between_goes_as_it_is_let_in,
+    several_one_after_the_other,
+    several_at_once,
+]
+
+
+async def test_a_thousand_races(gateway):
+    began = time.monotonic()
+    node = gateway({"log": {"level": "info"}})
+    arena = Arena(node)
+    newest = await arena.ask()
+    await newest.upgraded()
+    await newest.leave()
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(arena.close)
+        newest = await Wire.connect(node, REGISTERED)
+        await newest.call("boot", "BootNotification", BOOT["1.6"])
+        for race in range(RACES):
+            scenario = SCENARIOS[race % len(SCENARIOS)]
+            try:
+                t0=time.monotonic()
+                newest = await scenario(arena, newest)
+                t1=time.monotonic()
+                await arena.newest(newest)
+                t2=time.monotonic()
+                if t2-t0>0.2: print("SLOW",race,scenario.__name__,t1-t0,t2-t1)
+            except Exception as error:
+                raise AssertionError(f"race {race}, {scenario.__name__}: {error!r}") from error
+            arena.left = [wire for wire in arena.left if wire is newest or not wire.ended.done()]
+            assert node.running
+        assert len(node.get("/api/v1/stations?connected=true").json()["stations"]) == 1
+        await newest.leave()
+    wait_for(lambda: node.metric("ocpp_gateway_sessions") == 0, "every session to be gone")
+
+    # The first one came before the station was registered, and so in a spelling of its own.
+    told = sessions_of(node.events(station=REGISTERED))
+    assert all(one.reason is not None for one in told), "every session has ended"
+    assert {one.station for one in told[1:]} == {REGISTERED}, "one spelling in every event"
+    assert told[-1].id == arena.session_id
+    assert len(told) > RACES
+    opened = sum(node.metric("ocpp_gateway_sessions_opened_total", version=version) for version in ("1.6", "2.0.1", "2.1"))
+    assert opened == len(told)
+    replaced = sum(one.replaced is not None for one in told)
+    assert node.metric("ocpp_gateway_replacements_total") == replaced
+    print(
+        f"\n{RACES} races in {time.monotonic() - began:.0f} s: {len(told)} sessions, {replaced} replaced another one; "
+        f"{dict(Counter(one.reason for one in told))}"
+    )
+
+
+async def test_spellings_that_differ_in_case_never_hold_two_sessions(gateway):
+    node = gateway()
+    wires: list[Wire] = []
+    for _ in range(20):
+        several = [await Wire.dial(node.port) for _ in SPELLINGS]
+        for wire, spelling in zip(several, SPELLINGS, strict=True):
+            wire.ask(spelling)
+        wires += several
+        await asyncio.gather(*(wire.upgraded() for wire in several))
+
+        def shown():
+            stations = node.get("/api/v1/stations?connected=true").json()["stations"]
+            assert len(stations) == 1, stations
+            assert node.metric("ocpp_gateway_sessions") <= len(SPELLINGS)
+            return sum(not wire.ended.done() for wire in wires) == 1
+
+        while not shown():
+            await asyncio.sleep(0.01)
+    open_ones = [wire for wire in wires if not wire.ended.done()]
+    assert len(open_ones) == 1
+    assert node.get("/api/v1/stations/cp-race").json()["remoteAddress"] == open_ones[0].address
+    await open_ones[0].leave()
+    sessions_of(node.events(station=REGISTERED))
+
+
+async def fill(wire: Wire, is_stuck) -> None:
+    """Sends CALLs and reads no answer, until both directions are full and the gateway has stopped."""
+    wire.stop_reading()
+    number = 0
+    while not is_stuck():
+        while wire.transport.get_write_buffer_size() < 100_000:
+            number += 1
+            wire.send(call_text(f"{number:036}", "Heartbeat", {}))
+        await asyncio.sleep(0.1)
+
+
+class Stuck:
+    """True once the gateway has read nothing more of a station for half a second."""
+
+    def __init__(self, node, identity):
+        self.node, self.identity = node, identity
+        self.seen, self.since = -1, 0.0
+
+    def __call__(self) -> bool:
+        seen = self.node.get(f"/api/v1/stations/{self.identity}").json()["messagesIn"]
+        if seen != self.seen:
+            self.seen, self.since = seen, time.monotonic()
+        return time.monotonic() - self.since > 0.5
+
+
+async def test_a_deaf_old_connection_does_not_hold_up_the_new_one(gateway):
+    """The old socket is full of answers that nobody reads, as after a cut cable; the station is back and must be served."""
+    node = gateway({"session": {"close_timeout": "1s"}})
+    old = await Wire.connect(node, "CP-1", receive_buffer=4096)
+    await old.call("boot", "BootNotification", BOOT["1.6"])
+    await fill(old, Stuck(node, "CP-1"))
+    new = await Wire.connect(node, "CP-1")
+    began = time.monotonic()
+    await new.call("new", "Heartbeat", {}, timeout=20)
+    assert time.monotonic() - began < 3, "no longer than session.close_timeout and a bit"
+    await new.leave()
+    old.reset()
+    told = sessions_of(node.events(station="CP-1"))
+    assert [one.reason for one in told] == ["replaced", "stationClosed"]
+
+
+async def test_a_deaf_old_connection_that_says_goodbye_ends_before_the_next_begins(gateway):
+    """Its answers are stuck when its close frame is read, so its end takes a while; the next session's events wait for it."""
+    node = gateway({"session": {"close_timeout": "1s", "max_unacknowledged": 100_000}})
+    old = await Wire.connect(node, "CP-1", receive_buffer=4096)
+    await old.call("boot", "BootNotification", BOOT["1.6"])
+    old.stop_reading()
+    # Many more answers than the kernel's buffers hold, and then the goodbye: the gateway reads all of it.
+    for number in range(80_000):
+        old.send(call_text(f"{number:036}", "Heartbeat", {}))
+    old.say_goodbye()
+    wait = asyncio.create_task(asyncio.to_thread(
+        wait_for, lambda: not node.get("/api/v1/stations/CP-1").json()["connected"], "the goodbye to be read", 60
+    ))
+    await wait
+    new = await Wire.connect(node, "CP-1")
+    await new.call("new", "Heartbeat", {}, timeout=20)
+    await new.leave()
+    old.reset()
+    told = sessions_of(node.events(station="CP-1"))
+    assert [one.reason for one in told] == ["stationClosed", "stationClosed"]
+
+
+@needs_compiler
+async def test_the_order_holds_while_the_bus_is_full(gateway, tmp_path):
+    """A session that ends while the bus has no room has its last events in front of its successor's first."""
+    disk = Disk(tmp_path / "disk")
+    node = gateway({"bus": {"queue_events": 16}}, start=False)
+    node.environment = disk.environment
+    node.start()
+    old = await Wire.connect(node, "CP-1")
+    others = [await Wire.connect(node, f"CP-{number}") for number in range(2, 6)]
+    for station in (old, *others):
+        await station.call("boot", "BootNotification", BOOT["1.6"])
+    # Two events are due when the old one ends: the command's outcome and its own end.
+    command = asyncio.create_task(
+        asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", {"action": "ClearCache", "payload": {}})
+    )
+    assert (await old.receive())[2] == "ClearCache"
+    with disk.holding():
+        for station in others:
+            for number in range(9):
+                station.send(call_text(f"{number}", "Heartbeat", {}))
+        bus = lambda: node.get("/stats").json()["bus"]["inFlightRecords"]  # noqa: E731
+        wait_for(lambda: bus() == 16, "the bus to be full")
+        old.reset()
+        wait_for(lambda: node.metric("ocpp_gateway_bus_queue_records", bus="events") == 16, "the bus to be full")
+        new = await Wire.connect(node, "CP-1")
+        shown = lambda: node.get("/api/v1/stations/CP-1").json()  # noqa: E731
+        wait_for(lambda: shown().get("remoteAddress") == new.address, "the new one to be in")
+        new.send(call_text("new", "Heartbeat", {}))
+    assert (await new.receive())[1] == "new"
+    assert (await command).json()["status"] in ("offline", "replaced")
+    await new.leave()
+    for station in others:
+        await station.leave()
+    told = sessions_of(node.events(station="CP-1"))
+    assert len(told) == 2

@@ -1,0 +1,209 @@
+"""The newest connection of a station serves it (promise P5; OCPP says nothing about two at once).
+
+Proves: a second connection takes over at once, in events and for commands; whatever the old one does then, soon or
+late, changes nothing; commands that the old one had end as `replaced`; however fast a station reconnects, the
+connection it opened last is the one that stays, and each session has one `connected` and one `disconnected` event.
+"""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from harness.contract import violations
+from harness.events import Event
+from harness.gateway import Gateway
+from harness.raw import CLOSE, RawStation
+from harness.station import Station
+from harness.waiting import wait_for
+from websockets import ConnectionClosed
+
+BOOT = '[2,"boot","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]'
+
+
+def station_of(node: Gateway, identity: str = "CP-1") -> dict[str, object]:
+    return node.get(f"/api/v1/stations/{identity}").json()
+
+
+def sessions(events: list[Event]) -> list[tuple[str, str | None, str | None]]:
+    """(session, session it replaced, reason of its end) in the order of their beginning; the events pair up."""
+    ends = {}
+    begun = []
+    for event in events:
+        assert violations(event.json) == [], str(event)
+        session = event.data["sessionId"]
+        if event.type == "ocpp.station.connected":
+            begun.append((session, event.data.get("replaced")))
+        elif event.type == "ocpp.station.disconnected":
+            assert session not in ends, f"{session} ended twice"
+            assert session in [session for session, _ in begun], f"{session} ended before it began"
+            ends[session] = event.data["reason"]
+    assert len({session for session, _ in begun}) == len(begun), "a session began twice"
+    return [(session, replaced, ends.get(session)) for session, replaced in begun]
+
+
+async def polite(old: Station) -> None:
+    assert await old.closed() == (1008, "replaced by a newer connection")
+
+
+async def aborts(old: Station) -> None:
+    old.abort()
+
+
+async def talks_on(old: Station) -> None:
+    with pytest.raises(ConnectionClosed):
+        while True:
+            await old.call("Heartbeat", {})
+
+
+async def is_deaf(old: Station) -> None:
+    """It never reads what it is told, close frame included, as half-open connections do."""
+    old.connection.transport.pause_reading()
+
+
+@pytest.mark.parametrize("behaviour", [polite, aborts, talks_on, is_deaf])
+async def test_the_new_connection_serves_whatever_the_old_one_does(gateway, behaviour):
+    node = gateway({"session": {"close_timeout": "1s"}})
+    old = await Station.connect(node, "CP-1")
+    await old.boot()
+    first = station_of(node)["sessionId"]
+    # The same station in another spelling.
+    new = await Station.connect(node, "cp%2D1")
+    second = await asyncio.to_thread(
+        wait_for, lambda: (s := station_of(node)["sessionId"]) != first and s, "it took over"
+    )
+    assert second > first, "session numbers only grow"
+
+    ending = asyncio.create_task(behaviour(old))
+    assert (await new.call("Heartbeat", {}))[0] == 3
+    await ending
+    await asyncio.to_thread(
+        node.await_events,
+        lambda events: any(event.data.get("reason") == "replaced" for event in events),
+        "the old session's end",
+        station="CP-1",
+    )
+    # The old socket is gone for good by now, or will be within `close_timeout`: neither touches the new one.
+    for _ in range(3):
+        answer = asyncio.create_task(
+            asyncio.to_thread(
+                node.post, "/api/v1/stations/CP-1/commands", {"action": "GetConfiguration", "payload": {}}
+            )
+        )
+        call = await new.next_call()
+        await new.answer(call, {})
+        assert (await answer).json()["status"] == "answered"
+        assert (await new.call("Heartbeat", {}))[0] == 3
+    if behaviour is is_deaf:
+        old.abort()
+    await old.connection.wait_closed()
+    assert station_of(node)["sessionId"] == second
+    await new.close()
+
+    events = await asyncio.to_thread(
+        node.await_events,
+        lambda events: events[-1].type == "ocpp.station.disconnected" and events[-1].data["sessionId"] == second,
+        "the new session's end",
+        station="CP-1",
+    )
+    assert sessions(events) == [(first, None, "replaced"), (second, first, "stationClosed")]
+    told = [event.data["sessionId"] for event in events if "sessionId" in event.data]
+    assert told == sorted(told), "everything about the old session comes before everything about the new one"
+    assert node.metric("ocpp_gateway_replacements_total") == 1
+    assert node.metric("ocpp_gateway_sessions") == 0
+
+
+async def test_commands_of_the_old_connection_end_as_replaced(gateway):
+    node = gateway()
+    old = await Station.connect(node, "CP-1")
+    await old.boot()
+    outcomes = [
+        asyncio.create_task(
+            asyncio.to_thread(
+                node.post, "/api/v1/stations/CP-1/commands", {"commandId": f"c-{n}", "action": "ClearCache"}
+            )
+        )
+        for n in range(3)
+    ]
+    sent = await old.next_call()
+    await asyncio.to_thread(wait_for, lambda: station_of(node)["commandsWaiting"] == 2, "two commands wait")
+    async with await Station.connect(node, "CP-1") as new:
+        for outcome in outcomes:
+            body = (await outcome).json()
+            assert body["status"] == body["error"]["code"] == "replaced", body
+        # The answer to the old connection's CALL means nothing on the new one.
+        await new.answer(sent, {"status": "Accepted"})
+        assert (await new.call("Heartbeat", {}))[0] == 3
+        await new.silence(0.3)
+    results = node.events(type="ocpp.command.result", station="CP-1")
+    assert {event.data["commandId"]: event.data["status"] for event in results} == dict.fromkeys(
+        ["c-0", "c-1", "c-2"], "replaced"
+    )
+    assert [violations(event.json) for event in results] == [[], [], []]
+    assert node.metric("ocpp_gateway_unmatched_answers_total", kind="unknown") == 1
+
+
+def test_a_station_that_reconnects_at_once_keeps_its_last_connection(gateway):
+    """The station has seen the 101 of the old connection before it opens the new one: there is no doubt which is newer."""
+    node = gateway()
+    rounds, lost = 300, []
+    for number in range(rounds):
+        with RawStation(node.port) as old, RawStation(node.port) as new:
+            for connection in (old, new):
+                assert connection.upgrade(f"/ocpp/CP-{number}").status == 101
+            new.text(BOOT)
+            if (received := new.frame()) is None or received[0] == CLOSE:
+                lost.append(number)
+            else:
+                assert received[1].startswith(b'[3,"boot"')
+                assert old.close_code() == 1008
+    assert lost == [], f"in {len(lost)} of {rounds} rounds the old connection replaced the new one"
+    assert node.metric("ocpp_gateway_replacements_total") == rounds
+
+
+async def test_races_leave_one_session_and_paired_events(gateway):
+    """1,000 connections of one identity, up to 40 at a time, some of which leave in every way a connection can."""
+    node = gateway()
+    gate = asyncio.Semaphore(40)
+
+    async def race(number: int) -> None:
+        async with gate:
+            try:
+                station = await Station.connect(node, "CP-1")
+                if number % 4 == 0:
+                    station.abort()
+                elif number % 4 == 1:
+                    await station.close()
+                elif number % 4 == 2:
+                    await station.send(BOOT)
+                await station.connection.wait_closed()
+            except ConnectionClosed:
+                pass
+
+    races = [asyncio.create_task(race(number)) for number in range(1000)]
+    # The connections that wait to be replaced are, by the others; the last of them by this one.
+    await asyncio.sleep(0)
+    while any(not task.done() for task in races):
+        last = await Station.connect(node, "CP-1")
+        await asyncio.wait(races, timeout=0.2)
+    await asyncio.gather(*races)
+    last = await Station.connect(node, "CP-1")
+    assert (await last.call("BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}))[0] == 3
+    current = station_of(node)["sessionId"]
+    await last.close()
+
+    def over(events: list[Event]) -> bool:
+        return any(event.type == "ocpp.station.disconnected" and event.data["sessionId"] == current for event in events)
+
+    events = await asyncio.to_thread(node.await_events, over, "the last session's end", station="CP-1", timeout=30)
+    begun = sessions(events)
+    assert len(begun) > 1000
+    assert [session for session, _, _ in begun] == sorted(session for session, _, _ in begun)
+    assert begun[-1][0] == current
+    assert None not in [reason for _, _, reason in begun], "a session without an end"
+    for before, after in zip(begun, begun[1:], strict=False):
+        assert after[1] in (None, before[0]), "a session replaces the one right before it"
+        assert (before[2] == "replaced") <= (after[1] == before[0])
+    reasons = Counter(reason for _, _, reason in begun)
+    assert set(reasons) <= {"replaced", "stationClosed", "connectionLost"}
+    assert reasons["replaced"] > 100, reasons
+    assert node.metric("ocpp_gateway_sessions") == 0
