@@ -15,6 +15,7 @@
 #   KAFKA_DATA               folder of one broker: data, configuration, log, pid;
 #                            .tools/kafka/node-PORT when not set
 #   KAFKA_WAIT               seconds to wait for an answer; 60 when not set
+#   KAFKA_PROPERTIES         further lines of the broker's configuration; they win over those written here
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -103,6 +104,7 @@ log.cleaner.dedupe.buffer.size=2097152
 # A killed broker may register again only when its old session has ended: 9 s by default.
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=1000
+${KAFKA_PROPERTIES:-}
 PROPERTIES
     if [ ! -e "$data/logs/meta.properties" ]; then
         local id

@@ -170,8 +170,8 @@ async def test_a_timeout_frees_the_slot_and_a_late_answer_is_dropped(gateway):
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
         first = ask(node, "CP-1", "GetConfiguration", timeoutMs=400)
-        second = ask(node, "CP-1", "ClearCache", timeoutMs=20_000)
         late = await station.next_call()
+        second = ask(node, "CP-1", "ClearCache", timeoutMs=20_000)
         body = (await first).json()
         assert body["status"] == body["error"]["code"] == "timeout"
         check_result(node, body)

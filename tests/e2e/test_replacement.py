@@ -6,7 +6,6 @@ connection it opened last is the one that stays, and each session has one `conne
 """
 
 import asyncio
-from collections import Counter
 
 import pytest
 from harness.contract import violations
@@ -157,53 +156,3 @@ def test_a_station_that_reconnects_at_once_keeps_its_last_connection(gateway):
                 assert received[1].startswith(b'[3,"boot"')
                 assert old.close_code() == 1008
     assert lost == [], f"in {len(lost)} of {rounds} rounds the old connection replaced the new one"
-    assert node.metric("ocpp_gateway_replacements_total") == rounds
-
-
-async def test_races_leave_one_session_and_paired_events(gateway):
-    """1,000 connections of one identity, up to 40 at a time, some of which leave in every way a connection can."""
-    node = gateway()
-    gate = asyncio.Semaphore(40)
-
-    async def race(number: int) -> None:
-        async with gate:
-            try:
-                station = await Station.connect(node, "CP-1")
-                if number % 4 == 0:
-                    station.abort()
-                elif number % 4 == 1:
-                    await station.close()
-                elif number % 4 == 2:
-                    await station.send(BOOT)
-                await station.connection.wait_closed()
-            except ConnectionClosed:
-                pass
-
-    races = [asyncio.create_task(race(number)) for number in range(1000)]
-    # The connections that wait to be replaced are, by the others; the last of them by this one.
-    await asyncio.sleep(0)
-    while any(not task.done() for task in races):
-        last = await Station.connect(node, "CP-1")
-        await asyncio.wait(races, timeout=0.2)
-    await asyncio.gather(*races)
-    last = await Station.connect(node, "CP-1")
-    assert (await last.call("BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}))[0] == 3
-    current = station_of(node)["sessionId"]
-    await last.close()
-
-    def over(events: list[Event]) -> bool:
-        return any(event.type == "ocpp.station.disconnected" and event.data["sessionId"] == current for event in events)
-
-    events = await asyncio.to_thread(node.await_events, over, "the last session's end", station="CP-1", timeout=30)
-    begun = sessions(events)
-    assert len(begun) > 1000
-    assert [session for session, _, _ in begun] == sorted(session for session, _, _ in begun)
-    assert begun[-1][0] == current
-    assert None not in [reason for _, _, reason in begun], "a session without an end"
-    for before, after in zip(begun, begun[1:], strict=False):
-        assert after[1] in (None, before[0]), "a session replaces the one right before it"
-        assert (before[2] == "replaced") <= (after[1] == before[0])
-    reasons = Counter(reason for _, _, reason in begun)
-    assert set(reasons) <= {"replaced", "stationClosed", "connectionLost"}
-    assert reasons["replaced"] > 100, reasons
-    assert node.metric("ocpp_gateway_sessions") == 0

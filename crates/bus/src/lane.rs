@@ -64,6 +64,11 @@ impl Lane {
         self.progress.keep(place);
     }
 
+    /// How full the bus is, 0 to 1: by records or by bytes, whichever is more.
+    pub fn fill(&self) -> f64 {
+        self.queue.fill()
+    }
+
     /// How many records this lane has published.
     pub fn published(&self) -> u64 {
         self.published
@@ -76,7 +81,7 @@ impl Lane {
 }
 
 /// Tells how far a lane's records are durable.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Durability(Arc<Progress>);
 
 impl Durability {

@@ -210,6 +210,12 @@ impl Queue {
         )
     }
 
+    /// How full it is, 0 to 1.
+    pub(crate) fn fill(&self) -> f64 {
+        let (records, bytes) = self.in_flight();
+        (records as f64 / self.limits.records as f64).max(bytes as f64 / f64::from(self.limits.bytes))
+    }
+
     /// When the oldest record that still waits for the pump was accepted.
     pub(crate) fn oldest_waiting(&self) -> Option<Instant> {
         self.lock().records.front().map(|in_flight| in_flight.accepted_at)

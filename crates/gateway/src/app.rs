@@ -27,6 +27,7 @@ use crate::events::Events;
 use crate::listener::{self, Listener};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::replays::Replays;
 use crate::session::actor::Shared;
 use crate::stations::{self, Stations};
 
@@ -160,6 +161,8 @@ impl App {
             validation: config.validation.clone(),
             commands: config.commands.clone(),
             hold_limit: config.bus.hold_limit,
+            replays: Replays::new(config.session.remembered_calls, config.session.remember_for),
+            expendable: config.bus.expendable.clone(),
             bus: bus.clone(),
             journal: journal.clone(),
             stations,
@@ -195,6 +198,7 @@ impl App {
                 .watch(app.config.credentials.reload_interval, app.stop_rest.clone());
             drop(app.rest.spawn(watch));
         }
+        drop(app.rest.spawn(sweep_replays(Arc::clone(&app.shared), app.stop_rest.clone())));
         app.start_station_listeners(station_listeners, authenticator.as_ref());
         Ok(app)
     }
@@ -262,6 +266,13 @@ fn bind(address: std::net::SocketAddr, backlog: i32, key: &str) -> Result<TcpLis
         key: key.to_owned(),
         source,
     })
+}
+
+async fn sweep_replays(shared: Arc<Shared>, stop: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(60);
+    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        shared.replays.sweep(Instant::now());
+    }
 }
 
 fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError> {

@@ -194,6 +194,11 @@ pub struct Session {
     pub max_unacknowledged: usize,
     /// Commands that may wait for one station.
     pub command_queue: usize,
+    /// CALLs of a station that are remembered, so that a repeated one is answered again without a second event.
+    pub remembered_calls: usize,
+    /// For how long.
+    #[serde(with = "units::duration")]
+    pub remember_for: Duration,
 }
 
 impl Default for Session {
@@ -207,6 +212,8 @@ impl Default for Session {
             close_timeout: Duration::from_secs(5),
             max_unacknowledged: 8,
             command_queue: 32,
+            remembered_calls: 4,
+            remember_for: Duration::from_secs(600),
         }
     }
 }
@@ -352,6 +359,8 @@ pub struct Bus {
     /// their messages as they do offline instead of using up their attempts. `0s` means never.
     #[serde(with = "units::duration")]
     pub hold_limit: Duration,
+    /// What may be dropped when the bus is too full.
+    pub expendable: Expendable,
 }
 
 impl Default for Bus {
@@ -364,6 +373,7 @@ impl Default for Bus {
             kafka: KafkaBus::default(),
             spool: SpoolBus::default(),
             hold_limit: Duration::from_secs(120),
+            expendable: Expendable::default(),
         }
     }
 }
@@ -431,6 +441,22 @@ impl Default for KafkaBus {
             unready_after: Duration::from_secs(10),
             options: DottedOptions::default(),
         }
+    }
+}
+
+/// Messages that may be dropped.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Expendable {
+    /// Their actions; none unless the operator says so. A dropped CALL is answered all the same.
+    pub actions: Vec<String>,
+    /// The fill level of the bus, 0 to 1, from which they are dropped.
+    pub above: f64,
+}
+
+impl Default for Expendable {
+    fn default() -> Self {
+        Self { actions: Vec::new(), above: 0.8 }
     }
 }
 
@@ -712,6 +738,14 @@ impl Config {
         demand(
             self.bus.kind == BusKind::Kafka || self.bus.spool.dir.as_os_str().is_empty(),
             "bus.spool.dir is for bus.kind = \"kafka\": the local bus is a log already",
+        );
+        demand(
+            (0.0..=1.0).contains(&self.bus.expendable.above),
+            "bus.expendable.above must be between 0 and 1",
+        );
+        demand(
+            self.bus.expendable.actions.iter().all(|action| ocpp_protocol::Action::find(action).is_some()),
+            "bus.expendable.actions must be OCPP actions",
         );
         demand(self.admin.max_connections > 0, "admin.max_connections must be positive");
         demand(!self.shutdown.deadline.is_zero(), "shutdown.deadline must be positive");

@@ -23,6 +23,7 @@ pub mod events;
 pub mod listener;
 pub mod metrics;
 pub mod registry;
+pub mod replays;
 pub mod session;
 pub mod socket;
 pub mod stations;

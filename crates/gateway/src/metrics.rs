@@ -30,6 +30,8 @@ pub struct Metrics {
     unmatched_answers: IntCounterVec,
     violations: IntCounterVec,
     leniencies: IntCounterVec,
+    repeated: IntCounterVec,
+    dropped: IntCounterVec,
     answer_latency: Histogram,
     ping_round_trip: Histogram,
     commands: IntCounterVec,
@@ -118,6 +120,16 @@ impl Metrics {
                 &["action", "code"],
             )?,
             leniencies: counters("leniencies_total", "Deviations that were let through, by kind", &["kind"])?,
+            repeated: counters(
+                "repeated_calls_total",
+                "CALLs that repeat one: answered again, or their answer is still held",
+                &["kind"],
+            )?,
+            dropped: counters(
+                "dropped_messages_total",
+                "Messages that the operator has called expendable and that were dropped, by action and reason",
+                &["action", "reason"],
+            )?,
             answer_latency: seconds(
                 "answer_latency_seconds",
                 "From a CALL's frame being read to its answer being handed to the socket's writer",
@@ -215,6 +227,16 @@ impl Metrics {
     /// A deviation was let through.
     pub fn leniency(&self, kind: &str) {
         self.leniencies.with_label_values(&[kind]).inc();
+    }
+
+    /// A CALL repeats one: `answered` again, or the first answer is still `held`.
+    pub fn repeated(&self, kind: &str) {
+        self.repeated.with_label_values(&[kind]).inc();
+    }
+
+    /// An expendable message was dropped.
+    pub fn dropped(&self, action: &str, reason: &str) {
+        self.dropped.with_label_values(&[action, reason]).inc();
     }
 
     /// An answer left.

@@ -10,7 +10,7 @@ mod keepalive;
 pub mod mailbox;
 mod outbound;
 pub mod outbox;
-mod pending;
+pub(crate) mod pending;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

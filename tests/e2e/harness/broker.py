@@ -36,9 +36,11 @@ class Record:
 class Broker:
     """One broker process on a port of its own. Its data stays over `stop`, `kill9` and `start`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, properties: dict[str, str] | None = None) -> None:
+        """`properties` are laid over the broker's configuration at every start; they may be changed between two."""
         self.directory = directory
         self.port = free_port(count=2)
+        self.properties = dict(properties or {})
 
     @property
     def address(self) -> str:
@@ -73,7 +75,11 @@ class Broker:
         os.kill(int((self.directory / "pid").read_text()), number)
 
     def _script(self, command: str) -> None:
-        environment = os.environ | {"KAFKA_PORT": str(self.port), "KAFKA_DATA": str(self.directory)}
+        environment = os.environ | {
+            "KAFKA_PORT": str(self.port),
+            "KAFKA_DATA": str(self.directory),
+            "KAFKA_PROPERTIES": "\n".join(f"{name}={value}" for name, value in self.properties.items()),
+        }
         environment.pop("KAFKA_CONTROLLER_PORT", None)
         done = subprocess.run(
             [SCRIPT, command],

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_bus::{Bus, Class, Durability, Lane, Record};
-use ocpp_protocol::{BootState, Exchange, Grants};
+use ocpp_protocol::{BootState, Exchange, Grants, IdentityKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::close::CloseReason;
@@ -33,11 +33,15 @@ use crate::config;
 use crate::events::{Events, Message, millis};
 use crate::metrics::Metrics;
 use crate::registry::Entry;
+use crate::replays::Replays;
 use crate::socket::{Socket, Turn};
 use crate::stations::Stations;
 
 /// Message ids of ended commands that a session remembers, to tell a late answer from an unknown one.
 const REMEMBERED_IDS: usize = 16;
+
+/// How often a repeated CALL looks whether its first event, published by an earlier session, is durable.
+const EARLIER_CHECK: Duration = Duration::from_millis(50);
 
 /// How far away the timer is set when nothing is due.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
@@ -63,6 +67,10 @@ pub struct Shared {
     pub journal: Bus,
     /// The stations' states.
     pub stations: Arc<Stations>,
+    /// What stations asked lately.
+    pub replays: Replays,
+    /// Actions whose messages may be dropped, and the fill level of the bus from which they are.
+    pub expendable: config::Expendable,
     /// Writes events.
     pub events: Events,
     /// Counts.
@@ -91,10 +99,11 @@ pub(super) struct Ending {
 /// A session's task without its socket.
 pub(super) struct Actor {
     pub(super) session: Arc<Session>,
+    pub(super) key: IdentityKey,
     pub(super) shared: Arc<Shared>,
     entry: Option<Entry>,
-    lane: Lane,
-    states: Lane,
+    pub(super) lane: Lane,
+    pub(super) states: Lane,
     /// Records in order that the bus had no room for.
     pub(super) unpublished: VecDeque<Record>,
     /// Events and state changes so far, published or not: the ordinals of their lanes.
@@ -183,6 +192,7 @@ impl Actor {
     fn new(session: Arc<Session>, shared: Arc<Shared>, entry: Entry) -> Self {
         let now = Instant::now();
         let seed = session.id.spread();
+        let key = session.admission.identity.folded();
         Self {
             lane: shared.bus.lane(),
             states: shared.journal.lane(),
@@ -193,7 +203,8 @@ impl Actor {
             outbox: Outbox::default(),
             exchange: Exchange::new(REMEMBERED_IDS),
             grants: Grants::default(),
-            boot_state: shared.stations.boot_state(&session.admission.identity.folded()),
+            boot_state: shared.stations.boot_state(&key),
+            key,
             boot_answers_held: 0,
             call_answered: false,
             grace_until: now + shared.commands.grace,
@@ -339,6 +350,10 @@ impl Actor {
             self.session.mailbox.next_deadline().map(|due| due.min(self.grace_until.max(Instant::now()))),
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
             self.hold_check(),
+            self.pending
+                .front()
+                .filter(|pending| pending.waits_for_earlier())
+                .map(|_| Instant::now() + EARLIER_CHECK),
         ];
         for other in others.into_iter().flatten() {
             deadline = deadline.min(other);
@@ -435,9 +450,13 @@ impl Actor {
     }
 
     pub(super) fn publish_sent(&mut self, time: SystemTime, message: &Message<'_>) {
-        self.messages_out += 1;
         let record = self.shared.events.sent(&self.session, time, message);
         self.publish_event(record);
+    }
+
+    /// Counts a message to the station.
+    pub(super) fn note_sent(&mut self) {
+        self.messages_out += 1;
     }
 
     pub(super) fn publish_event(&mut self, record: Record) {

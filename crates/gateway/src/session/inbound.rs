@@ -66,7 +66,13 @@ impl Actor {
         let label = known.map_or(UNKNOWN, |action| action.name);
         self.shared.metrics.received("CALL", label);
         self.note_null(call.payload_was_null);
-        self.publish_received(time, &call_message("CALL", call, Some(BY_GATEWAY)));
+        if self.answer_again(call, known, read_at) {
+            return;
+        }
+        let quiet = self.is_dropped(label);
+        if !quiet {
+            self.publish_received(time, &call_message("CALL", call, Some(BY_GATEWAY)));
+        }
         let content = match classified {
             InboundAction::NotImplemented => refusal(ErrorCode::NotImplemented, "this action is not known"),
             InboundAction::NotSupported => {
@@ -79,12 +85,47 @@ impl Actor {
             Content::Error(code, _) | Content::ResultError(code, _) => code.as_str(version),
         };
         self.shared.metrics.call_ended(label, outcome);
-        self.hold_answer(Answer {
-            id_json: call.id.as_json().to_owned(),
-            action: known.map(|action| action.name),
-            content,
-            read_at,
-        });
+        if matches!(content, Content::Result(_)) && !quiet {
+            let milestone = self.milestone();
+            self.shared.replays.remember(&self.key, call, self.session.id, milestone, content.clone());
+        }
+        let id_json = call.id.as_json().to_owned();
+        let answer = Answer { id_json, action: known.map(|action| action.name), content, read_at, quiet };
+        if quiet {
+            self.hold_quiet(answer, None);
+        } else {
+            self.hold_answer(answer);
+        }
+    }
+
+    /// Deals with a CALL that repeats one: the same answer again, and no second event. Says whether it was one.
+    fn answer_again(&mut self, call: &Call<'_>, known: Option<&'static Action>, read_at: Instant) -> bool {
+        let Some(first) = self.shared.replays.find(&self.key, call, read_at) else { return false };
+        let is_held = first.session == self.session.id && !first.milestone.is_reached();
+        self.shared.metrics.repeated(if is_held { "held" } else { "answered" });
+        if !is_held {
+            let answer = Answer {
+                id_json: call.id.as_json().to_owned(),
+                action: known.map(|action| action.name),
+                content: first.answer,
+                read_at,
+                quiet: true,
+            };
+            self.hold_quiet(answer, Some(first.milestone));
+        }
+        // The answer that is held satisfies both.
+        true
+    }
+
+    /// Whether the operator has called this action's messages expendable, and the bus is too full for them.
+    fn is_dropped(&self, action: &str) -> bool {
+        let expendable = &self.shared.expendable;
+        let is_dropped =
+            expendable.actions.iter().any(|one| one == action) && self.lane.fill() >= expendable.above;
+        if is_dropped {
+            self.shared.metrics.dropped(action, "busFull");
+        }
+        is_dropped
     }
 
     /// The built-in answer to a CALL whose action is known.
@@ -119,6 +160,7 @@ impl Actor {
 
     /// Registers the station, as the operator or the default decides.
     fn boot(&mut self) {
+        self.shared.replays.forget(&self.key);
         let identity = &self.session.admission.identity;
         let (registration, record) = self.shared.stations.boot(identity, self.shared.registration.default);
         if let Some(record) = record {
@@ -262,7 +304,13 @@ impl Actor {
                 ReplyKind::CallError => Content::Error(reply.code, description),
                 ReplyKind::CallResultError => Content::ResultError(reply.code, description),
             };
-            self.hold_answer(Answer { id_json: reply.id_json.to_owned(), action: None, content, read_at });
+            self.hold_answer(Answer {
+                id_json: reply.id_json.to_owned(),
+                action: None,
+                content,
+                read_at,
+                quiet: false,
+            });
         }
     }
 

@@ -13,6 +13,7 @@ use super::actor::{Actor, Outstanding};
 use super::pending::{Answer, Content, Held, Pending};
 use crate::command::{Outcome, PendingCommand, Status};
 use crate::events::{Body, Message};
+use crate::replays::Milestone;
 
 impl Actor {
     /// Holds an answer back until everything published so far is durable.
@@ -20,15 +21,31 @@ impl Actor {
         self.hold(Held::Answer(answer));
     }
 
+    /// Holds an answer that has no event of its own: it waits its turn, and for what its first one waited for.
+    pub(super) fn hold_quiet(&mut self, answer: Answer, earlier: Option<Milestone>) {
+        self.pending.push_back(Pending { events: 0, states: 0, earlier, held: Held::Answer(answer) });
+    }
+
     fn hold(&mut self, held: Held) {
-        let pending = Pending { events: self.queued_events, states: self.queued_states, held };
+        let pending = Pending { events: self.queued_events, states: self.queued_states, earlier: None, held };
         self.pending.push_back(pending);
+    }
+
+    /// What an answer to the CALL taken in last waits for.
+    pub(super) fn milestone(&self) -> Milestone {
+        Milestone {
+            events: (self.lane.durability(), self.queued_events),
+            states: (self.states.durability(), self.queued_states),
+        }
     }
 
     /// Lets everything go whose events are durable, in order.
     pub(super) fn release(&mut self, durable_events: u64, durable_states: u64) {
         while let Some(pending) = self.pending.front() {
-            if pending.events > durable_events || pending.states > durable_states {
+            if pending.events > durable_events
+                || pending.states > durable_states
+                || pending.waits_for_earlier()
+            {
                 return;
             }
             match self.pending.pop_front().map(|pending| pending.held) {
@@ -44,7 +61,7 @@ impl Actor {
 
     fn send_answer(&mut self, answer: Answer) {
         let version = self.session.admission.version;
-        let Answer { id_json, action, content, read_at } = answer;
+        let Answer { id_json, action, content, read_at, quiet } = answer;
         let (content, is_boot) = match content {
             Content::ResultWithTime(action) => (
                 Content::Result(self.builtin_answer(action, RawValue::NULL, None)),
@@ -70,7 +87,10 @@ impl Actor {
             Content::ResultWithTime(_) => return,
         };
         let message = Message { message_type, id_json: Some(&id_json), action, body, answered_by: None };
-        self.publish_sent(SystemTime::now(), &message);
+        if !quiet {
+            self.publish_sent(SystemTime::now(), &message);
+        }
+        self.note_sent();
         self.shared.metrics.sent(message_type, action.unwrap_or("unknown"));
         self.shared.metrics.answer_latency(read_at.elapsed());
         self.outbox.answer(frame);
@@ -142,6 +162,7 @@ impl Actor {
             answered_by: None,
         };
         self.publish_sent(SystemTime::now(), &message);
+        self.note_sent();
         self.shared.metrics.sent("CALL", command.action.name);
         let deadline = command.timeout_at;
         match self.exchange.begin(id, deadline, Outstanding { command, sent_at: now }) {

@@ -6,6 +6,7 @@ use ocpp_protocol::{Action, ErrorCode};
 use tokio::sync::oneshot;
 
 use crate::command::Outcome;
+use crate::replays::Milestone;
 
 /// Something held back.
 #[derive(Debug)]
@@ -14,8 +15,17 @@ pub(super) struct Pending {
     pub(super) events: u64,
     /// … and its station's state changes up to this one.
     pub(super) states: u64,
+    /// … or, for the answer to a repeated CALL, what its first answer waited for, perhaps in an earlier session.
+    pub(super) earlier: Option<Milestone>,
     /// What is held.
     pub(super) held: Held,
+}
+
+impl Pending {
+    /// What the first answer waited for is not durable yet.
+    pub(super) fn waits_for_earlier(&self) -> bool {
+        self.earlier.as_ref().is_some_and(|milestone| !milestone.is_reached())
+    }
 }
 
 /// What is held.
@@ -38,11 +48,14 @@ pub(super) struct Answer {
     pub(super) content: Content,
     /// When the frame was read.
     pub(super) read_at: Instant,
+    /// No event tells of it: the station is told again what it was told before, or the operator has called such messages
+    /// expendable.
+    pub(super) quiet: bool,
 }
 
 /// What an answer says.
-#[derive(Debug)]
-pub(super) enum Content {
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
     /// CALLRESULT with this payload.
     Result(String),
     /// CALLRESULT that carries the time and nothing from the request: written when it leaves, so that a station that had

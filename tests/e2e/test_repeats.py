@@ -1,0 +1,77 @@
+"""Delivery by stations is at least once: a CALL sent again gets the same answer and makes no second event (P1, P2).
+
+And what the operator has called expendable, and nothing else, may be dropped when the bus is too full.
+"""
+
+from harness.gateway import Gateway
+from harness.station import Station
+
+START = '{"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2026-01-01T00:00:00Z"}'
+
+
+def received(node: Gateway, action: str) -> list:
+    return [
+        event
+        for event in node.events()
+        if event.type == "ocpp.message.received" and event.data.get("action") == action
+    ]
+
+
+async def test_a_call_sent_again_is_answered_again_without_a_second_event(gateway):
+    node = gateway()
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        first = await station.call("StartTransaction", START, id="a")
+        again = await station.call("StartTransaction", START, id="a")
+        assert again == first
+        other = await station.call("StartTransaction", START.replace('"T"', '"U"'), id="a")
+        assert other[2]["transactionId"] != first[2]["transactionId"], "the same id with another content is new"
+        station.abort()
+    async with await Station.connect(node, "CP-1") as station:
+        other_again = await station.call("StartTransaction", START.replace('"T"', '"U"'), id="a")
+        assert other_again == other, "on a new connection, too"
+    assert len(received(node, "StartTransaction")) == 2
+    assert 'ocpp_gateway_repeated_calls_total{kind="answered"} 2' in node.get("/metrics").text
+
+
+async def test_a_boot_begins_a_new_life(gateway):
+    node = gateway()
+    for _ in range(2):
+        async with await Station.connect(node, "CP-1") as station:
+            await station.boot()
+            status = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
+            assert (await station.call("StatusNotification", status, id="2"))[0] == 3
+    assert len(received(node, "StatusNotification")) == 2, "a rebooted station counts from the beginning"
+
+
+async def test_heartbeats_are_never_repetitions(gateway):
+    node = gateway()
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        answers = [await station.call("Heartbeat", {}, id="h") for _ in range(2)]
+    assert answers[0][2] != answers[1][2], "each has its own time"
+    assert len(received(node, "Heartbeat")) == 2
+
+
+async def test_only_what_is_called_expendable_is_dropped_and_only_when_the_bus_is_full(gateway):
+    config = {
+        "registration": {"before_boot": "accept"},
+        "bus": {
+            "kind": "kafka",
+            "queue_events": 16,
+            "kafka": {"brokers": "127.0.0.1:9"},
+            "expendable": {"actions": ["Heartbeat"], "above": 0.25},
+        },
+    }
+    node = gateway(config, until="/livez")
+    waiting = [await Station.connect(node, f"CP-{number}") for number in range(5)]
+    async with await Station.connect(node, "CP-X") as station:
+        assert (await station.call("Heartbeat", {}))[0] == 3, "answered at once: there is no event to wait for"
+        await station.send('[2, "m", "MeterValues", {"connectorId": 1, "meterValue": []}]')
+        await station.silence(1.0)
+    metrics = node.get("/metrics").text
+    assert 'ocpp_gateway_dropped_messages_total{action="Heartbeat",reason="busFull"} 1' in metrics
+    assert 'action="MeterValues",reason' not in metrics
+    for one in waiting:
+        one.abort()
+    node.kill9()
