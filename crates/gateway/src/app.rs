@@ -143,6 +143,17 @@ impl App {
     /// # Errors
     /// The first part that cannot start.
     pub fn start(config: Config) -> Result<Self, StartupError> {
+        Self::start_with(config, start_bus)
+    }
+
+    /// The same with a bus of the caller's making, for measurements.
+    ///
+    /// # Errors
+    /// The first part that cannot start.
+    pub fn start_with(
+        config: Config,
+        start_bus: impl FnOnce(&Config, BusMetrics) -> Result<Bus, StartError>,
+    ) -> Result<Self, StartupError> {
         let metric_registry = MetricRegistry::new();
         let metrics = Arc::new(Metrics::register(metric_registry.clone())?);
         let bus = start_bus(&config, BusMetrics::register(&metric_registry, "events")?)
@@ -275,7 +286,11 @@ async fn sweep_replays(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError> {
+/// The bus that the configuration asks for.
+///
+/// # Errors
+/// When the log cannot be opened or the Kafka client refuses its options.
+pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError> {
     let limits = QueueLimits {
         records: config.bus.queue_events,
         bytes: u32::try_from(config.bus.queue_bytes.as_u64()).unwrap_or(u32::MAX),

@@ -27,10 +27,11 @@ use tracing::Instrument;
 
 use crate::auth::Authenticator;
 use crate::config;
+use crate::metrics::Metrics;
 use crate::registry::Registry;
-use crate::session::actor::{self, Shared};
+use crate::session::actor::{self, Admitted, Shared};
 use crate::session::outbox::Outbox;
-use crate::session::{Admission, Session};
+use crate::session::{Admission, OverGuard, Session};
 use crate::socket::{Socket, SocketLimits, Turn};
 use crate::upgrade::{Door, Refusal, Verdict};
 
@@ -72,7 +73,7 @@ pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
 impl Listener {
     /// Accepts until told to stop.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Places::new(self.handshake.max_concurrent));
+        let places = Arc::new(Places::new(self.handshake.max_concurrent, Arc::clone(&self.shared.metrics)));
         while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, remote)) => {
@@ -81,7 +82,7 @@ impl Listener {
                     else {
                         return;
                     };
-                    self.shared.metrics.handshakes_in_progress(places.taken());
+
                     let this = Arc::clone(&self);
                     let task = self.tasks.spawn(async move { this.shake_hands(stream, remote, place).await });
                     drop(task);
@@ -140,12 +141,10 @@ impl Listener {
         place: Arc<Place>,
     ) -> Response<Full<Bytes>> {
         if self.stop.is_cancelled() {
-            return self.refuse(remote, unavailable("draining", "the gateway is going away")).await;
+            return self.refuse(remote, unavailable("draining", "the gateway is going away"));
         }
         if self.shared.holds_too_long() {
-            return self
-                .refuse(remote, unavailable("busHolding", "events cannot be stored at the moment"))
-                .await;
+            return self.refuse(remote, unavailable("busHolding", "events cannot be stored at the moment"));
         }
         let door = Door {
             rules: &self.rules,
@@ -157,19 +156,17 @@ impl Listener {
         let verdict = door.judge(&request, remote).await;
         let upgrade = hyper::upgrade::on(&mut request);
         match verdict {
-            Verdict::Refuse(refusal) => self.refuse(remote, refusal).await,
+            Verdict::Refuse(refusal) => self.refuse(remote, refusal),
             Verdict::Admit { admission, accept, subprotocol } => {
                 self.shared.metrics.handshake_ended(&self.name, "admitted");
+                // Before the 101 leaves: of two connections, the one that a station opens after it has seen the other's
+                // 101 must be the newer one here, too, whichever task runs first.
+                let admitted = self.admit(admission);
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
                     drop(place);
-                    match upgraded {
-                        Ok(upgraded) => this.begin_session(upgraded, admission).await,
-                        Err(error) => {
-                            tracing::debug!(%remote, %error, "the connection broke before its upgrade")
-                        }
-                    }
+                    this.begin_session(upgraded, admitted).await;
                 });
                 drop(task);
                 switching(&accept, subprotocol)
@@ -177,7 +174,7 @@ impl Listener {
             Verdict::NoSubprotocol { identity, accept } => {
                 self.shared.metrics.handshake_ended(&self.name, "noSubprotocol");
                 tracing::info!(station = %identity, %remote, "no common subprotocol");
-                self.publish_rejection(Some(identity.as_str()), remote, "noSubprotocol", 101).await;
+                self.publish_rejection(Some(identity.as_str()), remote, "noSubprotocol", 101);
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
@@ -192,11 +189,29 @@ impl Listener {
         }
     }
 
-    async fn begin_session(self: Arc<Self>, upgraded: Upgraded, admission: Admission) {
-        let Some(socket) = self.socket(upgraded).await else { return };
+    fn admit(&self, admission: Admission) -> Admitted {
         let key = admission.identity.folded();
         let queue = self.shared.limits.command_queue;
         let (entry, session, replaced) = self.registry.admit(key, |id| Session::new(id, admission, queue));
+        Admitted { over: OverGuard(session), entry, replaced }
+    }
+
+    async fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
+        let socket = match upgraded {
+            Ok(upgraded) => self.socket(upgraded).await,
+            Err(error) => {
+                tracing::debug!(%error, "the connection broke before its upgrade");
+                None
+            }
+        };
+        let Some(socket) = socket else {
+            // It never spoke. Whoever comes next must still not speak before the one that it replaced has ended.
+            if let Some(replaced) = &admitted.replaced {
+                replaced.over().await;
+            }
+            return;
+        };
+        let session = Arc::clone(&admitted.over.0);
         if self.stop.is_cancelled() {
             // The drain may have counted the sessions already.
             session.end(crate::session::close::CloseReason::Shutdown);
@@ -208,9 +223,7 @@ impl Listener {
             version = session.admission.version.as_str()
         );
         // A task of its own: the handshake's future is larger than a session's (measured 0.5 KB).
-        let task = self
-            .tasks
-            .spawn(actor::run(socket, entry, session, replaced, Arc::clone(&self.shared)).instrument(span));
+        let task = self.tasks.spawn(actor::run(socket, admitted, Arc::clone(&self.shared)).instrument(span));
         drop(task);
     }
 
@@ -243,15 +256,12 @@ impl Listener {
         socket.linger(Duration::from_millis(500)).await;
     }
 
-    async fn refuse(&self, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
+    fn refuse(&self, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
         let Refusal { reason, status, text, identity } = refusal;
         self.shared.metrics.handshake_ended(&self.name, reason);
         let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
         tracing::info!(station, %remote, reason, status = status.as_u16(), "handshake refused");
-        // While nothing can be stored, an event would wait as long as the station; the count and the log line stand.
-        if reason != "busHolding" {
-            self.publish_rejection(station, remote, reason, status.as_u16()).await;
-        }
+        self.publish_rejection(station, remote, reason, status.as_u16());
         let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
         *response.status_mut() = status;
         let headers = response.headers_mut();
@@ -275,9 +285,12 @@ impl Listener {
         response
     }
 
-    async fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
+    /// A refusal never waits for the bus, for that would keep its place from stations. What finds no room is counted.
+    fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
         let record = self.shared.events.rejected(station, remote, reason, status);
-        self.shared.bus.lane().publish(record).await;
+        if self.shared.bus.lane().try_publish(record).is_err() {
+            self.shared.metrics.dropped("ocpp.station.rejected", "busFull");
+        }
     }
 }
 
@@ -303,6 +316,7 @@ fn switching(accept: &str, subprotocol: Option<HeaderValue>) -> Response<Full<By
 /// The bounded number of connections that are not sessions yet.
 struct Places {
     capacity: usize,
+    metrics: Arc<Metrics>,
     taken: Mutex<BTreeMap<u64, (Instant, CancellationToken)>>,
     freed: Notify,
 }
@@ -315,12 +329,8 @@ struct Place {
 }
 
 impl Places {
-    fn new(capacity: usize) -> Self {
-        Self { capacity, taken: Mutex::default(), freed: Notify::new() }
-    }
-
-    fn taken(&self) -> usize {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).len()
+    fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+        Self { capacity, metrics, taken: Mutex::default(), freed: Notify::new() }
     }
 
     /// Takes a place, waiting until one is free or the oldest is older than `yield_after` and gives way. One caller.
@@ -332,6 +342,7 @@ impl Places {
                     let number = taken.last_key_value().map_or(0, |(last, _)| last + 1);
                     let gone = CancellationToken::new();
                     taken.insert(number, (Instant::now(), gone.clone()));
+                    self.metrics.handshake_began();
                     return Place { places: Arc::clone(self), number, gone };
                 }
                 match taken.first_key_value() {
@@ -352,6 +363,7 @@ impl Places {
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        self.places.metrics.handshake_left();
         self.places.freed.notify_one();
     }
 }

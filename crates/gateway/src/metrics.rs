@@ -174,9 +174,14 @@ impl Metrics {
         self.handshakes.with_label_values(&[listener, outcome]).inc();
     }
 
-    /// So many connections are not sessions yet.
-    pub fn handshakes_in_progress(&self, count: usize) {
-        self.handshakes_in_progress.set(i64::try_from(count).unwrap_or(i64::MAX));
+    /// A connection took a place among those that are not sessions yet.
+    pub fn handshake_began(&self) {
+        self.handshakes_in_progress.inc();
+    }
+
+    /// It gave its place up: it is a session, or gone.
+    pub fn handshake_left(&self) {
+        self.handshakes_in_progress.dec();
     }
 
     /// A session began.

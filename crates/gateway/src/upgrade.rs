@@ -123,18 +123,17 @@ impl Door<'_> {
     ) -> Result<Identity, Verdict> {
         let Some(authenticator) = self.authenticator else { return Ok(self.stations.canonical(identity)) };
         let header = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let unauthorized =
-            |reason, text: &str, identity| refuse(reason, StatusCode::UNAUTHORIZED, text, Some(identity));
+        // One text for all, or it would tell which stations exist.
+        let text = "credentials are missing or wrong";
+        let unauthorized = |reason, identity| refuse(reason, StatusCode::UNAUTHORIZED, text, Some(identity));
         match authenticator.decide(&identity, version, header).await {
             Decision::Admit(registered) => Ok(registered),
-            Decision::Unknown if self.hide_unknown => {
-                Err(unauthorized("unknownStation", "credentials are needed", identity))
-            }
+            Decision::Unknown if self.hide_unknown => Err(unauthorized("unknownStation", identity)),
             Decision::Unknown => {
                 Err(refuse("unknownStation", StatusCode::NOT_FOUND, "no such station", Some(identity)))
             }
-            Decision::Missing => Err(unauthorized("missingCredentials", "credentials are needed", identity)),
-            Decision::Wrong => Err(unauthorized("wrongCredentials", "wrong credentials", identity)),
+            Decision::Missing => Err(unauthorized("missingCredentials", identity)),
+            Decision::Wrong => Err(unauthorized("wrongCredentials", identity)),
         }
     }
 

@@ -76,7 +76,7 @@ pub struct CallError<'a> {
     pub code: Cow<'a, str>,
     /// The description as sent, of any length.
     pub description: Cow<'a, str>,
-    /// The details, if they are an object.
+    /// The details as the station sent them; an object if it keeps to the specification.
     pub details: Option<&'a RawValue>,
 }
 
@@ -191,7 +191,7 @@ impl<'a> Elements<'a> {
             id,
             code: self.string(2).unwrap_or_default(),
             description: self.string(3).unwrap_or_default(),
-            details: self.first[4].filter(|details| is_object(details)),
+            details: self.first[4],
         })
     }
 
@@ -373,14 +373,15 @@ mod tests {
         let full = error(r#"[4,"1","GenericError","it \"broke\"",{"a":1}]"#);
         assert_eq!((&*full.code, &*full.description), ("GenericError", "it \"broke\""));
         assert_eq!(full.details.map(RawValue::get), Some(r#"{"a":1}"#));
-        for text in [
-            r#"[4,"1"]"#,
-            r#"[4,"1",null,null,null]"#,
-            r#"[4,"1",5,{},"details"]"#,
-            r#"[4,"1",["a"],1,[],6,7]"#,
+        for (text, details) in [
+            (r#"[4,"1"]"#, None),
+            (r#"[4,"1",null,null,null]"#, Some("null")),
+            (r#"[4,"1",5,{},"details"]"#, Some("\"details\"")),
+            (r#"[4,"1",["a"],1,[],6,7]"#, Some("[]")),
         ] {
             let odd = error(text);
-            assert_eq!((&*odd.code, &*odd.description, odd.details.is_none()), ("", "", true), "{text}");
+            assert_eq!((&*odd.code, &*odd.description), ("", ""), "{text}");
+            assert_eq!(odd.details.map(RawValue::get), details, "carried as the station sent them: {text}");
         }
     }
 

@@ -93,7 +93,9 @@ class Broker:
 
     # -- topics and records -------------------------------------------------------------------------------------
 
-    def fresh_topics(self, partitions: int = 6) -> dict[str, str]:
+    def fresh_topics(
+        self, partitions: int = 6, replicas: int = 1, config: dict[str, str] | None = None
+    ) -> dict[str, str]:
         """New topics under names nobody used before, as the gateway's `[topics]` section."""
         suffix = uuid.uuid4().hex[:8]
         topics = {
@@ -101,7 +103,7 @@ class Broker:
             "command_results": f"ocpp.command-results.{suffix}",
         }
         admin = AdminClient({"bootstrap.servers": self.address})
-        created = admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics.values()])
+        created = admin.create_topics([NewTopic(topic, partitions, replicas, config=config or {}) for topic in topics.values()])
         for future in created.values():
             future.result(timeout=20)
         return topics

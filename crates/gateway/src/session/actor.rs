@@ -127,15 +127,25 @@ pub(super) struct Actor {
     messages_out: u64,
 }
 
+/// A connection that was admitted and has not spoken yet.
+#[derive(Debug)]
+pub struct Admitted {
+    /// The session; marked as over when this is dropped.
+    pub over: OverGuard,
+    /// Its place in the registry.
+    pub entry: Entry,
+    /// The session it replaced, which has been asked to end.
+    pub replaced: Option<Arc<Session>>,
+}
+
 /// Runs a session until its end.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     socket: Socket<S>,
-    entry: Entry,
-    session: Arc<Session>,
-    replaced: Option<Arc<Session>>,
+    admitted: Admitted,
     shared: Arc<Shared>,
 ) {
-    let _over = OverGuard(Arc::clone(&session));
+    let Admitted { over, entry, replaced } = admitted;
+    let session = Arc::clone(&over.0);
     let version = session.admission.version;
     shared.metrics.session_opened(version, replaced.is_some());
     let mut socket = Some(socket);

@@ -200,7 +200,7 @@ impl Actor {
             violation.description,
             "payload violates its schema"
         );
-        (mode == ValidationMode::Enforce).then_some(Content::Error(violation.code, violation.description))
+        (mode == ValidationMode::Enforce).then(|| Content::Error(violation.code, violation.to_string()))
     }
 
     fn on_send(&mut self, send: &Call<'_>, time: SystemTime) {
