@@ -428,3 +428,12 @@ def test_after_a_refusal_nothing_is_read(guarded_node):
         assert station.response().status == 401
         assert station.ended()
     assert guarded_node.events(station="CP001", type="ocpp.message.received") == []
+
+
+def test_the_101_says_upgrade_and_nothing_else(open_node):
+    """Many clients compare the whole value of the Connection header."""
+    with RawStation(port(open_node, "main")) as station:
+        response = station.upgrade("/ocpp/CP-101")
+        assert response.status == 101
+        assert response.header("Connection") == "Upgrade"
+        assert response.header("Upgrade") == "websocket"

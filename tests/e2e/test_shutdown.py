@@ -134,11 +134,11 @@ async def test_stations_full_of_answers_do_not_outlast_the_deadline(gateway):
     deaf = await Wire.connect(node, "CP-DEAF", receive_buffer=4096)
     await deaf.call("boot", "BootNotification", BOOT["1.6"])
     deaf.stop_reading()
-    seen, since = -1, time.monotonic()
+    seen, since, number = -1, time.monotonic(), 0
     while time.monotonic() - since < 0.5:
-        for _ in range(2000):
-            if deaf.transport.get_write_buffer_size() < 100_000:
-                deaf.send(f'[2,"{"x" * 36}","Heartbeat",{{}}]')
+        while deaf.transport.get_write_buffer_size() < 100_000:
+            number += 1
+            deaf.send(f'[2,"{number:036}","Heartbeat",{{}}]')
         await asyncio.sleep(0.1)
         now = node.get("/api/v1/stations/CP-DEAF").json()["messagesIn"]
         if now != seen:
@@ -189,7 +189,7 @@ async def test_the_deadline_counts_when_kafka_is_away(gateway):
     took = time.monotonic() - began
     assert 2 < took < 4.5, f"{took:.1f} s: it tries until the deadline, and not longer"
     assert not any(station.texts for station in stations), "nothing was answered"
-    assert "40" in node.log_text().splitlines()[-1] or "not durable" in node.log_text(), "it says what was not stored"
+    assert "not durable" in node.log_text(), "it says that something was not stored"
     await asyncio.gather(*(station.end() for station in stations))
 
 

@@ -111,7 +111,8 @@ impl Listener {
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.handshake.timeout)
-            .keep_alive(false)
+            // Some stations compare header names with their case.
+            .title_case_headers(true)
             .max_buf_size(16 * 1024)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
@@ -266,6 +267,9 @@ impl Listener {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        // Said here and not by the server for every response: a 101 must say `Connection: Upgrade` and nothing else, for
+        // many clients compare the whole value.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         match status {
             StatusCode::UNAUTHORIZED => {
                 headers.insert(

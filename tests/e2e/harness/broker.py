@@ -94,11 +94,15 @@ class Broker:
     # -- topics and records -------------------------------------------------------------------------------------
 
     def fresh_topics(
-        self, partitions: int = 6, replicas: int = 1, config: dict[str, str] | None = None
+        self,
+        partitions: int = 6,
+        replicas: int = 1,
+        config: dict[str, str] | None = None,
+        names: dict[str, str] | None = None,
     ) -> dict[str, str]:
-        """New topics under names nobody used before, as the gateway's `[topics]` section."""
+        """New topics as the gateway's `[topics]` section, under names nobody used before unless `names` gives them."""
         suffix = uuid.uuid4().hex[:8]
-        topics = {
+        topics = names or {
             "events": f"ocpp.events.{suffix}",
             "command_results": f"ocpp.command-results.{suffix}",
         }

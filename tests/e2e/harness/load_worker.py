@@ -12,6 +12,7 @@ stdout several times a second. When stdin ends, so does the process.
 """
 
 import asyncio
+import base64
 import contextlib
 import json
 import random
@@ -67,6 +68,8 @@ class Patient:
         self._transaction: int | str = -1
         self._script = self._talk()
         self._is_large = settings.large_every > 0 and number % settings.large_every == 0
+        # Text that no compression makes small.
+        self._large = base64.b64encode(self._random.randbytes(settings.large_bytes * 3 // 4)).decode()
 
     # -- what it says -------------------------------------------------------------------------------------------
 
@@ -86,7 +89,7 @@ class Patient:
             for step in range(METER_VALUES_OF_A_TRANSACTION):
                 yield self._meter(number, step) if is_16 else self._event("Updated", 1 + step)
             if self._is_large:
-                yield "DataTransfer", {"vendorId": "large", "data": "x" * self.settings.large_bytes}
+                yield "DataTransfer", {"vendorId": "large", "data": self._large}
             if is_16:
                 yield (
                     "StopTransaction",

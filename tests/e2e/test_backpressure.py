@@ -1,0 +1,339 @@
+"""P2, P6 and P7: a bus that takes nothing holds stations and drops nothing; a station that misbehaves costs only itself.
+
+With Kafka away and a tiny queue, everybody waits: no CALLERROR, no disconnection, memory that does not grow with what stations try
+to send; when Kafka comes, everything that was read is answered and stored, in order. With a bus that works, one station that
+floods, or takes no answers, does not delay the others. And liveness: silence ends a connection, any frame prevents
+it, pings are sent and need no answer, and a station that takes nothing is closed as a slow reader.
+"""
+
+import asyncio
+import os
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+from harness.fleet import Fleet
+from harness.sessions import sessions_of
+from harness.station import BOOT
+from harness.waiting import wait_for
+from harness.wire import PONG, Wire, call_text, frame
+
+MEBI = 1 << 20
+
+
+def resident(node) -> int:
+    """The process's resident memory in bytes."""
+    pages = int(Path(f"/proc/{node.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def booted(node, identity, **options):
+    wire = await Wire.connect(node, identity, **options)
+    assert (await wire.call("boot", "BootNotification", BOOT["1.6"]))[0] == 3
+    return wire
+
+
+# -- a bus that takes nothing ---------------------------------------------------------------------------------------
+
+
+async def test_without_kafka_stations_are_held_and_nothing_is_dropped(gateway, own_kafka):
+    topics = {"events": "ocpp.events"}
+    node = gateway(
+        {
+            "bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_events": 64},
+            "topics": topics,
+            "log": {"level": "info"},
+        },
+        until="/livez",
+    )
+    fleet = Fleet(50)
+    await fleet.connect(node)
+    fleet.begin()
+    flooders = [await Wire.connect(node, f"FLOOD-{number}") for number in range(5)]
+    payload = {"vendorId": "V", "data": "x" * 30_000}
+    sent = dict.fromkeys(range(5), 0)
+
+    def flood():
+        for number, wire in enumerate(flooders):
+            while wire.transport.get_write_buffer_size() < MEBI:
+                wire.send(call_text(f"{sent[number]}", "DataTransfer", payload))
+                sent[number] += 1
+
+    before = resident(node)
+    began = time.monotonic()
+    while time.monotonic() - began < 3:
+        flood()
+        await asyncio.sleep(0.05)
+        assert fleet.ledger.answers == 0, "an answer without Kafka"
+    offered = sum(sent.values()) * 30_000
+    grown = resident(node) - before
+    assert not any(wire.texts for wire in flooders), "no answer of any kind, CALLERROR included"
+    assert not any(wire.ended.done() for wire in [*flooders, *(member.wire for member in fleet.members)])
+    bus = node.get("/stats").json()["bus"]
+    assert bus["inFlightRecords"] == 64 == node.metric("ocpp_gateway_bus_queue_capacity_records", bus="events")
+    assert node.metric("ocpp_gateway_reads_paused_total") > 0
+    assert node.get("/readyz").status_code == 503
+    print(f"\noffered {offered / MEBI:.0f} MiB, resident memory grew by {grown / MEBI:.1f} MiB")
+    # 55 sessions may each hold one message and the library's buffers; the queue holds 64 records.
+    assert grown < 24 * MEBI
+
+    await asyncio.to_thread(own_kafka.start)
+    await fleet.answers_reach(500, timeout=60)
+    flooded = [0] * 5
+    for number, wire in enumerate(flooders):
+        # All that was sent is answered in the end: nothing was dropped on the way.
+        while flooded[number] < sent[number]:
+            answer = await wire.receive(30)
+            # Not registered: a CALLERROR, which the station gets as durably as any answer.
+            assert answer[:2] == [4, f"{flooded[number]}"]
+            assert answer[2] == "SecurityError"
+            flooded[number] += 1
+    node.process.terminate()
+    await fleet.ended(20)
+    assert await asyncio.to_thread(node.process.wait, 20) == 0
+    events = [record.event for record in own_kafka.records("ocpp.events")]
+    figures = fleet.ledger.compare(event for event in events if not event.station.startswith("FLOOD"))
+    print(f"{figures}; {sum(sent.values())} large ones besides")
+    assert figures.faults == {}
+    assert fleet.faults == []
+    for number in range(5):
+        ids = [
+            event.data["messageId"]
+            for event in events
+            if event.station == f"FLOOD-{number}" and event.type == "ocpp.message.received"
+        ]
+        assert ids == [f"{n}" for n in range(sent[number])]
+
+
+async def test_the_queue_is_bounded_by_bytes_too(gateway, own_kafka):
+    node = gateway(
+        {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_bytes": "4MiB"}, "log": {"level": "info"}},
+        until="/livez",
+    )
+    wires = [await Wire.connect(node, f"CP-{number}") for number in range(20)]
+    payload = {"vendorId": "V", "data": "x" * 200_000}
+    for wire in wires:
+        for number in range(8):
+            wire.send(call_text(f"{number}", "DataTransfer", payload))
+    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 20, "everybody to be held")
+    bus = node.get("/stats").json()["bus"]
+    assert 3 * MEBI < bus["inFlightBytes"] <= 4 * MEBI
+    assert bus["inFlightRecords"] < 60
+    for wire in wires:
+        wire.reset()
+
+
+async def test_a_station_held_up_by_the_bus_is_not_called_silent(gateway, own_kafka):
+    """While the gateway does not read, it cannot know whether the station is there; closing it would lose what it sends."""
+    node = gateway(
+        {
+            "bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_events": 16},
+            "session": {"idle_timeout": "1s", "ping_interval": "0s"},
+        },
+        until="/livez",
+    )
+    wires = [await Wire.connect(node, f"CP-{number}") for number in range(8)]
+    for wire in wires:
+        for number in range(8):
+            wire.send(call_text(f"{number}", "Heartbeat", {}))
+    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 6, "most of them to be held")
+    held = [one["id"] for one in node.get("/api/v1/stations").json()["stations"] if one["unacknowledged"] < 8]
+    await asyncio.sleep(2.5)
+    still = {one["id"] for one in node.get("/api/v1/stations?connected=true").json()["stations"]}
+    assert set(held) <= still
+    for wire in wires:
+        wire.reset()
+
+
+# -- one station and the others ---------------------------------------------------------------------------------------
+
+
+async def latencies(wires, seconds) -> list[float]:
+    """How long each CALL of these stations took, one at a time each, over some seconds."""
+    took: list[float] = []
+    end = time.monotonic() + seconds
+
+    async def talk(wire):
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            began = time.monotonic()
+            answer = await wire.call(f"t{began}-{number}"[:36], "Heartbeat", {})
+            took.append(time.monotonic() - began)
+            assert answer[0] == 3
+            await asyncio.sleep(0.02)
+
+    await asyncio.gather(*(talk(wire) for wire in wires))
+    return took
+
+
+def slowest(took) -> str:
+    return f"median {statistics.median(took) * 1e3:.1f} ms, greatest {max(took) * 1e3:.0f} ms of {len(took)}"
+
+
+async def send_without_end(wire, payload):
+    """As much as goes into the socket, in bites: the others' side of this test runs in the same process."""
+    number = 0
+    while not wire.transport.is_closing():
+        for _ in range(20):
+            if wire.transport.get_write_buffer_size() < 200_000:
+                number += 1
+                wire.send(call_text(f"{number:036}", "DataTransfer", payload))
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "deaf"])
+async def test_a_flood_does_not_delay_the_others(gateway, reads, size):
+    node = gateway({"log": {"level": "info"}})
+    others = [await booted(node, f"CP-{number}") for number in range(10)]
+    alone = await latencies(others, 1)
+    flooder = await booted(node, "FLOOD")
+    flooder.on_text = lambda text: None
+    if not reads:
+        flooder.stop_reading()
+    flood = asyncio.create_task(send_without_end(flooder, {"vendorId": "V", "data": "x" * size}))
+    beside = await latencies(others, 3)
+    flooded = node.get("/api/v1/stations/FLOOD").json()
+    flooder.reset()
+    await flood
+    print(f"\nalone: {slowest(alone)}; beside {flooded.get('messagesIn')} floods: {slowest(beside)}")
+    assert len(beside) > 10 * 3 / 0.02 / 10
+    assert statistics.median(beside) < max(0.05, 10 * statistics.median(alone))
+    assert max(beside) < 1.5
+    for wire in others:
+        await wire.leave()
+
+
+async def test_messages_of_one_station_wait_in_its_own_socket(gateway):
+    """`session.max_unacknowledged` bounds what one station can have in the gateway, however much it sends."""
+    node = gateway({"session": {"max_unacknowledged": 4}, "log": {"level": "info"}})
+    deaf = await Wire.connect(node, "CP-1", receive_buffer=4096)
+    await deaf.call("boot", "BootNotification", BOOT["1.6"])
+    deaf.stop_reading()
+    before = resident(node)
+    number, seen, since = 0, -1, time.monotonic()
+    while time.monotonic() - since < 1:
+        while deaf.transport.get_write_buffer_size() < MEBI:
+            number += 1
+            deaf.send(call_text(f"{number:036}", "Heartbeat", {}))
+        await asyncio.sleep(0.1)
+        now = node.get("/api/v1/stations/CP-1").json()["messagesIn"]
+        if now != seen:
+            seen, since = now, time.monotonic()
+    assert seen < number, "it was stopped"
+    assert resident(node) - before < 12 * MEBI
+    deaf.reset()
+
+
+# -- liveness -------------------------------------------------------------------------------------------------------
+
+
+async def ended_with(node, identity, reason):
+    events = await asyncio.to_thread(
+        node.await_events, lambda events: events and events[-1].type == "ocpp.station.disconnected", "its end", station=identity
+    )
+    told = sessions_of(events)
+    assert told[-1].reason == reason
+    return events[-1].data
+
+
+async def test_silence_ends_a_connection(gateway):
+    node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "0s"}})
+    began = time.monotonic()
+    wire = await booted(node, "CP-1")
+    assert await wire.end(5) == 1008
+    assert 0.9 < time.monotonic() - began < 3
+    assert (await ended_with(node, "CP-1", "idle"))["closeCode"] == 1008
+
+
+@pytest.mark.parametrize("sign", ["text", "ping", "pong", "malformed"])
+async def test_any_frame_is_a_sign_of_life(gateway, sign):
+    node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "0s"}})
+    wire = await booted(node, "CP-1")
+    for number in range(10):
+        await asyncio.sleep(0.3)
+        assert not wire.ended.done(), f"closed after {number} signs of life"
+        if sign == "text":
+            wire.send(call_text(f"{number}", "Heartbeat", {}))
+        elif sign == "malformed":
+            wire.send("")
+        else:
+            wire.send_bytes(frame(PONG if sign == "pong" else 9, b""))
+    assert await wire.end(5) == 1008
+
+
+async def test_pings_are_sent_and_keep_a_station_that_answers_them(gateway):
+    node = gateway({"session": {"idle_timeout": "1500ms", "ping_interval": "300ms"}})
+    wire = await booted(node, "CP-1")
+    await asyncio.sleep(4)
+    assert not wire.ended.done()
+    assert 10 <= wire.pings <= 20
+    assert node.metric("ocpp_gateway_ping_round_trip_seconds_count") >= 10
+    await wire.leave()
+
+
+async def test_a_station_that_never_answers_pings_is_kept_while_it_talks(gateway):
+    node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "200ms"}})
+    wire = await booted(node, "CP-1")
+    wire.answers_pings = False
+    for number in range(8):
+        await asyncio.sleep(0.4)
+        await wire.call(f"{number}", "Heartbeat", {})
+    assert wire.pings >= 8
+    assert await wire.end(5) == 1008, "and is silent when it stops talking"
+    await ended_with(node, "CP-1", "idle")
+
+
+async def test_pings_can_be_turned_off(gateway):
+    node = gateway({"session": {"ping_interval": "0s"}})
+    wire = await booted(node, "CP-1")
+    await wire.silence(1.5)
+    assert wire.pings == 0
+    await wire.leave()
+
+
+async def test_a_station_that_takes_nothing_is_closed(gateway):
+    """By the kernel or by the session: both wait for `session.write_timeout`, and the kernel begins sooner to count."""
+    limit = 2.0
+    node = gateway({"session": {"write_timeout": f"{limit}s", "close_timeout": "1s"}, "log": {"level": "info"}})
+    deaf = await Wire.connect(node, "CP-1", receive_buffer=4096)
+    await deaf.call("boot", "BootNotification", BOOT["1.6"])
+    deaf.stop_reading()
+    number, began = 0, time.monotonic()
+    while node.get("/api/v1/stations/CP-1").json()["connected"]:
+        while deaf.transport.get_write_buffer_size() < 100_000 and not deaf.transport.is_closing():
+            number += 1
+            deaf.send(call_text(f"{number:036}", "Heartbeat", {}))
+        await asyncio.sleep(0.05)
+        assert time.monotonic() - began < limit + 5, "still connected"
+    assert time.monotonic() - began > limit
+    deaf.reset()
+    events = node.await_events(lambda events: len(events) == 1, "its end", type="ocpp.station.disconnected")
+    assert events[0].data["reason"] in ("slowReader", "connectionLost")
+
+
+async def test_a_slow_reader_that_goes_on_reading_is_kept(gateway):
+    node = gateway({"session": {"write_timeout": "1s"}, "log": {"level": "info"}})
+    slow = await Wire.connect(node, "CP-1", receive_buffer=4096)
+    await slow.call("boot", "BootNotification", BOOT["1.6"])
+    got = 0
+
+    def count(text):
+        nonlocal got
+        got += 1
+
+    slow.on_text = count
+    began, number = time.monotonic(), 0
+    while time.monotonic() - began < 5:
+        while slow.transport.get_write_buffer_size() < 100_000:
+            number += 1
+            slow.send(call_text(f"{number:036}", "Heartbeat", {}))
+        slow.stop_reading()
+        await asyncio.sleep(0.3)
+        slow.go_on_reading()
+        await asyncio.sleep(0.02)
+        assert not slow.ended.done(), "it reads a little, so it is there"
+    assert got > 0
+    slow.reset()
