@@ -716,16 +716,16 @@ impl Config {
         let queue = self.bus.queue_bytes.as_u64();
         demand(queue < u64::from(u32::MAX), "bus.queue_bytes must be below 4 GiB");
         demand(queue >= 2 * message, "bus.queue_bytes must be at least twice session.max_message_size");
+        let event = u64::try_from(self.max_event_bytes()).unwrap_or(u64::MAX);
         demand(
-            self.bus.local.segment_size.as_u64() >= 2 * message.max(1 << 16),
-            "bus.local.segment_size must be at least twice session.max_message_size",
+            self.bus.local.segment_size.as_u64() >= 2 * event,
+            "bus.local.segment_size must be at least twice the largest event (session.max_message_size, or 1 MiB)",
         );
         let max_size = self.bus.local.max_size.as_u64();
         demand(
             max_size == 0 || max_size >= 2 * self.bus.local.segment_size.as_u64(),
             "bus.local.max_size must be 0 (unlimited) or at least twice bus.local.segment_size",
         );
-        let event = u64::try_from(self.max_event_bytes()).unwrap_or(u64::MAX);
         demand(
             self.bus.spool.max_size.as_u64() >= 16 * event,
             "bus.spool.max_size must be at least sixteen times the largest event",

@@ -126,8 +126,15 @@ impl Listener {
                 Err(_) => "timeout",
             },
             () = gone.cancelled() => "yielded",
+            () = self.draining() => "draining",
         };
         self.shared.metrics.handshake_ended(&self.name, outcome);
+    }
+
+    /// The gateway leaves, and a handshake has had a moment to be told so.
+    async fn draining(&self) {
+        self.stop.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
 
     fn tune(&self, stream: &TcpStream) -> std::io::Result<()> {

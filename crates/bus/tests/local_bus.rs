@@ -1,0 +1,175 @@
+//! A local bus from a publisher's side: durable in order, bounded, flushed at the end, its journal rewritten in short.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ocpp_bus::local::{Compaction, Snapshot};
+use ocpp_bus::log::{Item, LogOptions};
+use ocpp_bus::metrics::BusMetrics;
+use ocpp_bus::queue::QueueLimits;
+use ocpp_bus::{Bus, Class, Record, open_log};
+
+fn record(key: &str, value: String) -> Record {
+    Record { class: Class::Event, time_ms: 1, key: key.into(), value: Bytes::from(value) }
+}
+
+fn metrics() -> BusMetrics {
+    BusMetrics::register(&prometheus::Registry::new(), "events").unwrap()
+}
+
+fn start(dir: &std::path::Path, limits: QueueLimits, compaction: Option<Compaction>) -> Bus {
+    let metrics = metrics();
+    let log = open_log(
+        LogOptions { segment_bytes: 64 * 1024, max_record_bytes: 32 * 1024, ..LogOptions::new(dir) },
+        &metrics,
+    )
+    .unwrap();
+    Bus::start_local("events", log, limits, compaction, metrics).unwrap()
+}
+
+fn stored(dir: &std::path::Path) -> Vec<(String, String)> {
+    let log = open_log(LogOptions::new(dir), &metrics()).unwrap();
+    let mut reader = log.view().reader(log.oldest_position());
+    let mut records = Vec::new();
+    loop {
+        let items = reader.read(1000, 1 << 20).unwrap();
+        if items.is_empty() {
+            return records;
+        }
+        for item in items {
+            match item {
+                Item::Record(record) => {
+                    let value = String::from_utf8(record.value.to_vec()).unwrap();
+                    records.push((record.key.into(), value));
+                }
+                Item::Gap { .. } => panic!("a gap"),
+            }
+        }
+    }
+}
+
+const LIMITS: QueueLimits = QueueLimits { records: 1000, bytes: 1 << 20 };
+
+#[tokio::test]
+async fn what_a_lane_calls_durable_is_in_the_log_in_its_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = start(dir.path(), LIMITS, None);
+    let tasks: Vec<_> = (0..8)
+        .map(|station| {
+            let bus = bus.clone();
+            async move {
+                let mut lane = bus.lane();
+                let durability = lane.durability();
+                for number in 1..=500_u64 {
+                    let ordinal = lane.publish(record(&format!("CP-{station}"), number.to_string())).await;
+                    assert_eq!(ordinal, number);
+                    if number % 50 == 0 {
+                        durability.wait(ordinal).await;
+                    }
+                }
+                durability.wait(500).await;
+            }
+        })
+        .collect();
+    futures_util::future::join_all(tasks).await;
+    assert_eq!(bus.close(Instant::now() + Duration::from_secs(5)), 0);
+    drop(bus);
+    let mut by_station: HashMap<String, Vec<u64>> = HashMap::new();
+    for (key, value) in stored(dir.path()) {
+        by_station.entry(key).or_default().push(value.parse().unwrap());
+    }
+    assert_eq!(by_station.len(), 8);
+    for numbers in by_station.values() {
+        assert_eq!(*numbers, (1..=500).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_bus_without_room_gives_the_record_back_and_room_can_be_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = start(dir.path(), QueueLimits { records: 1000, bytes: 10_000 }, None);
+    let mut lane = bus.lane();
+    let big = || record("CP-1", "x".repeat(4000));
+    let mut refused = 0;
+    for _ in 0..200 {
+        let mut next = big();
+        while let Err(back) = lane.try_publish(next) {
+            assert_eq!(back.value.len(), 4000, "nothing of it is lost");
+            refused += 1;
+            lane.room(back.cost()).await;
+            next = back;
+        }
+    }
+    assert!(refused > 0, "two fit at once, two hundred were offered");
+    assert!(bus.health().in_flight_bytes <= 10_000);
+    lane.durability().wait(200).await;
+    // A record above the whole limit goes through alone rather than never.
+    let ordinal = lane.publish(record("CP-1", "y".repeat(20_000))).await;
+    lane.durability().wait(ordinal).await;
+}
+
+#[tokio::test]
+async fn closing_makes_everything_accepted_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = start(dir.path(), LIMITS, None);
+    let mut lane = bus.lane();
+    for number in 0..900 {
+        lane.try_publish(record("CP-1", number.to_string())).unwrap();
+    }
+    assert_eq!(bus.close(Instant::now() + Duration::from_secs(5)), 0);
+    assert_eq!(lane.durability().reached(), 900);
+    drop((lane, bus));
+    assert_eq!(stored(dir.path()).len(), 900);
+}
+
+/// The newest value of every key, as a journal's owner keeps it.
+#[derive(Default)]
+struct Latest(Mutex<HashMap<String, String>>);
+
+impl Snapshot for Latest {
+    fn records(&self) -> Vec<Record> {
+        self.0.lock().unwrap().iter().map(|(key, value)| record(key, value.clone())).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_journal_is_rewritten_in_short_and_keeps_the_newest_of_every_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let latest = Arc::new(Latest::default());
+    let snapshot: Arc<dyn Snapshot> = Arc::clone(&latest) as Arc<dyn Snapshot>;
+    let compaction = Compaction { snapshot, above_bytes: 256 * 1024 };
+    let bus = start(dir.path(), LIMITS, Some(compaction));
+    let mut lane = bus.lane();
+    let started = Instant::now();
+    let mut number = 0_u64;
+    let mut largest = 0;
+    // Until it was rewritten: the log is smaller than it has been.
+    loop {
+        for _ in 0..200 {
+            number += 1;
+            let (key, value) = (format!("CP-{}", number % 10), format!("{number:0200}"));
+            latest.0.lock().unwrap().insert(key.clone(), value.clone());
+            lane.publish(record(&key, value)).await;
+        }
+        lane.durability().wait(lane.published()).await;
+        let bytes: u64 = std::fs::read_dir(dir.path())
+            .unwrap()
+            .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+            .sum();
+        if bytes < largest / 2 {
+            break;
+        }
+        largest = largest.max(bytes);
+        assert!(started.elapsed() < Duration::from_secs(30), "never rewritten at {bytes} bytes");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(bus.close(Instant::now() + Duration::from_secs(5)), 0);
+    drop((lane, bus));
+    let mut newest: HashMap<String, String> = HashMap::new();
+    for (key, value) in stored(dir.path()) {
+        newest.entry(key).and_modify(|known| *known = value.clone().max(known.clone())).or_insert(value);
+    }
+    assert_eq!(newest, *latest.0.lock().unwrap());
+}
