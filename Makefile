@@ -1,6 +1,7 @@
 # Everything one does with this repository. CI calls `lint` and `test`; both set up what they need.
 #
 # Variables: CONFIG=FILE for `make run`; PYTEST='-k tour -x' for `make test-e2e`;
+# SCENARIO=kafka-killed and QUICK=1 for `make faults`;
 # KAFKA_PORT and the others of tools/kafka.sh; CARGO_TARGET_DIR as cargo takes it.
 
 SHELL := /bin/bash
@@ -11,11 +12,12 @@ MAKEFLAGS += --no-print-directory
 
 CONFIG ?=
 PYTEST ?=
+SCENARIO ?=
 target := $(or $(CARGO_TARGET_DIR),target)
 python := .tools/venv/bin/python
-python_sources := tests/e2e docs/examples
+python_sources := tests/e2e tests/faults docs/examples
 
-.PHONY: help run build test test-unit test-e2e lint fmt kafka kafka-stop setup clean
+.PHONY: help run build test test-unit test-e2e faults lint fmt kafka kafka-stop setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,6 +43,13 @@ test-e2e: ## the built binary against real stations and a real Kafka (PYTEST='-k
 	@tools/kafka.sh setup
 	cargo build --locked --package ocpp-gateway
 	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway $(python) -m pytest tests/e2e $(PYTEST)
+
+faults: ## every outage and crash, for real, and what was lost (SCENARIO=gateway-killed for some of it, QUICK=1 for less; root)
+	@tools/packages.sh build kafka test
+	@tools/venv.sh
+	@tools/kafka.sh setup
+	cargo build --locked --package ocpp-gateway
+	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway PYTHONPATH=tests/e2e:tests $(python) -m faults $(SCENARIO)
 
 lint: ## formatting, clippy, layering, Python
 	@tools/packages.sh build test

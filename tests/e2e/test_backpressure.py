@@ -21,6 +21,9 @@ from harness.wire import PONG, Wire, call_text, frame
 
 MEBI = 1 << 20
 
+# Kafka never comes in these tests, and what is lost at their end is of no interest.
+IMPATIENT = {"shutdown": {"deadline": "500ms", "close_spread": "100ms"}}
+
 
 def resident(node) -> int:
     """The process's resident memory in bytes."""
@@ -108,7 +111,7 @@ async def test_without_kafka_stations_are_held_and_nothing_is_dropped(gateway, o
 
 async def test_the_queue_is_bounded_by_bytes_too(gateway, own_kafka):
     node = gateway(
-        {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_bytes": "4MiB"}, "log": {"level": "info"}},
+        {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_bytes": "4MiB"}} | IMPATIENT,
         until="/livez",
     )
     wires = [await Wire.connect(node, f"CP-{number}") for number in range(20)]
@@ -130,7 +133,8 @@ async def test_a_station_held_up_by_the_bus_is_not_called_silent(gateway, own_ka
         {
             "bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_events": 16},
             "session": {"idle_timeout": "1s", "ping_interval": "0s"},
-        },
+        }
+        | IMPATIENT,
         until="/livez",
     )
     wires = [await Wire.connect(node, f"CP-{number}") for number in range(8)]
@@ -232,7 +236,10 @@ async def test_messages_of_one_station_wait_in_its_own_socket(gateway):
 
 async def ended_with(node, identity, reason):
     events = await asyncio.to_thread(
-        node.await_events, lambda events: events and events[-1].type == "ocpp.station.disconnected", "its end", station=identity
+        node.await_events,
+        lambda events: events and events[-1].type == "ocpp.station.disconnected",
+        "its end",
+        station=identity,
     )
     told = sessions_of(events)
     assert told[-1].reason == reason

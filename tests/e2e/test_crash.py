@@ -17,6 +17,7 @@ from confluent_kafka import TopicPartition
 from harness.disk import COMPILER, Disk
 from harness.fleet import Fleet
 from harness.station import BOOT
+from harness.waiting import wait_for
 from harness.wire import Wire
 
 STATIONS = 200
@@ -74,6 +75,59 @@ async def test_ten_crashes_on_kafka(gateway, kafka, topics):
     config = {"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics, "log": {"level": "info"}}
     fleet = await crash_again_and_again(gateway(config))
     report("kafka", fleet, [record.event for record in kafka.records(topics["events"])], began)
+
+
+async def test_crashes_while_kafka_is_away_and_comes_back(gateway, own_kafka, tmp_path):
+    """With a spool answers go on without Kafka; then the gateway dies while it spools, and while it drains."""
+    own_kafka.start()
+    topics = own_kafka.fresh_topics()
+    node = gateway(
+        {
+            "bus": {
+                "kind": "kafka",
+                "kafka": {"brokers": own_kafka.address},
+                "spool": {"dir": str(tmp_path / "spool"), "after": "500ms"},
+            },
+            "topics": topics,
+            "log": {"level": "info"},
+        }
+    )
+    fleet = Fleet(STATIONS)
+
+    async def crash_after(answers):
+        await fleet.answers_reach(fleet.ledger.answers + answers)
+        node.kill9()
+        await fleet.ended()
+
+    async def go_on():
+        await asyncio.to_thread(node.restart, until="/livez")
+        await fleet.connect(node)
+        fleet.begin()
+
+    await fleet.connect(node)
+    fleet.begin()
+    for _ in range(3):
+        await fleet.answers_reach(fleet.ledger.answers + 1000)
+        own_kafka.pause()
+        try:
+            await fleet.answers_reach(fleet.ledger.answers + 1500)
+            await crash_after(1500)
+            await go_on()
+            await fleet.answers_reach(fleet.ledger.answers + 1500)
+        finally:
+            own_kafka.resume()
+        # In the middle of the drain, most likely, and with new events behind it.
+        await crash_after(1000)
+        await go_on()
+    await fleet.answers_reach(fleet.ledger.answers + 1000)
+    drained = lambda: node.get("/stats").json()["bus"]["state"] == "direct"  # noqa: E731
+    await asyncio.to_thread(wait_for, drained, "the spool to be sent", 60)
+    await asyncio.to_thread(node.sigterm)
+    await fleet.ended()
+    assert fleet.faults == []
+    figures = fleet.ledger.compare(record.event for record in own_kafka.records(topics["events"]))
+    print(f"\nkafka with a spool: 6 crashes: {figures}")
+    assert figures.faults == {}
 
 
 @needs_compiler

@@ -38,6 +38,7 @@ class Arena:
         self.session_id = ""
         self.left: list[Wire] = []
         self.ids = 0
+        self.again = 0
 
     async def close(self) -> None:
         self.http.close()
@@ -65,13 +66,11 @@ class Arena:
     async def newest(self, wire: Wire) -> None:
         """The race is over when this one is answered; it is the one that the API shows, with a greater number."""
         await wire.upgraded()
-        while True:
-            self.ids += 1
-            wire.send(call_text(f"n{self.ids}", "Heartbeat", {}))
-            # What came behind the handshake is answered first.
-            while (await wire.receive())[1] != f"n{self.ids}":
-                pass
-            break
+        self.ids += 1
+        wire.send(call_text(f"n{self.ids}", "Heartbeat", {}))
+        # What came behind the handshake is answered first.
+        while (await wire.receive())[1] != f"n{self.ids}":
+            pass
         shown = self.http.get(f"{self.node.admin_url}/api/v1/stations/{REGISTERED.lower()}", timeout=10).json()
         assert shown["remoteAddress"] == wire.address, "the newest session is the one that is shown"
         assert shown["sessionId"] > self.session_id, "its number is the greatest"
@@ -161,10 +160,19 @@ async def new_talks_before_it_is_let_in(arena, old):
 
 
 async def one_between_goes_before_it_is_let_in(arena, old):
+    """Two handshakes at once: the one that is gone may be let in last, and then the station has to come again."""
     between = await arena.ask()
     await arena.moment()
     between.reset()
-    return await arena.ask()
+    new = await arena.ask()
+    await new.upgraded()
+    new.send(arena.heartbeat())
+    try:
+        await new.receive()
+    except ConnectionError:
+        arena.again += 1
+        new = await arena.ask()
+    return new
 
 
 async def one_between_goes_as_it_is_let_in(arena, old):
@@ -189,7 +197,9 @@ async def several_at_once(arena, old):
     """Nobody can say which of them is the newest; exactly one stays, and the others are told that they were replaced."""
     several = await asyncio.gather(*(arena.ask() for _ in range(arena.random.randrange(2, 6))))
     await asyncio.gather(*(wire.upgraded() for wire in several))
-    done, staying = await asyncio.wait([asyncio.create_task(wire.end()) for wire in several], return_when="FIRST_COMPLETED")
+    done, staying = await asyncio.wait(
+        [asyncio.create_task(wire.end()) for wire in several], return_when="FIRST_COMPLETED"
+    )
     while len(staying) > 1:
         done, staying = await asyncio.wait(staying, return_when="FIRST_COMPLETED", timeout=10)
         assert done, f"{len(staying)} connections of one identity stay open"
@@ -237,12 +247,8 @@ async def test_a_thousand_races(gateway):
         for race in range(RACES):
             scenario = SCENARIOS[race % len(SCENARIOS)]
             try:
-                t0=time.monotonic()
                 newest = await scenario(arena, newest)
-                t1=time.monotonic()
                 await arena.newest(newest)
-                t2=time.monotonic()
-                if t2-t0>0.2: print("SLOW",race,scenario.__name__,t1-t0,t2-t1)
             except Exception as error:
                 raise AssertionError(f"race {race}, {scenario.__name__}: {error!r}") from error
             arena.left = [wire for wire in arena.left if wire is newest or not wire.ended.done()]
@@ -257,38 +263,40 @@ async def test_a_thousand_races(gateway):
     assert {one.station for one in told[1:]} == {REGISTERED}, "one spelling in every event"
     assert told[-1].id == arena.session_id
     assert len(told) > RACES
-    opened = sum(node.metric("ocpp_gateway_sessions_opened_total", version=version) for version in ("1.6", "2.0.1", "2.1"))
+    assert arena.again <= RACES // len(SCENARIOS) // 4, "a handshake that nobody waits for wins too often"
+    opened = sum(
+        node.metric("ocpp_gateway_sessions_opened_total", version=version) for version in ("1.6", "2.0.1", "2.1")
+    )
     assert opened == len(told)
     replaced = sum(one.replaced is not None for one in told)
     assert node.metric("ocpp_gateway_replacements_total") == replaced
     print(
         f"\n{RACES} races in {time.monotonic() - began:.0f} s: {len(told)} sessions, {replaced} replaced another one; "
-        f"{dict(Counter(one.reason for one in told))}"
+        f"{dict(Counter(one.reason for one in told))}; came again: {arena.again}"
     )
 
 
 async def test_spellings_that_differ_in_case_never_hold_two_sessions(gateway):
     node = gateway()
     wires: list[Wire] = []
+
+    def one_is_left() -> bool:
+        stations = node.get("/api/v1/stations?connected=true").json()["stations"]
+        assert len(stations) == 1, stations
+        return sum(not wire.ended.done() for wire in wires) == 1
+
     for _ in range(20):
         several = [await Wire.dial(node.port) for _ in SPELLINGS]
         for wire, spelling in zip(several, SPELLINGS, strict=True):
             wire.ask(spelling)
         wires += several
         await asyncio.gather(*(wire.upgraded() for wire in several))
-
-        def shown():
-            stations = node.get("/api/v1/stations?connected=true").json()["stations"]
-            assert len(stations) == 1, stations
-            assert node.metric("ocpp_gateway_sessions") <= len(SPELLINGS)
-            return sum(not wire.ended.done() for wire in wires) == 1
-
-        while not shown():
-            await asyncio.sleep(0.01)
-    open_ones = [wire for wire in wires if not wire.ended.done()]
-    assert len(open_ones) == 1
-    assert node.get("/api/v1/stations/cp-race").json()["remoteAddress"] == open_ones[0].address
-    await open_ones[0].leave()
+        async with asyncio.timeout(10):
+            while not one_is_left():
+                await asyncio.sleep(0.01)
+    last = next(wire for wire in wires if not wire.ended.done())
+    assert node.get("/api/v1/stations/cp-race").json()["remoteAddress"] == last.address
+    await last.leave()
     sessions_of(node.events(station=REGISTERED))
 
 
@@ -343,10 +351,8 @@ async def test_a_deaf_old_connection_that_says_goodbye_ends_before_the_next_begi
     for number in range(80_000):
         old.send(call_text(f"{number:036}", "Heartbeat", {}))
     old.say_goodbye()
-    wait = asyncio.create_task(asyncio.to_thread(
-        wait_for, lambda: not node.get("/api/v1/stations/CP-1").json()["connected"], "the goodbye to be read", 60
-    ))
-    await wait
+    read = lambda: not node.get("/api/v1/stations/CP-1").json()["connected"]  # noqa: E731
+    await asyncio.to_thread(wait_for, read, "the goodbye to be read", 60)
     new = await Wire.connect(node, "CP-1")
     await new.call("new", "Heartbeat", {}, timeout=20)
     await new.leave()
@@ -378,7 +384,6 @@ async def test_the_order_holds_while_the_bus_is_full(gateway, tmp_path):
         bus = lambda: node.get("/stats").json()["bus"]["inFlightRecords"]  # noqa: E731
         wait_for(lambda: bus() == 16, "the bus to be full")
         old.reset()
-        wait_for(lambda: node.metric("ocpp_gateway_bus_queue_records", bus="events") == 16, "the bus to be full")
         new = await Wire.connect(node, "CP-1")
         shown = lambda: node.get("/api/v1/stations/CP-1").json()  # noqa: E731
         wait_for(lambda: shown().get("remoteAddress") == new.address, "the new one to be in")

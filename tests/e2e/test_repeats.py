@@ -11,9 +11,7 @@ START = '{"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2026-01
 
 def received(node: Gateway, action: str) -> list:
     return [
-        event
-        for event in node.events()
-        if event.type == "ocpp.message.received" and event.data.get("action") == action
+        event for event in node.events() if event.type == "ocpp.message.received" and event.data.get("action") == action
     ]
 
 

@@ -73,7 +73,10 @@ WRONG_FILES = {
     "a word that is none of the choices": ("[bus]\nkind = 'rabbit'\n", ["bus.kind", "rabbit", "local", "kafka"]),
     "a number below its limit": ("[bus]\nqueue_events = 1\n", ["bus.queue_events", "at least"]),
     "an address that is none": ("[admin]\naddress = 'here'\n", ["admin.address", "here"]),
-    "an unknown subprotocol": ("[listeners.main]\nsubprotocols = ['ocpp9']\n", ["listeners.main.subprotocols", "ocpp9"]),
+    "an unknown subprotocol": (
+        "[listeners.main]\nsubprotocols = ['ocpp9']\n",
+        ["listeners.main.subprotocols", "ocpp9"],
+    ),
     "no TOML": ("[session\nping_interval = '30s'\n", ["gateway.toml"]),
     "basic without a file": ("[listeners.main]\nauth = 'basic'\n", ["credentials.file"]),
     "an unknown Kafka option": ("[bus]\nkind = 'kafka'\n[bus.kafka.options]\n'sasl.user' = 'x'\n", ["sasl.user"]),

@@ -4,14 +4,14 @@ One spool is made by a gateway without Kafka. Copies of it are damaged at random
 follows from the files before the damage, read by the book (`harness.spool_files`): every record of which no byte was hit.
 """
 
-import json
 import random
 import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, TopicPartition
+from harness.broker import Broker
 from harness.load import Load
 from harness.spool_files import Stored, Touched, damage, read_log, undamaged
 from harness.verdict import Verdict
@@ -21,10 +21,12 @@ from .stage import Stage, WatchedGateway
 
 RUNS = 200
 LANES = 3
+PARTITIONS = 2
 STATIONS = 40
 EVENTS = 2500
 SEED = 7
-SMALL = {"session": {"max_message_size": "16KiB"}, "bus": {"max_event_size": "64KiB"}}
+# Small messages make small segments, and so several.
+SMALL = {"max_message_size": "16KiB"}
 REPORTS = ("damaged", "torn", "are lost", "missing")
 
 
@@ -56,7 +58,8 @@ def spool_corrupted(stage: Stage) -> None:
 
     def lane(which: int) -> None:
         try:
-            topics = stage.broker.fresh_topics(partitions=2)
+            topics = stage.broker.fresh_topics(partitions=PARTITIONS)
+            wait_for(lambda: _exists(stage.broker, topics["events"]), "the topic to be known", 20)
             for run in range(which, runs, LANES):
                 _Run(stage, run, topics, original, records).play(totals)
         except BaseException as error:
@@ -91,9 +94,8 @@ def _make_spool(stage: Stage) -> tuple[Path, list[Stored]]:
     """A spool of several segments, as a killed gateway leaves it."""
     folder = stage.directory / "spool"
     config = {
-        **SMALL,
+        "session": SMALL,
         "bus": {
-            **SMALL["bus"],
             "kind": "kafka",
             "kafka": {"brokers": f"127.0.0.1:{free_port()}"},
             "spool": {"dir": str(folder), "after": "1s", "max_size": "4MiB"},
@@ -124,9 +126,8 @@ class _Run:
         shutil.copytree(original, self.spool)
         (self.spool / "lock").unlink(missing_ok=True)
         config = {
-            **SMALL,
+            "session": SMALL,
             "bus": {
-                **SMALL["bus"],
                 "kind": "kafka",
                 "kafka": {"brokers": stage.broker.address},
                 "spool": {"dir": str(self.spool), "after": "5s", "max_size": "4MiB"},
@@ -204,14 +205,22 @@ class _Run:
         self.stage.row.peak_rss = max(self.stage.row.peak_rss, self.gateway.peak_rss)
 
 
-def _ends(consumer, topic: str) -> dict[int, int]:
-    partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
+def _exists(broker: Broker, topic: str) -> bool:
+    consumer = broker.consumer()
+    try:
+        return len(consumer.list_topics(topic, timeout=20).topics[topic].partitions) == PARTITIONS
+    finally:
+        consumer.close()
+
+
+def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
     return {
-        number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1] for number in partitions
+        number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1]
+        for number in range(PARTITIONS)
     }
 
 
-def _read(consumer, topic: str, begins: dict[int, int]) -> list[tuple[str, bytes]]:
+def _read(consumer: Consumer, topic: str, begins: dict[int, int]) -> list[tuple[str, bytes]]:
     """Keys and values from these offsets to the end; those of one key are in order."""
     ends = _ends(consumer, topic)
     open_ = {number for number, end in ends.items() if end > begins[number]}
@@ -219,13 +228,9 @@ def _read(consumer, topic: str, begins: dict[int, int]) -> list[tuple[str, bytes
     found: list[tuple[str, bytes]] = []
     while open_:
         message = consumer.poll(20)
-        assert message is not None and message.error() is None, f"nothing more comes from {topic}"
+        assert message is not None, f"nothing more comes from {topic}"
+        assert message.error() is None, message.error()
         found.append(((message.key() or b"").decode(), message.value()))
         if message.offset() + 1 >= ends[message.partition()]:
             open_.discard(message.partition())
     return found
-
-
-def describe(records: list[Stored]) -> str:
-    """For a person who looks at a failed run."""
-    return "\n".join(f"{record.position} {record.key} {json.loads(record.value)['type']}" for record in records)

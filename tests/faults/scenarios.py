@@ -103,8 +103,10 @@ def _freeze(stage: Stage, meanwhile: Callable[[], None]) -> None:
 
 def kafka_disk_full(stage: Stage) -> None:
     """3: the disk of Kafka is full (it ends); then it is freed and Kafka is started again; there is a spool"""
-    disk = Tmpfs(stage.directory / "kafka" / "logs", 96 * MIB)
+    broker = stage.prepare_kafka()
+    disk = Tmpfs(broker.directory / "logs", 96 * MIB)
     stage.closing.callback(disk.unmount)
+    stage.closing.callback(broker.stop)
     stage.play(spool=True)
     disk.fill(leave=MIB)
     stage.attempt(lambda: stage.gateway.until_state("spooling", timeout=60), "with a full disk")
@@ -143,7 +145,7 @@ def _lose_replica(stage: Stage, *, spool: bool) -> Follower:
     follower = Follower(stage.broker).start()
     stage.closing.callback(follower.kill9)
     stage.topics = stage.broker.fresh_topics(replicas=2, config={"min.insync.replicas": "2"})
-    stage.start_gateway(spool=spool)
+    stage.start_gateway({"bus": {"kafka": {"unready_after": "3s"}}}, spool=spool)
     stage.start_load()
     stage.go_on()
     follower.kill9()
@@ -278,10 +280,7 @@ def spool_disk_full_drain(stage: Stage) -> None:
 
 def spool_limit(stage: Stage) -> None:
     """6: bus.spool.max_size is reached while Kafka is away"""
-    config = {
-        "session": {"max_message_size": "16KiB"},
-        "bus": {"max_event_size": "64KiB", "spool": {"max_size": "4MiB", "alarm_level": 0.5}},
-    }
+    config = {"session": {"max_message_size": "16KiB"}, "bus": {"spool": {"max_size": "4MiB", "alarm_level": 0.5}}}
     stage.play(spool=True, config=config)
     stage.longest_wait = None
     stage.broker.kill9()

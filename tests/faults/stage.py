@@ -160,7 +160,7 @@ class Stage:
 
     def play(self, *, spool: bool, config: dict[str, Any] | None = None) -> None:
         """Kafka, gateway and stations, all well."""
-        self.start_kafka()
+        (self.broker or self.prepare_kafka()).start()
         self.start_gateway(config, spool=spool)
         self.start_load()
         self.go_on()
@@ -198,7 +198,9 @@ class Stage:
     def settle(self, *, timeout: float = 90.0) -> Verdict:
         """The end of a scenario: the stations get their last answers, Kafka gets everything, and the books are compared."""
         gateway, load = self.gateway, self.load
-        self.expect(load.rest(timeout), f"not every station was answered within {timeout:g} s after the fault: {load.status}")
+        self.expect(
+            load.rest(timeout), f"not every station was answered within {timeout:g} s after the fault: {load.status}"
+        )
         self.attempt(lambda: wait_for(gateway.is_settled, "Kafka to have everything", timeout), "at the end")
         if gateway.running:
             code = gateway.sigterm()

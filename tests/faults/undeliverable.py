@@ -24,7 +24,9 @@ def record_too_large(stage: Stage) -> None:
     stage.attempt(lambda: _counted(stage, 10), "a count of what was set aside")
     time.sleep(stage.outage(15))
     stage.settle()
-    small = [one for one in stage.set_aside() if len(one["event"]["data"].get("payload", {}).get("data", "")) < TOPIC_LIMIT]
+    small = [
+        one for one in stage.set_aside() if len(one["event"]["data"].get("payload", {}).get("data", "")) < TOPIC_LIMIT
+    ]
     stage.note(f"{stage.row.verdict.set_aside} events set aside, {len(small)} of them would have fitted")
     stage.expect(not small, f"{len(small)} events that fit were set aside with the large ones")
     _is_told(stage)
@@ -43,7 +45,9 @@ def record_too_large_draining(stage: Stage) -> None:
     stage.broker.start()
     stage.attempt(lambda: stage.gateway.until_state("direct", timeout=90), "after the fault")
     stage.settle()
-    small = [one for one in stage.set_aside() if len(one["event"]["data"].get("payload", {}).get("data", "")) < TOPIC_LIMIT]
+    small = [
+        one for one in stage.set_aside() if len(one["event"]["data"].get("payload", {}).get("data", "")) < TOPIC_LIMIT
+    ]
     stage.note(f"{stage.row.verdict.set_aside} events set aside, {len(small)} of them would have fitted")
     stage.expect(not small, f"{len(small)} events that fit were set aside with the large ones")
     _is_told(stage)

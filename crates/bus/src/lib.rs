@@ -183,7 +183,20 @@ pub fn open_log(options: LogOptions, metrics: &BusMetrics) -> Result<Log, LogErr
     let dir = options.dir.clone();
     let (log, recovery) = Log::open(options)?;
     report(&dir, &recovery, metrics);
+    prove_writable(&dir)?;
     Ok(log)
+}
+
+/// Writes something, so that a disk that is full or cannot be written shows at the start and not at the first event.
+fn prove_writable(dir: &std::path::Path) -> Result<(), LogError> {
+    const BYTES: usize = 64 * 1024;
+    let path = dir.join("room.tmp");
+    let written = std::fs::File::create(&path).and_then(|mut file| {
+        std::io::Write::write_all(&mut file, &[0; BYTES])?;
+        file.sync_all()
+    });
+    let removed = std::fs::remove_file(&path);
+    written.and(removed).map_err(|source| LogError::Io { action: "write", path, source })
 }
 
 fn report(dir: &std::path::Path, recovery: &Recovery, metrics: &BusMetrics) {

@@ -65,11 +65,13 @@ struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: String,
+    /// The `Allow` header of a 405 (RFC 9110 section 15.5.6).
+    allow: Option<&'static str>,
 }
 
 impl Problem {
     fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, title, detail: detail.into() }
+        Self { status, title, detail: detail.into(), allow: None }
     }
 
     fn bad_request(detail: impl Into<String>) -> Self {
@@ -87,7 +89,11 @@ impl Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        typed(self.status, "application/problem+json", Bytes::from(problem.to_string()))
+        let mut response = typed(self.status, "application/problem+json", Bytes::from(problem.to_string()));
+        if let Some(allow) = self.allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
     }
 }
 
@@ -168,18 +174,28 @@ impl Admin {
                 self.watch_events(&query(&request)?, last_event.as_deref())
             }
             (&Method::GET, [""]) => Ok(text(INDEX)),
-            (
-                _,
-                ["api", "v1", "stations", _, "registration" | "commands"]
-                | ["api", "v1", "stations" | "events"]
-                | ["livez" | "readyz" | "health" | "stats" | "metrics" | ""],
-            ) => Err(Problem::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method not allowed",
-                format!("{method} is not offered for {path}"),
-            )),
-            _ => Err(Problem::not_found(format!("nothing is at {path}"))),
+            (_, path_segments) => Err(match offered(path_segments) {
+                Some(allow) => Problem {
+                    status: StatusCode::METHOD_NOT_ALLOWED,
+                    title: "method not allowed",
+                    detail: format!("{method} is not offered for {path}"),
+                    allow: Some(allow),
+                },
+                None => Problem::not_found(format!("nothing is at {path}")),
+            }),
         }
+    }
+}
+
+/// The method that a path offers; none if there is nothing.
+fn offered(segments: &[&str]) -> Option<&'static str> {
+    match segments {
+        ["api", "v1", "stations", _, "registration"] => Some("PUT"),
+        ["api", "v1", "stations", _, "commands"] => Some("POST"),
+        ["api", "v1", "stations", _]
+        | ["api", "v1", "stations" | "events"]
+        | ["livez" | "readyz" | "health" | "stats" | "metrics" | ""] => Some("GET"),
+        _ => None,
     }
 }
 

@@ -83,12 +83,14 @@ impl Default for Node {
 #[serde(default)]
 pub struct Listener {
     /// Address and port.
+    #[serde(deserialize_with = "units::address")]
     pub address: SocketAddr,
     /// What comes before the identity in the path.
     pub path_prefix: String,
     /// The enabled subprotocols. The station's order of preference decides, not this one.
     pub subprotocols: Subprotocols,
     /// Who may connect.
+    #[serde(deserialize_with = "units::word")]
     pub auth: AuthMode,
     /// Accept what real stations get wrong: no subprotocol header (counts as 1.6), double slashes in the path, binary
     /// frames with text.
@@ -229,6 +231,7 @@ pub struct RegistrationPolicy {
     #[serde(with = "units::duration")]
     pub interval: Duration,
     /// CALLs of a station that was never registered.
+    #[serde(deserialize_with = "units::word")]
     pub before_boot: BeforeBoot,
     /// Stations whose state is kept.
     pub max_stations: usize,
@@ -260,6 +263,7 @@ pub enum BeforeBoot {
 #[serde(default)]
 pub struct Answers {
     /// The status given to every idTag and idToken: `Accepted` or `Invalid`.
+    #[serde(deserialize_with = "units::word")]
     pub authorization: Authorization,
 }
 
@@ -293,6 +297,7 @@ impl Authorization {
 #[serde(default)]
 pub struct Validation {
     /// What is done about a payload that violates its schema.
+    #[serde(deserialize_with = "units::word")]
     pub mode: ValidationMode,
 }
 
@@ -344,6 +349,7 @@ impl Default for Commands {
 #[serde(default)]
 pub struct Bus {
     /// `local` or `kafka`.
+    #[serde(deserialize_with = "units::word")]
     pub kind: BusKind,
     /// Events accepted and not yet durable, at most.
     pub queue_events: usize,
@@ -511,6 +517,7 @@ impl Default for Topics {
 #[serde(default)]
 pub struct Admin {
     /// Address and port; never a station listener's.
+    #[serde(deserialize_with = "units::address")]
     pub address: SocketAddr,
     /// Connections at once.
     pub max_connections: usize,
@@ -527,6 +534,7 @@ impl Default for Admin {
 #[serde(default)]
 pub struct Log {
     /// `human` or `json`.
+    #[serde(deserialize_with = "units::word")]
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,ocpp_gateway::session=debug`.
     pub level: String,

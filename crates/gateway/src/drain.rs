@@ -20,7 +20,7 @@ impl App {
             tokio::time::timeout_at(deadline.into(), Box::pin(self.close_stations(sessions))).await.is_ok();
         if !in_time {
             tracing::warn!(
-                sessions = self.registry.len(),
+                sessions = self.registry.all().len(),
                 "the deadline came before every station was closed"
             );
         }

@@ -212,13 +212,6 @@ impl Listener {
                 None
             }
         };
-        let Some(socket) = socket else {
-            // It never spoke. Whoever comes next must still not speak before the one that it replaced has ended.
-            if let Some(replaced) = &admitted.replaced {
-                replaced.over().await;
-            }
-            return;
-        };
         let session = Arc::clone(&admitted.over.0);
         if self.stop.is_cancelled() {
             // The drain may have counted the sessions already.

@@ -2,7 +2,8 @@
 //!
 //! Owns the map from identity to session. Replacing is one atomic step under the map's own lock; the replaced session
 //! is closed outside any lock. A session leaves the map by dropping its [`Entry`], which removes it only if it is still
-//! the one in the map: a late cleanup can never remove a successor.
+//! the one in the map: a late cleanup can never remove a successor. It keeps its place until its last event is on the bus,
+//! so that a successor finds it and waits; meanwhile it no longer counts as connected.
 
 use std::sync::Arc;
 
@@ -48,24 +49,18 @@ impl Registry {
         (entry, session, replaced)
     }
 
-    /// The session that serves a station.
+    /// The session by which a station is connected.
     pub fn get(&self, key: &IdentityKey) -> Option<Arc<Session>> {
-        self.sessions.get(key).map(|session| Arc::clone(&session))
+        self.sessions.get(key).map(|session| Arc::clone(&session)).filter(|session| session.is_connected())
     }
 
-    /// Every session, in no order.
+    /// Every session by which a station is connected, in no order.
     pub fn all(&self) -> Vec<Arc<Session>> {
-        self.sessions.iter().map(|session| Arc::clone(&session)).collect()
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+        self.sessions
+            .iter()
+            .filter(|session| session.is_connected())
+            .map(|session| Arc::clone(&session))
+            .collect()
     }
 }
 
@@ -105,7 +100,7 @@ mod tests {
         drop(old_entry);
         assert_eq!(registry.get(&key).unwrap().id, new.id);
         drop(new_entry);
-        assert!(registry.is_empty());
+        assert!(registry.all().is_empty());
     }
 
     #[test]
@@ -131,6 +126,6 @@ mod tests {
         let greatest = results.iter().filter_map(|(greatest, _)| *greatest).max().unwrap();
         assert_eq!(registry.get(&key).unwrap().id, greatest);
         drop(results);
-        assert!(registry.is_empty());
+        assert!(registry.all().is_empty());
     }
 }

@@ -93,6 +93,7 @@ pub struct Session {
     pub mailbox: Mailbox,
     /// Counters.
     pub counters: Counters,
+    ending: AtomicBool,
     over: watch::Sender<bool>,
 }
 
@@ -106,6 +107,7 @@ impl Session {
             connected_at: SystemTime::now(),
             mailbox: Mailbox::new(command_queue),
             counters: Counters::default(),
+            ending: AtomicBool::new(false),
             over: watch::Sender::new(false),
         }
     }
@@ -113,6 +115,16 @@ impl Session {
     /// Asks it to end.
     pub fn end(&self, reason: CloseReason) {
         self.mailbox.end(reason);
+    }
+
+    /// Says that its connection is over, or as good as: it keeps its place only until its last event is on the bus.
+    pub fn mark_ending(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    /// Whether the station is connected by this session.
+    pub fn is_connected(&self) -> bool {
+        !self.ending.load(Ordering::Acquire)
     }
 
     /// Says that its last event is on the bus: a successor may speak.

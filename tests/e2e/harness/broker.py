@@ -107,7 +107,9 @@ class Broker:
             "command_results": f"ocpp.command-results.{suffix}",
         }
         admin = AdminClient({"bootstrap.servers": self.address})
-        created = admin.create_topics([NewTopic(topic, partitions, replicas, config=config or {}) for topic in topics.values()])
+        created = admin.create_topics(
+            [NewTopic(topic, partitions, replicas, config=config or {}) for topic in topics.values()]
+        )
         for future in created.values():
             future.result(timeout=20)
         return topics

@@ -117,7 +117,11 @@ class Ledger:
             its_stored = stored[station]
             events_stored += len(its_stored)
             unanswered_stored += len(its_stored.keys() - account.answered)
-            lost += [f"{station} {message_id}" for message_id in account.sent if message_id in account.answered - its_stored.keys()]
+            lost += [
+                f"{station} {message_id}"
+                for message_id in account.sent
+                if message_id in account.answered - its_stored.keys()
+            ]
             overtaken += _overtaken(station, account, its_stored)
         return Figures(
             sum(len(account.sent) for account in self._accounts.values()),

@@ -118,7 +118,9 @@ class Accounts:
 class Load:
     """Stations in processes of their own, from `start` to `finish`."""
 
-    def __init__(self, gateway: Gateway, directory: Path, stations: int, *, processes: int = 1, **settings: Any) -> None:
+    def __init__(
+        self, gateway: Gateway, directory: Path, stations: int, *, processes: int = 1, **settings: Any
+    ) -> None:
         """`settings` are those of `Settings`."""
         directory.mkdir(parents=True, exist_ok=True)
         self.stations = stations

@@ -114,7 +114,11 @@ class Patient:
         return {"timestamp": TIME, "sampledValue": [{"value": shown, "measurand": "Energy.Active.Import.Register"}]}
 
     def _meter(self, number: int, step: int) -> tuple[str, dict[str, Any]]:
-        payload = {"connectorId": 1, "transactionId": self._transaction, "meterValue": [self._sample(number * 100 + step)]}
+        payload = {
+            "connectorId": 1,
+            "transactionId": self._transaction,
+            "meterValue": [self._sample(number * 100 + step)],
+        }
         return "MeterValues", payload
 
     def _event(self, kind: str, number: int) -> tuple[str, dict[str, Any]]:
@@ -247,6 +251,9 @@ class Worker:
         for task in (report, commands):
             task.cancel()
         self._tell()
+
+    def write_accounts(self) -> None:
+        """For `load.Accounts.read`."""
         accounts = {
             "stations": [station.account() for station in self.stations],
             "refusals": self.refusals,
@@ -288,4 +295,6 @@ class Worker:
 
 
 if __name__ == "__main__":
-    asyncio.run(Worker(Settings.parse(sys.argv[1])).run())
+    worker = Worker(Settings.parse(sys.argv[1]))
+    asyncio.run(worker.run())
+    worker.write_accounts()

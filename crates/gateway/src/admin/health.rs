@@ -39,14 +39,15 @@ impl Admin {
     pub(super) fn stats(&self) -> Response<Body> {
         let mut by_version: BTreeMap<&str, usize> =
             Version::ALL.iter().map(|version| (version.as_str(), 0)).collect();
-        for session in self.registry.all() {
+        let sessions = self.registry.all();
+        for session in &sessions {
             *by_version.entry(session.admission.version.as_str()).or_default() += 1;
         }
         let body = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "startedAt": ocpp_bus::event::rfc3339(self.readiness.started_at),
             "uptimeSeconds": self.readiness.started.elapsed().as_secs(),
-            "sessions": self.registry.len(),
+            "sessions": sessions.len(),
             "sessionsByVersion": by_version,
             "stationsKnown": self.shared.stations.len(),
             "bus": bus_health(&self.shared.bus),

@@ -1,9 +1,10 @@
 //! How durations, registration states, subprotocol lists and free-form options are written in the configuration.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use ocpp_protocol::Version;
-use serde::de::Error;
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Durations: `10s`, `5m`, `1h 30m`, `250ms`.
@@ -23,6 +24,19 @@ pub(super) mod duration {
     pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&humantime::format_duration(*value))
     }
+}
+
+/// One word out of a few, with the few in the error.
+pub(super) fn word<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<T, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    serde_json::from_value(serde_json::Value::String(text)).map_err(D::Error::custom)
+}
+
+/// An address with its port.
+pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|_| D::Error::custom(format!("{text:?} is not an address such as \"127.0.0.1:9000\"")))
 }
 
 /// Registration states by their OCPP words, in any case.

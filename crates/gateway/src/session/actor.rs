@@ -138,9 +138,10 @@ pub struct Admitted {
     pub replaced: Option<Arc<Session>>,
 }
 
-/// Runs a session until its end.
+/// Runs a session until its end. Without a socket, its connection broke between the verdict and the 101: it has both its
+/// events all the same.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: Socket<S>,
+    mut socket: Option<Socket<S>>,
     admitted: Admitted,
     shared: Arc<Shared>,
 ) {
@@ -148,16 +149,15 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let session = Arc::clone(&over.0);
     let version = session.admission.version;
     shared.metrics.session_opened(version, replaced.is_some());
-    let mut socket = Some(socket);
-    let mut ended_early = None;
+    let mut ended_early = socket.is_none().then_some(CloseReason::ConnectionLost);
     if let Some(replaced) = &replaced {
-        ended_early = wait_for_predecessor(&session, replaced).await;
-        if ended_early.is_some() {
-            // Asked to end before it could begin. The socket must not stay open for as long as the bus is full; both
-            // events follow in order all the same.
+        let asked_to_end = wait_for_predecessor(&session, replaced).await;
+        if asked_to_end.is_some() {
+            // The socket must not stay open for as long as the bus is full; both events follow in order all the same.
             socket = None;
             replaced.over().await;
         }
+        ended_early = asked_to_end.or(ended_early);
     }
     let replaced_id = replaced.map(|replaced| replaced.id);
     let mut actor = Actor::new(session, shared, entry);
@@ -169,7 +169,6 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     }
     let reason = actor.serve(&mut socket).await;
     actor.shared.metrics.session_closed(version, reason);
-    actor.session.mark_over();
     if let Some(socket) = socket {
         socket.linger(Duration::from_secs(1)).await;
     }
@@ -352,7 +351,10 @@ impl Actor {
     /// When something is due that no event will announce.
     fn next_deadline(&self) -> Instant {
         if let Some(ending) = &self.ending {
-            return ending.deadline.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            let deaf = self.writing_since.map(|since| since + self.shared.limits.close_timeout);
+            let due = if ending.announced { ending.deadline } else { deaf };
+            // Whatever is due already was looked at in this turn of the loop.
+            return due.filter(|due| *due > Instant::now()).unwrap_or_else(|| Instant::now() + NOTHING_DUE);
         }
         let mut deadline = self.keepalive.deadline();
         let others = [
@@ -398,13 +400,16 @@ impl Actor {
         if reason != CloseReason::Shutdown {
             // The station asks again on its next connection; nobody is left to hear these.
             self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
+            self.outbox.clear();
         }
     }
 
     /// Queues the close frame and the last event, when what is in flight has been answered.
     fn advance_ending<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Option<Socket<S>>) {
+        let is_deaf =
+            self.writing_since.is_some_and(|since| since.elapsed() >= self.shared.limits.close_timeout);
         let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
-            || self.outbox.answers() > 0;
+            || (self.outbox.answers() > 0 && !is_deaf);
         let Some(ending) = &mut self.ending else { return };
         if ending.announced || (answers_in_flight && socket.is_some()) {
             return;
@@ -431,12 +436,17 @@ impl Actor {
     }
 
     /// The reason, when nothing is left to do.
-    fn finished<S: AsyncRead + AsyncWrite + Unpin>(&self, socket: Option<&Socket<S>>) -> Option<CloseReason> {
+    fn finished<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: Option<&Socket<S>>,
+    ) -> Option<CloseReason> {
         let ending = self.ending.as_ref().filter(|ending| ending.announced)?;
         if !self.unpublished.is_empty() {
             return None;
         }
+        // Only now may a successor find the place empty: everything that this session had to say is on the bus.
         self.session.mark_over();
+        self.entry = None;
         let socket_done = socket
             .is_none_or(|socket| socket.is_read_over() && self.outbox.is_empty() && !socket.is_writing());
         (socket_done && self.pending.is_empty()).then_some(ending.reason)

@@ -39,10 +39,15 @@ impl Outbox {
         if !self.closed {
             self.closed = true;
             self.close = Some((code, reason));
-            self.ping = None;
-            self.answers.clear();
-            self.command = None;
+            self.clear();
         }
+    }
+
+    /// Drops what waits for a station that nobody will answer any more.
+    pub fn clear(&mut self) {
+        self.ping = None;
+        self.answers.clear();
+        self.command = None;
     }
 
     /// Queues a ping, in place of one that has not left.
