@@ -1,5 +1,7 @@
 //! A local bus from a publisher's side: durable in order, bounded, flushed at the end, its journal rewritten in short.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
