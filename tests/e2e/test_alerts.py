@@ -58,5 +58,7 @@ def test_an_alert_says_what_is_wrong_and_what_to_do(rule):
     assert set(rule["annotations"]) == {"summary", "description"}
     assert "{{ $labels.instance }}" in rule["annotations"]["summary"]
     assert len(rule["annotations"]["description"]) > 100
-    for key in re.findall(r"\b(?:bus|session|handshake|node)\.[a-z_.]*[a-z]", rule["annotations"]["description"]):
+    for key in re.findall(
+        r"(?<![.\w])(?:bus|session|handshake|node)\.[a-z_.]*[a-z]", rule["annotations"]["description"]
+    ):
         assert f"`{key}`" in (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8"), key

@@ -76,15 +76,7 @@ pub enum KafkaError {
     Fixed(String, &'static str),
     /// An option that the client does not know, or a value that it does not take.
     #[error("the Kafka client refuses its options: {0}")]
-    Refused(ClientError),
-    /// The folder for what cannot be delivered.
-    #[error("cannot open {path}", path = path.display())]
-    SetAside {
-        /// The folder.
-        path: PathBuf,
-        /// What the operating system says.
-        source: std::io::Error,
-    },
+    Refused(String),
 }
 
 impl KafkaOptions {
@@ -96,7 +88,7 @@ impl KafkaOptions {
         self.client_config(QueueLimits { records: 1, bytes: 1024 })?
             .create_native_config()
             .map(|_| ())
-            .map_err(KafkaError::Refused)
+            .map_err(|error| refused(&error))
     }
 
     fn client_config(&self, limits: QueueLimits) -> Result<ClientConfig, KafkaError> {
@@ -144,9 +136,19 @@ impl KafkaOptions {
 /// A record that was not acknowledged, and why.
 pub(crate) struct Returned {
     pub(crate) in_flight: InFlight,
-    /// Sending the same record again cannot end differently.
-    pub(crate) hopeless: bool,
+    pub(crate) verdict: Verdict,
     pub(crate) reason: String,
+}
+
+/// What sending a returned record again can bring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verdict {
+    /// Success.
+    Again,
+    /// Success, if it was another record of its batch that the broker refused the whole batch for.
+    Alone,
+    /// Nothing.
+    Hopeless,
 }
 
 /// What the client's callbacks and its owner share.
@@ -167,8 +169,8 @@ impl Shared {
         self.last_sign.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
-    fn give_back(&self, in_flight: InFlight, error: &ClientError) {
-        let returned = Returned { in_flight, hopeless: is_hopeless(error), reason: error.to_string() };
+    fn give_back(&self, in_flight: InFlight, error: &ClientError, verdict: Verdict) {
+        let returned = Returned { in_flight, verdict, reason: error.to_string() };
         self.returned.lock().unwrap_or_else(PoisonError::into_inner).push(returned);
     }
 }
@@ -183,7 +185,15 @@ impl ClientContext for Callbacks {
 
     fn error(&self, error: ClientError, reason: &str) {
         tracing::debug!(%error, reason, "kafka client error");
-        *self.0.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        let code = error.rdkafka_error_code();
+        let mut last = self.0.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        if code == Some(RDKafkaErrorCode::Authentication) && last.as_deref() != Some(reason) {
+            tracing::error!(reason, "Kafka refuses the gateway's credentials");
+        }
+        // That all brokers are down follows from what came before, and says less.
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || last.is_none() {
+            *last = Some(reason.to_owned());
+        }
     }
 }
 
@@ -204,7 +214,7 @@ impl ProducerContext for Callbacks {
                 }
                 in_flight.durable();
             }
-            Err((error, _)) => shared.give_back(*in_flight, error),
+            Err((error, _)) => shared.give_back(*in_flight, error, verdict(error)),
         }
         // Last, so that "nothing outstanding" means that everything that came back is in `returned`.
         shared.outstanding.fetch_sub(1, Ordering::AcqRel);
@@ -267,7 +277,9 @@ impl KafkaClient {
         let in_flight = *record.delivery_opaque;
         let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
         if !is_full {
-            self.shared.give_back(in_flight, &error);
+            // The client itself looks at each record by itself.
+            let verdict = if verdict(&error) == Verdict::Again { Verdict::Again } else { Verdict::Hopeless };
+            self.shared.give_back(in_flight, &error, verdict);
             self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
             return Ok(());
         }
@@ -348,34 +360,53 @@ impl KafkaClient {
 }
 
 fn producer(config: &ClientConfig, shared: &Arc<Shared>) -> Result<Arc<Producing>, KafkaError> {
-    config.create_with_context(Callbacks(Arc::clone(shared))).map(Arc::new).map_err(KafkaError::Refused)
+    config.create_with_context(Callbacks(Arc::clone(shared))).map(Arc::new).map_err(|error| refused(&error))
+}
+
+/// The client's own text would show the option's value, which may be a password.
+fn refused(error: &ClientError) -> KafkaError {
+    KafkaError::Refused(match error {
+        ClientError::ClientConfig(_, description, name, _) if description.contains(name.as_str()) => {
+            description.clone()
+        }
+        ClientError::ClientConfig(_, description, name, _) => format!("{description} ({name})"),
+        other => other.to_string(),
+    })
 }
 
 fn ask_for_leaders(producer: &Producing, topic: &str) -> Result<(), String> {
     let metadata =
         producer.client().fetch_metadata(Some(topic), PROBE_TIMEOUT).map_err(|error| error.to_string())?;
+    if let Some(error) = metadata.topics().iter().find_map(|topic| topic.error()) {
+        return Err(format!("topic {topic}: {}", ClientError::MetadataFetch(error.into())));
+    }
+    if metadata.topics().iter().all(|topic| topic.partitions().is_empty()) {
+        return Err(format!("topic {topic} does not exist"));
+    }
     let leaderless =
         metadata.topics().iter().flat_map(|topic| topic.partitions()).any(|one| one.leader() < 0);
     if leaderless { Err(format!("a partition of {topic} has no leader")) } else { Ok(()) }
 }
 
-/// Whether sending the same record again cannot end differently.
-fn is_hopeless(error: &ClientError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
+/// What an error of the broker, which answers for a whole batch, says about one record.
+fn verdict(error: &ClientError) -> Verdict {
+    match error.rdkafka_error_code() {
         Some(
             RDKafkaErrorCode::MessageSizeTooLarge
-                | RDKafkaErrorCode::InvalidMessage
-                | RDKafkaErrorCode::InvalidRecord
-                | RDKafkaErrorCode::MessageBatchTooLarge
-                | RDKafkaErrorCode::UnknownTopic
-                | RDKafkaErrorCode::UnknownTopicOrPartition
-                | RDKafkaErrorCode::UnknownPartition
-                | RDKafkaErrorCode::InvalidTopic
-                | RDKafkaErrorCode::TopicAuthorizationFailed
-                | RDKafkaErrorCode::PolicyViolation
-        )
-    )
+            | RDKafkaErrorCode::MessageBatchTooLarge
+            | RDKafkaErrorCode::InvalidMessage
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::PolicyViolation,
+        ) => Verdict::Alone,
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::TopicAuthorizationFailed,
+        ) => Verdict::Hopeless,
+        _ => Verdict::Again,
+    }
 }
 
 #[cfg(test)]

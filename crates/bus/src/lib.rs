@@ -35,6 +35,7 @@ pub mod record;
 mod set_aside;
 pub mod spool;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ use crate::log::{Log, LogError, LogOptions, Recovery};
 use crate::metrics::BusMetrics;
 use crate::pump::Pump;
 use crate::queue::{Queue, QueueLimits, Taken};
+use crate::set_aside::SetAside;
 
 pub use crate::lane::{Durability, Lane};
 pub use crate::record::{Class, Record};
@@ -75,7 +77,8 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Starts a bus that stores into a local log, already opened by the caller (who may have replayed it).
+    /// Starts a bus that stores into a local log, already opened by the caller (who may have replayed it). A record that
+    /// the log can never take is kept in the folder for what is set aside.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
@@ -84,12 +87,15 @@ impl Bus {
         log: Log,
         limits: QueueLimits,
         compaction: Option<Compaction>,
+        set_aside_dir: PathBuf,
         metrics: BusMetrics,
     ) -> Result<Self, StartError> {
         let feed = Feed::log(log.view());
         let health = Arc::new(HealthCell::new(name, metrics.clone()));
         let queue = Arc::new(Queue::new(limits, metrics));
-        let pump = LocalPump { log, queue: Arc::clone(&queue), health: Arc::clone(&health), compaction };
+        let set_aside = SetAside::new(set_aside_dir);
+        let pump =
+            LocalPump { log, queue: Arc::clone(&queue), health: Arc::clone(&health), compaction, set_aside };
         let thread = pump.spawn(name)?;
         Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
     }
@@ -137,6 +143,11 @@ impl Bus {
 
     /// How the bus is doing; also brings its gauges up to date.
     pub fn health(&self) -> BusHealth {
+        let pump = self.pump.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if pump.as_ref().is_some_and(JoinHandle::is_finished) && !self.queue.is_closed() {
+            self.health.holding("the bus's thread has ended; only a restart helps".into());
+        }
+        drop(pump);
         self.health.read(&self.queue)
     }
 

@@ -12,6 +12,7 @@ use crate::health::HealthCell;
 use crate::log::{Entry, Log, LogError};
 use crate::queue::{InFlight, Queue, Taken};
 use crate::record::Record;
+use crate::set_aside::SetAside;
 
 /// Gives everything worth keeping, so that a journal can be rewritten in short.
 pub trait Snapshot: Send + Sync {
@@ -41,6 +42,8 @@ pub(crate) struct LocalPump {
     pub(crate) queue: Arc<Queue>,
     pub(crate) health: Arc<HealthCell>,
     pub(crate) compaction: Option<Compaction>,
+    /// Where a record goes that the log can never take.
+    pub(crate) set_aside: SetAside,
 }
 
 impl LocalPump {
@@ -71,6 +74,21 @@ impl LocalPump {
     /// Makes one group durable, however long it takes, and tells the lanes.
     fn store(&mut self, group: Vec<InFlight>) {
         let metrics = self.queue.metrics().clone();
+        let (group, too_large): (Vec<_>, Vec<_>) = group
+            .into_iter()
+            .partition(|in_flight| self.log.takes(&in_flight.record.key, &in_flight.record.value));
+        for in_flight in too_large {
+            metrics.failures.inc();
+            self.set_aside.keep(
+                &in_flight.record,
+                "local log",
+                "larger than the log's largest record",
+                &self.health,
+            );
+            metrics.set_aside.inc();
+            metrics.durable.inc();
+            in_flight.durable();
+        }
         self.health.oldest(group.first().map(|in_flight| in_flight.accepted_at));
         while let Err(error) = self.append_and_commit(group.iter().map(|in_flight| &in_flight.record)) {
             metrics.failures.inc();

@@ -28,15 +28,17 @@ use std::time::{Duration, Instant};
 use crate::StartError;
 use crate::feed::Feed;
 use crate::health::HealthCell;
-use crate::kafka::{KafkaClient, KafkaError, KafkaOptions, Returned};
+use crate::kafka::{KafkaClient, KafkaOptions, Returned, Verdict};
 use crate::queue::{InFlight, Queue, Taken};
 use crate::set_aside::SetAside;
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolError};
 
 /// Records handed to the client between two looks at what came back.
 const BATCH_RECORDS: usize = 1024;
-/// Records that share one sync of the spool.
+/// Records taken from the queue at once.
 const GROUP_RECORDS: usize = 16_384;
+/// Records that share one sync of the spool, and that a spool which is nearly full takes or does not take together.
+const SPOOL_RECORDS: usize = 2048;
 /// How often the pump looks around when nothing comes.
 const TICK: Duration = Duration::from_millis(200);
 /// How long new records may wait while the spool is being sent.
@@ -81,6 +83,10 @@ pub(crate) struct Pump {
     closed: bool,
     probed_at: Option<Instant>,
     pause: Duration,
+    /// So many records are sent alone, because a batch was refused for one of them.
+    one_by_one: usize,
+    /// The record that the client has was sent alone.
+    is_alone: bool,
     reported_at: Instant,
 }
 
@@ -91,9 +97,7 @@ impl Pump {
         health: Arc<HealthCell>,
         feed: Feed,
     ) -> Result<JoinHandle<()>, StartError> {
-        let dir = options.set_aside_dir.clone();
-        let set_aside =
-            SetAside::new(dir.clone()).map_err(|source| KafkaError::SetAside { path: dir, source })?;
+        let set_aside = SetAside::new(options.set_aside_dir.clone());
         let spool = options.spool.clone().map(|spool| Spool::open(spool, queue.metrics())).transpose()?;
         let client = KafkaClient::create(options, queue.limits(), queue.metrics().clone(), feed.clone())?;
         let mode = match &spool {
@@ -117,6 +121,8 @@ impl Pump {
             closed: false,
             probed_at: None,
             pause: PROBE_EVERY,
+            one_by_one: 0,
+            is_alone: false,
             reported_at: Instant::now(),
         };
         Ok(std::thread::Builder::new().name("bus-kafka".into()).spawn(move || pump.run())?)
@@ -170,9 +176,10 @@ impl Pump {
         // An acknowledgement that does not come must be noticed in time to spool.
         self.take(BATCH_RECORDS, TICK);
         while let Some(in_flight) = self.backlog.pop_front() {
-            if self.client.has_returned() {
+            if !self.may_send(usize::MAX) {
                 self.backlog.push_front(in_flight);
-                return;
+                std::thread::sleep(Duration::from_millis(1));
+                break;
             }
             if let Err(in_flight) = self.client.send(in_flight) {
                 self.backlog.push_front(in_flight);
@@ -254,37 +261,59 @@ impl Pump {
         }
     }
 
-    /// Makes the backlog durable in the spool. When the spool does not take it, it stays, and is held back.
+    /// Makes the backlog durable in the spool. What the spool does not take stays, and is held back.
     fn spool_backlog(&mut self) {
-        let Some(spool) = &mut self.spool else { return };
-        if self.backlog.is_empty() {
-            return;
+        while !self.backlog.is_empty() {
+            if let Err(error) = self.spool_some() {
+                self.queue.metrics().failures.inc();
+                self.health.holding(error.to_string());
+                // While the spool drains, room may come back at any moment.
+                std::thread::sleep(if matches!(self.mode, Mode::Draining { .. }) {
+                    4 * DRAIN_TICK
+                } else {
+                    RETRY
+                });
+                return;
+            }
+            match self.mode {
+                Mode::Draining { .. } => self.health.draining(),
+                Mode::Direct | Mode::Spooling { .. } => self.health.spooling(self.client.trouble()),
+            }
         }
-        let metrics = self.queue.metrics();
+        self.health.oldest(None);
+    }
+
+    /// Makes the first records of the backlog durable in the spool.
+    fn spool_some(&mut self) -> Result<(), SpoolError> {
+        let Some(spool) = &mut self.spool else { return Ok(()) };
+        let count =
+            self.backlog.iter().take(SPOOL_RECORDS).take_while(|next| spool.takes(&next.record)).count();
         self.health.oldest(self.backlog.front().map(|in_flight| in_flight.accepted_at));
-        if let Err(error) = spool.store(self.backlog.iter().map(|in_flight| &in_flight.record)) {
-            metrics.failures.inc();
-            self.health.holding(error.to_string());
-            // While the spool drains, room may come back at any moment.
-            std::thread::sleep(if matches!(self.mode, Mode::Draining { .. }) {
-                4 * DRAIN_TICK
-            } else {
-                RETRY
-            });
-            return;
+        if count == 0 {
+            let reason = "larger than the spool's largest record".to_owned();
+            let too_large = self.backlog.pop_front();
+            self.set_aside_all(
+                too_large
+                    .into_iter()
+                    .map(|in_flight| Returned {
+                        in_flight,
+                        verdict: Verdict::Hopeless,
+                        reason: reason.clone(),
+                    })
+                    .collect(),
+            );
+            return Ok(());
         }
-        metrics.spooled.inc_by(self.backlog.len() as u64);
-        metrics.durable.inc_by(self.backlog.len() as u64);
-        for in_flight in self.backlog.drain(..) {
+        spool.store(self.backlog.iter().take(count).map(|in_flight| &in_flight.record))?;
+        let metrics = self.queue.metrics();
+        metrics.spooled.inc_by(count as u64);
+        metrics.durable.inc_by(count as u64);
+        for in_flight in self.backlog.drain(..count) {
             self.feed.show(&in_flight.record);
             metrics.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
             in_flight.durable();
         }
-        self.health.oldest(None);
-        match self.mode {
-            Mode::Draining { .. } => self.health.draining(),
-            Mode::Direct | Mode::Spooling { .. } => self.health.spooling(self.client.trouble()),
-        }
+        Ok(())
     }
 
     fn draining(&mut self, drained_before: u64) {
@@ -318,7 +347,7 @@ impl Pump {
             self.spool_backlog();
         } else {
             std::thread::sleep(Duration::from_millis(1));
-            if silence > after / 4 {
+            if silence > after / 4 || self.queue.is_closed() {
                 self.take(GROUP_RECORDS, Duration::ZERO);
                 self.spool_backlog();
             }
@@ -327,22 +356,33 @@ impl Pump {
 
     /// Hands records of the spool to the client, up to the window.
     fn send_spooled(&mut self, window: usize) -> Result<(), String> {
-        let Some(spool) = &mut self.spool else { return Ok(()) };
-        while self.client.outstanding() < window && !self.client.has_returned() {
-            let Some(in_flight) = self.unsent.pop_front() else {
-                if spool.is_read() {
-                    return Ok(());
-                }
-                let records = spool.read(window.min(BATCH_RECORDS), DRAIN_CHUNK_BYTES);
-                self.unsent.extend(records.map_err(|error| crate::chain(&error))?);
-                continue;
-            };
+        loop {
+            if self.unsent.is_empty() && !self.read_spool(window)? {
+                return Ok(());
+            }
+            if !self.may_send(window) {
+                return Ok(());
+            }
+            let Some(in_flight) = self.unsent.pop_front() else { return Ok(()) };
             if let Err(in_flight) = self.client.send(in_flight) {
                 self.unsent.push_front(in_flight);
                 return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Reads records of the spool to send next; false when there are none.
+    fn read_spool(&mut self, window: usize) -> Result<bool, String> {
+        let Some(spool) = &mut self.spool else { return Ok(false) };
+        while !spool.is_read() && self.unsent.is_empty() {
+            let before = spool.read_position();
+            let records = spool.read(window.min(BATCH_RECORDS), DRAIN_CHUNK_BYTES);
+            self.unsent.extend(records.map_err(|error| crate::chain(&error))?);
+            if spool.read_position() == before {
+                break;
+            }
+        }
+        Ok(!self.unsent.is_empty())
     }
 
     /// Deals with the records that Kafka did not take.
@@ -351,13 +391,16 @@ impl Pump {
             return;
         }
         let (hopeless, others): (Vec<_>, Vec<_>) =
-            self.client.take_returned().into_iter().partition(|returned| returned.hopeless);
+            self.client.take_returned().into_iter().partition(|returned| self.is_hopeless(returned));
         self.set_aside_all(hopeless);
         let Some(first) = others.first() else { return };
         // Trying again can mend these. First get everything back, so that the order can be restored.
         let reason = format!("{} ({})", first.reason, self.client.trouble());
         self.queue.metrics().failures.inc_by(others.len() as u64);
-        if self.spool.is_some() {
+        let refused_as_a_batch = others.iter().any(|returned| returned.verdict == Verdict::Alone);
+        if refused_as_a_batch {
+            self.send_one_by_one(others);
+        } else if self.spool.is_some() {
             self.restore_order(others);
             self.begin_spooling(reason);
         } else {
@@ -369,11 +412,58 @@ impl Pump {
         }
     }
 
+    /// A record that was sent alone and refused is what it was refused for.
+    fn is_hopeless(&self, returned: &Returned) -> bool {
+        match returned.verdict {
+            Verdict::Hopeless => true,
+            Verdict::Alone => self.is_alone,
+            Verdict::Again => false,
+        }
+    }
+
+    /// The broker refused a whole batch for one of its records: everything up to the last of them goes again, one by one.
+    fn send_one_by_one(&mut self, refused: Vec<Returned>) {
+        let order = |in_flight: &InFlight| (!in_flight.is_spooled(), in_flight.sequence);
+        let last = refused
+            .iter()
+            .filter(|returned| returned.verdict == Verdict::Alone)
+            .map(|returned| order(&returned.in_flight))
+            .max();
+        let mut all = refused;
+        all.extend(self.client.recall());
+        self.one_by_one = all.iter().filter(|returned| Some(order(&returned.in_flight)) <= last).count();
+        tracing::warn!(records = self.one_by_one, "Kafka refused a batch; its records are sent one by one");
+        self.unsent.clear();
+        self.restore_order(all);
+        if let Some(spool) = &mut self.spool {
+            spool.rewind();
+        }
+    }
+
+    /// Whether the next record may be handed to the client: alone, if a batch was refused.
+    fn may_send(&mut self, window: usize) -> bool {
+        if self.client.has_returned() {
+            return false;
+        }
+        let outstanding = self.client.outstanding();
+        let alone = self.one_by_one > 0;
+        if alone {
+            if outstanding > 0 {
+                return false;
+            }
+            self.one_by_one -= 1;
+        } else if outstanding >= window {
+            return false;
+        }
+        self.is_alone = alone;
+        true
+    }
+
     /// Puts what came back in front of the backlog, in its former order. What the spool has is dropped: it is read from
     /// there again.
     fn restore_order(&mut self, returned: Vec<Returned>) {
         let (hopeless, others): (Vec<_>, Vec<_>) =
-            returned.into_iter().partition(|returned| returned.hopeless);
+            returned.into_iter().partition(|returned| self.is_hopeless(returned));
         self.set_aside_all(hopeless);
         let mut again: Vec<_> = others
             .into_iter()
@@ -393,26 +483,9 @@ impl Pump {
     }
 
     fn set_aside_one(&self, Returned { in_flight, reason, .. }: Returned) {
-        let record = &in_flight.record;
-        let topic = self.client.options().topic(record.class);
-        loop {
-            match self.set_aside.store(record, topic, &reason) {
-                Ok(path) => {
-                    self.queue.metrics().set_aside.inc();
-                    tracing::error!(
-                        station = %record.key, topic, reason, bytes = record.value.len(), file = %path.display(),
-                        "Kafka can never take this event; it is set aside on disk"
-                    );
-                    break;
-                }
-                Err(error) => {
-                    let dir = self.client.options().set_aside_dir.display();
-                    self.health
-                        .holding(format!("an undeliverable event cannot be set aside in {dir}: {error}"));
-                    std::thread::sleep(RETRY);
-                }
-            }
-        }
+        let topic = self.client.options().topic(in_flight.record.class);
+        self.set_aside.keep(&in_flight.record, topic, &reason, &self.health);
+        self.queue.metrics().set_aside.inc();
         if !in_flight.is_spooled() {
             self.queue.metrics().durable.inc();
         }

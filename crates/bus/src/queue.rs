@@ -202,6 +202,11 @@ impl Queue {
         self.arrival.notify_all();
     }
 
+    /// Whether no more records come.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Records accepted and not yet durable, and their bytes.
     pub(crate) fn in_flight(&self) -> (usize, usize) {
         (

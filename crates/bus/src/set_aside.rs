@@ -1,4 +1,4 @@
-//! Records that Kafka can never take, kept on disk where an operator finds them.
+//! Records that storage can never take, kept on disk where an operator finds them.
 //!
 //! Owns one file of JSON objects per day (`jq` reads them), each with the reason, the topic, the key and the event byte
 //! for byte. A record is set aside only for a reason that trying again cannot mend: too large, unknown topic, not
@@ -7,10 +7,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::event::{json_string, rfc3339};
+use crate::health::HealthCell;
 use crate::record::Record;
+
+/// Waiting before a failed write is tried again.
+const RETRY: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(crate) struct SetAside {
@@ -18,13 +22,34 @@ pub(crate) struct SetAside {
 }
 
 impl SetAside {
-    pub(crate) fn new(dir: PathBuf) -> std::io::Result<Self> {
-        std::fs::create_dir_all(&dir)?;
-        Ok(Self { dir })
+    /// The folder is made when something is set aside.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Stores one record, for as long as it takes, and says so in the log.
+    pub(crate) fn keep(&self, record: &Record, topic: &str, reason: &str, health: &HealthCell) {
+        loop {
+            match self.store(record, topic, reason) {
+                Ok(path) => {
+                    tracing::error!(
+                        station = %record.key, topic, reason, bytes = record.value.len(), file = %path.display(),
+                        "this event can never be delivered; it is set aside on disk"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    let dir = self.dir.display();
+                    health.holding(format!("an undeliverable event cannot be set aside in {dir}: {error}"));
+                    std::thread::sleep(RETRY);
+                }
+            }
+        }
     }
 
     /// Stores one record and syncs it; gives the file it is in.
-    pub(crate) fn store(&self, record: &Record, topic: &str, reason: &str) -> std::io::Result<PathBuf> {
+    fn store(&self, record: &Record, topic: &str, reason: &str) -> std::io::Result<PathBuf> {
+        std::fs::create_dir_all(&self.dir)?;
         let now = rfc3339(SystemTime::now());
         let day = now.split('T').next().unwrap_or_default();
         let path = self.dir.join(format!("undelivered-{day}.json"));
@@ -63,7 +88,7 @@ mod tests {
     #[test]
     fn what_is_set_aside_reads_back_as_json() {
         let dir = tempfile::tempdir().unwrap();
-        let aside = SetAside::new(dir.path().join("undelivered")).unwrap();
+        let aside = SetAside::new(dir.path().join("undelivered"));
         let record = Record {
             class: Class::Event,
             time_ms: 1,

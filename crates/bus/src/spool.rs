@@ -163,19 +163,48 @@ impl Spool {
         self.reader.position() >= self.log.next_position()
     }
 
+    pub(crate) fn read_position(&self) -> u64 {
+        self.reader.position()
+    }
+
     pub(crate) fn after(&self) -> Duration {
         self.options.after
     }
 
     /// Makes records durable, all or none.
     pub(crate) fn store<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<(), SpoolError> {
-        let (dir, max_bytes) = (self.options.dir.clone(), self.options.max_bytes);
         let first = self.log.next_position();
-        self.log.rollback();
+        let stored = self.append_and_commit(records);
+        if stored.is_err() {
+            // The batch stays with its owner, who will offer it again; the log must not count it.
+            self.log.rollback();
+        }
+        let newest_ms = stored?;
+        if self.ages.back().is_none_or(|(_, time_ms)| newest_ms >= time_ms + AGE_STEP_MS) {
+            self.ages.push_back((first, newest_ms));
+        }
+        Ok(())
+    }
+
+    fn append_and_commit<'a>(
+        &mut self,
+        records: impl Iterator<Item = &'a Record>,
+    ) -> Result<u64, SpoolError> {
+        let SpoolOptions { dir, max_bytes, max_age, .. } = &self.options;
+        if !max_age.is_zero() && self.oldest_age() > *max_age {
+            return Err(SpoolError::TooOld { dir: dir.clone(), max_age: *max_age });
+        }
         let mut bytes = self.log.bytes();
         let mut newest_ms = 0;
         for record in records {
             bytes += u64::from(record.cost());
+            if bytes > *max_bytes {
+                return Err(SpoolError::Full {
+                    dir: dir.clone(),
+                    bytes: self.log.bytes(),
+                    max_bytes: *max_bytes,
+                });
+            }
             newest_ms = record.time_ms;
             let entry = Entry {
                 kind: record.class as u8,
@@ -185,19 +214,13 @@ impl Spool {
             };
             self.log.append(&entry).map_err(SpoolError::Log)?;
         }
-        if bytes > max_bytes {
-            self.log.rollback();
-            return Err(SpoolError::Full { dir, bytes: self.log.bytes(), max_bytes });
-        }
-        if self.oldest_age() > self.options.max_age {
-            self.log.rollback();
-            return Err(SpoolError::TooOld { dir, max_age: self.options.max_age });
-        }
         self.log.commit().map_err(SpoolError::Log)?;
-        if self.ages.back().is_none_or(|(_, time_ms)| newest_ms >= time_ms + AGE_STEP_MS) {
-            self.ages.push_back((first, newest_ms));
-        }
-        Ok(())
+        Ok(newest_ms)
+    }
+
+    /// Whether the spool can take a record at all.
+    pub(crate) fn takes(&self, record: &Record) -> bool {
+        self.log.takes(&record.key, &record.value)
     }
 
     /// Reads the next records for sending. Damage is reported and passed over: the bytes are set aside beside the log.
@@ -252,11 +275,12 @@ impl Spool {
         }
         self.cursor_at = Instant::now();
         if let Err(error) = write_cursor(&self.options.dir, prefix) {
-            // An old cursor only means that more is sent again after a crash.
+            // An old cursor only means that more is sent again after a crash. What Kafka has is removed all the same, or a full
+            // disk would stay full; a cursor before the oldest record means the oldest record.
             tracing::warn!(%error, dir = %self.options.dir.display(), "the spool's cursor cannot be written");
-            return;
+        } else {
+            self.cursor = prefix;
         }
-        self.cursor = prefix;
         let freed = if self.is_empty() {
             self.log.roll().and_then(|()| self.log.truncate_before(self.log.next_position()).map(|_| ()))
         } else {

@@ -28,7 +28,7 @@ fn start(dir: &std::path::Path, limits: QueueLimits, compaction: Option<Compacti
         &metrics,
     )
     .unwrap();
-    Bus::start_local("events", log, limits, compaction, metrics).unwrap()
+    Bus::start_local("events", log, limits, compaction, dir.join("undelivered"), metrics).unwrap()
 }
 
 fn stored(dir: &std::path::Path) -> Vec<(String, String)> {
@@ -110,6 +110,23 @@ async fn a_bus_without_room_gives_the_record_back_and_room_can_be_waited_for() {
     // A record above the whole limit goes through alone rather than never.
     let ordinal = lane.publish(record("CP-1", "y".repeat(20_000))).await;
     lane.durability().wait(ordinal).await;
+}
+
+#[tokio::test]
+async fn a_record_that_the_log_can_never_take_is_set_aside_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let bus = start(dir.path(), LIMITS, None);
+    let mut lane = bus.lane();
+    lane.publish(record("CP-1", "before".into())).await;
+    lane.publish(record("CP-1", format!("\"{}\"", "x".repeat(40_000)))).await;
+    let last = lane.publish(record("CP-1", "after".into())).await;
+    tokio::time::timeout(Duration::from_secs(5), lane.durability().wait(last)).await.unwrap();
+    assert_eq!(bus.close(Instant::now() + Duration::from_secs(5)), 0);
+    drop((lane, bus));
+    let values: Vec<String> = stored(dir.path()).into_iter().map(|(_, value)| value).collect();
+    assert_eq!(values, ["before", "after"]);
+    let file = std::fs::read_dir(dir.path().join("undelivered")).unwrap().next().unwrap().unwrap().path();
+    assert!(std::fs::read_to_string(file).unwrap().contains("xxxx"));
 }
 
 #[tokio::test]

@@ -36,6 +36,8 @@ use crate::session::actor::Shared;
 
 /// The largest request body: a command with the largest payload that a station would take.
 pub const MAX_BODY_BYTES: usize = 1 << 20;
+/// How long a client may take to send its request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -53,6 +55,8 @@ pub struct Admin {
     pub readiness: Arc<Readiness>,
     /// Connections at once.
     pub max_connections: usize,
+    /// Watchers of events at once: fewer, so that health can always be asked for.
+    pub watchers: Arc<Semaphore>,
     /// Every task sits here.
     pub tasks: TaskTracker,
     /// Ends everything.
@@ -240,7 +244,10 @@ fn only(query: &std::collections::BTreeMap<String, String>, known: &[&str]) -> R
 
 async fn body_of(request: Request<Incoming>) -> Result<Bytes, Problem> {
     let limited = http_body_util::Limited::new(request.into_body(), MAX_BODY_BYTES);
-    match limited.collect().await {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, limited.collect()).await.map_err(|_| {
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come", format!("within {BODY_TIMEOUT:?}"))
+    })?;
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Problem::new(
             StatusCode::PAYLOAD_TOO_LARGE,

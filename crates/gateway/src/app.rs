@@ -24,7 +24,7 @@ use crate::auth::credentials::CredentialsError;
 use crate::command::CommandRouter;
 use crate::config::{AuthMode, BusKind, Config};
 use crate::events::Events;
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, RateLimit};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::replays::Replays;
@@ -202,7 +202,14 @@ impl App {
         let station_listeners = app.bind_station_listeners()?;
         app.start_admin(
             admin_listener,
-            CommandRouter { registry, bus, events, metrics, limits: app.config.commands.clone() },
+            CommandRouter {
+                registry,
+                bus,
+                events,
+                metrics,
+                limits: app.config.commands.clone(),
+                tasks: app.rest.clone(),
+            },
         );
         if let Some(authenticator) = &authenticator {
             let watch = Arc::clone(authenticator)
@@ -232,6 +239,7 @@ impl App {
             registry: Arc::clone(&self.registry),
             readiness: Arc::clone(&self.readiness),
             max_connections: self.config.admin.max_connections,
+            watchers: Arc::new(tokio::sync::Semaphore::new((self.config.admin.max_connections / 2).max(1))),
             tasks: self.rest.clone(),
             stop: self.stop_rest.clone(),
         });
@@ -265,6 +273,7 @@ impl App {
                 registry: Arc::clone(&self.registry),
                 tasks: self.tasks.clone(),
                 stop: self.stop_accepting.clone(),
+                rejections: RateLimit::new(self.config.handshake.rejected_events_per_second),
             });
             drop(self.rest.spawn(listener.serve(socket)));
         }
@@ -307,7 +316,7 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
                 max_record_bytes: u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX),
             };
             let log = open_log(options, &metrics)?;
-            Bus::start_local("events", log, limits, None, metrics)
+            Bus::start_local("events", log, limits, None, config.set_aside_dir(), metrics)
         }
     }
 }
@@ -324,7 +333,8 @@ fn start_journal(config: &Config, metrics: BusMetrics) -> Result<(Bus, Arc<Stati
     let stations = Arc::new(Stations::replay(&log.view())?);
     let compaction =
         Compaction { snapshot: stations::snapshot(&stations), above_bytes: JOURNAL_COMPACT_ABOVE };
-    let bus = Bus::start_local("stations", log, JOURNAL_LIMITS, Some(compaction), metrics)?;
+    let bus =
+        Bus::start_local("stations", log, JOURNAL_LIMITS, Some(compaction), config.set_aside_dir(), metrics)?;
     Ok((bus, stations))
 }
 

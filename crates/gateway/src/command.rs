@@ -11,6 +11,7 @@ use ocpp_bus::event::json_string;
 use ocpp_protocol::{Action, IdentityKey, Version};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::events::Events;
@@ -200,6 +201,8 @@ pub struct CommandRouter {
     pub metrics: Arc<Metrics>,
     /// Time limits.
     pub limits: config::Commands,
+    /// Reports go on when whoever asked has gone.
+    pub tasks: TaskTracker,
 }
 
 impl CommandRouter {
@@ -255,8 +258,13 @@ impl CommandRouter {
         self.metrics.command_ended(outcome.status);
         let record = self.events.command_result(station, session, id, action, outcome);
         let mut lane = self.bus.lane();
-        let ordinal = lane.publish(record).await;
-        lane.durability().wait(ordinal).await;
+        let told = self.tasks.spawn(async move {
+            let ordinal = lane.publish(record).await;
+            lane.durability().wait(ordinal).await;
+        });
+        if let Err(error) = told.await {
+            tracing::error!(%error, "a command's result was not told");
+        }
     }
 }
 

@@ -133,6 +133,8 @@ pub struct Handshake {
     pub yield_after: Duration,
     /// Connections the kernel keeps until they are accepted.
     pub backlog: i32,
+    /// Refused handshakes that are told as events, for each listener; the rest is only counted.
+    pub rejected_events_per_second: u32,
 }
 
 impl Default for Handshake {
@@ -142,6 +144,7 @@ impl Default for Handshake {
             timeout: Duration::from_secs(10),
             yield_after: Duration::from_secs(1),
             backlog: 4096,
+            rejected_events_per_second: 100,
         }
     }
 }
@@ -690,10 +693,24 @@ impl Config {
         };
         demand(!self.node.id.is_empty() && self.node.id.len() <= 64, "node.id must have 1 to 64 characters");
         demand(!self.listeners.is_empty(), "listeners: at least one is needed");
-        demand(self.handshake.max_concurrent > 0, "handshake.max_concurrent must be positive");
+        let counts = [
+            ("handshake.max_concurrent", self.handshake.max_concurrent),
+            ("session.max_unacknowledged", self.session.max_unacknowledged),
+            ("session.command_queue", self.session.command_queue),
+            ("credentials.slow_hash_threads", self.credentials.slow_hash_threads),
+            ("registration.max_stations", self.registration.max_stations),
+            ("admin.max_connections", self.admin.max_connections),
+            ("bus.queue_events", self.bus.queue_events),
+        ];
+        for (key, count) in counts {
+            demand((1..=100_000_000).contains(&count), &format!("{key} must be between 1 and 100 million"));
+        }
+        demand(
+            self.session.ping_interval.is_zero() || self.session.ping_interval >= Duration::from_millis(10),
+            "session.ping_interval must be 0s or at least 10ms",
+        );
         demand(!self.handshake.timeout.is_zero(), "handshake.timeout must be positive");
         demand(self.handshake.backlog > 0, "handshake.backlog must be positive");
-        demand(self.credentials.slow_hash_threads > 0, "credentials.slow_hash_threads must be positive");
         demand(!self.credentials.reload_interval.is_zero(), "credentials.reload_interval must be positive");
         let message = self.session.max_message_size.as_u64();
         demand(
@@ -704,8 +721,6 @@ impl Config {
         demand((512..=1 << 20).contains(&buffer), "session.read_buffer_size must be between 512 B and 1 MiB");
         demand(!self.session.idle_timeout.is_zero(), "session.idle_timeout must be positive");
         demand(!self.session.write_timeout.is_zero(), "session.write_timeout must be positive");
-        demand(self.session.max_unacknowledged > 0, "session.max_unacknowledged must be positive");
-        demand(self.session.command_queue > 0, "session.command_queue must be positive");
         demand(
             self.session.ping_interval.is_zero() || self.session.ping_interval < self.session.idle_timeout,
             "session.ping_interval must be shorter than session.idle_timeout",
@@ -714,7 +729,6 @@ impl Config {
             (1..=86_400 * 365).contains(&self.registration.interval.as_secs()),
             "registration.interval must be between 1s and a year: 0 would leave the station to choose",
         );
-        demand(self.registration.max_stations > 0, "registration.max_stations must be positive");
         demand(
             !self.commands.default_timeout.is_zero()
                 && self.commands.default_timeout <= self.commands.max_timeout,
@@ -755,7 +769,6 @@ impl Config {
             self.bus.expendable.actions.iter().all(|action| ocpp_protocol::Action::find(action).is_some()),
             "bus.expendable.actions must be OCPP actions",
         );
-        demand(self.admin.max_connections > 0, "admin.max_connections must be positive");
         demand(!self.shutdown.deadline.is_zero(), "shutdown.deadline must be positive");
         demand(
             self.shutdown.close_spread < self.shutdown.deadline,

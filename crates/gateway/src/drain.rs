@@ -1,7 +1,7 @@
 //! Leaving gently (P8): unready, stop accepting, answer what is in flight, close stations over a configured time, make
 //! every event durable, and be gone by the deadline.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::app::App;
 use crate::session::close::CloseReason;
@@ -16,8 +16,12 @@ impl App {
         self.tasks.close();
         let sessions = self.registry.all();
         tracing::info!(sessions = sessions.len(), "leaving: no new stations, closing the connected ones");
+        // The events of the last moment need a moment of their own.
+        let flush = (self.config.shutdown.deadline / 4).min(Duration::from_secs(5));
         let in_time =
-            tokio::time::timeout_at(deadline.into(), Box::pin(self.close_stations(sessions))).await.is_ok();
+            tokio::time::timeout_at((deadline - flush).into(), Box::pin(self.close_stations(sessions)))
+                .await
+                .is_ok();
         if !in_time {
             tracing::warn!(
                 sessions = self.registry.all().len(),

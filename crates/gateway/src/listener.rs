@@ -28,7 +28,7 @@ use tracing::Instrument;
 use crate::auth::Authenticator;
 use crate::config;
 use crate::metrics::Metrics;
-use crate::registry::Registry;
+use crate::registry::{Crowded, Registry};
 use crate::session::actor::{self, Admitted, Shared};
 use crate::session::outbox::Outbox;
 use crate::session::{Admission, OverGuard, Session};
@@ -55,6 +55,32 @@ pub struct Listener {
     pub tasks: TaskTracker,
     /// Stops accepting.
     pub stop: CancellationToken,
+    /// Refusals that are told as events: strangers must not be able to fill the log with them.
+    pub rejections: RateLimit,
+}
+
+/// So many in a second.
+#[derive(Debug)]
+pub struct RateLimit {
+    most: u32,
+    second: Mutex<(Instant, u32)>,
+}
+
+impl RateLimit {
+    /// At most so many.
+    pub fn new(most: u32) -> Self {
+        Self { most, second: Mutex::new((Instant::now(), 0)) }
+    }
+
+    /// Takes one, if this second has one left.
+    fn take(&self) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            *second = (Instant::now(), 0);
+        }
+        second.1 += 1;
+        second.1 <= self.most
+    }
 }
 
 /// Binds an address.
@@ -166,10 +192,15 @@ impl Listener {
         match verdict {
             Verdict::Refuse(refusal) => self.refuse(remote, refusal),
             Verdict::Admit { admission, accept, subprotocol } => {
-                self.shared.metrics.handshake_ended(&self.name, "admitted");
                 // Before the 101 leaves: of two connections, the one that a station opens after it has seen the other's
                 // 101 must be the newer one here, too, whichever task runs first.
-                let admitted = self.admit(admission);
+                let identity = admission.identity.clone();
+                let Ok(admitted) = self.admit(admission) else {
+                    let text = "earlier connections of this station still wait for storage";
+                    let refusal = Refusal { identity: Some(identity), ..unavailable("overloaded", text) };
+                    return self.refuse(remote, refusal);
+                };
+                self.shared.metrics.handshake_ended(&self.name, "admitted");
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
@@ -197,11 +228,12 @@ impl Listener {
         }
     }
 
-    fn admit(&self, admission: Admission) -> Admitted {
+    fn admit(&self, admission: Admission) -> Result<Admitted, Crowded> {
         let key = admission.identity.folded();
         let queue = self.shared.limits.command_queue;
-        let (entry, session, replaced) = self.registry.admit(key, |id| Session::new(id, admission, queue));
-        Admitted { over: OverGuard(session), entry, replaced }
+        let create = |id, predecessors| Session::new(id, admission, queue, predecessors);
+        let (entry, session, replaced) = self.registry.admit(key, create)?;
+        Ok(Admitted { over: OverGuard(session), entry, replaced })
     }
 
     async fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
@@ -291,9 +323,14 @@ impl Listener {
 
     /// A refusal never waits for the bus, for that would keep its place from stations. What finds no room is counted.
     fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
+        const EVENT: &str = "ocpp.station.rejected";
+        if !self.rejections.take() {
+            self.shared.metrics.dropped(EVENT, "tooMany");
+            return;
+        }
         let record = self.shared.events.rejected(station, remote, reason, status);
         if self.shared.bus.lane().try_publish(record).is_err() {
-            self.shared.metrics.dropped("ocpp.station.rejected", "busFull");
+            self.shared.metrics.dropped(EVENT, "busFull");
         }
     }
 }

@@ -13,6 +13,14 @@ use ocpp_protocol::IdentityKey;
 use crate::session::close::CloseReason;
 use crate::session::{Session, SessionId};
 
+/// Sessions of one identity that may wait one behind the other for their events to find room on the bus. Each holds about
+/// a kilobyte and, but for the last, no socket.
+pub const LONGEST_WAIT: usize = 16;
+
+/// Too many sessions of one identity wait for the bus.
+#[derive(Clone, Copy, Debug)]
+pub struct Crowded;
+
 /// The sessions of this node.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -30,14 +38,26 @@ pub struct Entry {
 impl Registry {
     /// Makes a session the one that serves its station. The number is drawn under the map's lock, so that the session in
     /// the map always has the greatest number. Gives the session it replaced, which has been asked to end.
+    ///
+    /// `create` is told how many sessions of the identity wait one behind the other already.
+    ///
+    /// # Errors
+    /// When [`LONGEST_WAIT`] of them do: storage is so slow that their events find no room, and more of them help nobody.
     pub fn admit(
         self: &Arc<Self>,
         key: IdentityKey,
-        create: impl FnOnce(SessionId) -> Session,
-    ) -> (Entry, Arc<Session>, Option<Arc<Session>>) {
-        let mut replaced = None;
+        create: impl FnOnce(SessionId, usize) -> Session,
+    ) -> Result<(Entry, Arc<Session>, Option<Arc<Session>>), Crowded> {
         let slot = self.sessions.entry(key.clone());
-        let session = Arc::new(create(SessionId::next()));
+        let waiting = match &slot {
+            dashmap::Entry::Occupied(occupied) => occupied.get().line(),
+            dashmap::Entry::Vacant(_) => 0,
+        };
+        if waiting > LONGEST_WAIT {
+            return Err(Crowded);
+        }
+        let session = Arc::new(create(SessionId::next(), waiting));
+        let mut replaced = None;
         match slot {
             dashmap::Entry::Occupied(mut occupied) => replaced = Some(occupied.insert(Arc::clone(&session))),
             dashmap::Entry::Vacant(vacant) => drop(vacant.insert(Arc::clone(&session))),
@@ -46,7 +66,7 @@ impl Registry {
             replaced.end(CloseReason::Replaced);
         }
         let entry = Entry { registry: Arc::clone(self), key, id: session.id };
-        (entry, session, replaced)
+        Ok((entry, session, replaced))
     }
 
     /// The session by which a station is connected.
@@ -76,7 +96,7 @@ mod tests {
     use crate::session::Admission;
     use ocpp_protocol::{Identity, Version};
 
-    fn session(id: SessionId) -> Session {
+    fn session(id: SessionId, predecessors: usize) -> Session {
         let admission = Admission {
             identity: Identity::parse("CP-1").unwrap(),
             version: Version::V16,
@@ -85,16 +105,16 @@ mod tests {
             remote: ([127, 0, 0, 1], 1).into(),
             lenient: false,
         };
-        Session::new(id, admission, 1)
+        Session::new(id, admission, 1, predecessors)
     }
 
     #[test]
     fn a_late_cleanup_does_not_remove_the_successor() {
         let registry = Arc::new(Registry::default());
         let key = IdentityKey::of("CP-1");
-        let (old_entry, old, none) = registry.admit(key.clone(), session);
+        let (old_entry, old, none) = registry.admit(key.clone(), session).unwrap();
         assert!(none.is_none());
-        let (new_entry, new, replaced) = registry.admit(key.clone(), session);
+        let (new_entry, new, replaced) = registry.admit(key.clone(), session).unwrap();
         assert_eq!(replaced.unwrap().id, old.id);
         assert!(new.id > old.id);
         drop(old_entry);
@@ -114,7 +134,8 @@ mod tests {
                     let mut greatest = None;
                     let mut kept = None;
                     for _ in 0..500 {
-                        let (entry, session, _) = registry.admit(key.clone(), session);
+                        let (entry, session, _) = registry.admit(key.clone(), session).unwrap();
+                        session.mark_serving();
                         greatest = greatest.max(Some(session.id));
                         kept = Some(entry);
                     }
@@ -127,5 +148,18 @@ mod tests {
         assert_eq!(registry.get(&key).unwrap().id, greatest);
         drop(results);
         assert!(registry.all().is_empty());
+    }
+
+    #[test]
+    fn one_identity_cannot_pile_up_sessions_behind_a_full_bus() {
+        let registry = Arc::new(Registry::default());
+        let key = IdentityKey::of("CP-1");
+        let mut kept = Vec::new();
+        while let Ok(admitted) = registry.admit(key.clone(), session) {
+            kept.push(admitted);
+        }
+        assert_eq!(kept.len(), LONGEST_WAIT + 1);
+        kept[LONGEST_WAIT].1.mark_over();
+        assert!(registry.admit(key, session).is_ok(), "the line has moved on");
     }
 }

@@ -13,7 +13,7 @@ pub mod outbox;
 pub(crate) mod pending;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_protocol::{Identity, Version};
@@ -93,13 +93,15 @@ pub struct Session {
     pub mailbox: Mailbox,
     /// Counters.
     pub counters: Counters,
+    /// Sessions of the same identity that this one waits for, one behind the other; 0 once it serves.
+    predecessors: AtomicUsize,
     ending: AtomicBool,
     over: watch::Sender<bool>,
 }
 
 impl Session {
     /// A session that has just been admitted.
-    pub fn new(id: SessionId, admission: Admission, command_queue: usize) -> Self {
+    pub fn new(id: SessionId, admission: Admission, command_queue: usize, predecessors: usize) -> Self {
         Self {
             id,
             admission,
@@ -107,6 +109,7 @@ impl Session {
             connected_at: SystemTime::now(),
             mailbox: Mailbox::new(command_queue),
             counters: Counters::default(),
+            predecessors: AtomicUsize::new(predecessors),
             ending: AtomicBool::new(false),
             over: watch::Sender::new(false),
         }
@@ -115,6 +118,16 @@ impl Session {
     /// Asks it to end.
     pub fn end(&self, reason: CloseReason) {
         self.mailbox.end(reason);
+    }
+
+    /// Says that its predecessors have ended.
+    pub fn mark_serving(&self) {
+        self.predecessors.store(0, Ordering::Release);
+    }
+
+    /// How many sessions would wait if another were admitted now.
+    pub fn line(&self) -> usize {
+        if self.is_over() { 0 } else { self.predecessors.load(Ordering::Acquire) + 1 }
     }
 
     /// Says that its connection is over, or as good as: it keeps its place only until its last event is on the bus.
@@ -130,6 +143,11 @@ impl Session {
     /// Says that its last event is on the bus: a successor may speak.
     pub fn mark_over(&self) {
         self.over.send_replace(true);
+    }
+
+    /// Whether its last event is on the bus.
+    pub fn is_over(&self) -> bool {
+        *self.over.borrow()
     }
 
     /// Waits until its last event is on the bus.

@@ -14,10 +14,6 @@ class Tmpfs:
         self._stone = path / "stone"
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
 
-    @staticmethod
-    def is_possible() -> bool:
-        return os.geteuid() == 0
-
     def fill(self, leave: int) -> None:
         """Takes all room but `leave` bytes."""
         stat = os.statvfs(self.path)

@@ -128,6 +128,12 @@ impl Log {
         Ok(position)
     }
 
+    /// Whether [`append`](Self::append) takes a record of this key and value, whatever the state of the disk.
+    pub fn takes(&self, key: &str, value: &[u8]) -> bool {
+        key.len() <= usize::from(u16::MAX)
+            && key.len() as u64 + value.len() as u64 <= u64::from(self.options.max_record_bytes)
+    }
+
     /// Makes the batch durable and shows it to readers, all of it at once. Answers the position behind its last record: everything below is durable.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use ocpp_bus::event::json_string;
+use ocpp_protocol::Identity;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -14,6 +15,8 @@ use super::{Admin, Answer, Problem, body_of, typed};
 use crate::command::{Outcome, Request as CommandRequest};
 
 const LONGEST_ID: usize = 128;
+/// The longest name in OCPP has 33 characters.
+const LONGEST_ACTION: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -49,6 +52,14 @@ impl Admin {
         let id = command_id.unwrap_or_else(|| Uuid::now_v7().to_string());
         if id.is_empty() || id.len() > LONGEST_ID {
             return Err(Problem::bad_request(format!("commandId must have 1 to {LONGEST_ID} bytes")));
+        }
+        if action.len() > LONGEST_ACTION || station.len() > 4 * Identity::MAX_CHARS {
+            return Err(Problem::bad_request("no such action or station: the name is too long"));
+        }
+        let most = self.shared.limits.max_message_size.as_u64();
+        if payload.as_ref().is_some_and(|payload| payload.get().len() as u64 > most) {
+            let detail = format!("the payload may have {most} bytes (session.max_message_size)");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the payload is too large", detail));
         }
         let payload = match payload {
             None => RawValue::from_string("{}".to_owned())

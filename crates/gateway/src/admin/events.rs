@@ -16,13 +16,15 @@ use ocpp_bus::feed::{Feed, Live};
 use ocpp_bus::log::{Item, LogReader, LogView};
 use ocpp_protocol::IdentityKey;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Admin, Answer, Problem, StreamedBody, only};
 
 /// Pieces of the stream that may wait for the client.
 const PIECES: usize = 16;
+/// How long a client may take nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Records read from the log at once.
 const CHUNK_RECORDS: usize = 512;
 const CHUNK_BYTES: usize = 512 * 1024;
@@ -42,7 +44,12 @@ impl Admin {
             Some(_) => return Err(Problem::bad_request("follow must be true or false")),
         };
         let from = query.get("from").map(String::as_str);
-        let (pieces, body) = mpsc::channel(PIECES);
+        let place = Arc::clone(&self.watchers).try_acquire_owned().map_err(|_| {
+            let detail = "half of admin.max_connections watch events already";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many watchers", detail)
+        })?;
+        let (sender, body) = mpsc::channel(PIECES);
+        let pieces = Pieces { sender, _place: place };
         let stop = self.stop.clone();
         match self.shared.bus.feed() {
             Feed::Log(view) => {
@@ -82,6 +89,19 @@ fn start(view: &LogView, from: Option<&str>, last_event: Option<&str>) -> Result
     }
 }
 
+/// The way to the client, and the watcher's place.
+struct Pieces {
+    sender: mpsc::Sender<Bytes>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Pieces {
+    /// Sends a piece; false when the client is gone or takes nothing.
+    async fn send(&self, piece: Bytes) -> bool {
+        matches!(tokio::time::timeout(PATIENCE, self.sender.send(piece)).await, Ok(Ok(())))
+    }
+}
+
 struct Filter {
     station: Option<IdentityKey>,
     event_type: Option<String>,
@@ -99,7 +119,7 @@ async fn from_log(
     position: u64,
     filter: Filter,
     follow: bool,
-    pieces: mpsc::Sender<Bytes>,
+    pieces: Pieces,
     stop: CancellationToken,
 ) {
     let mut durable_end = view.subscribe();
@@ -110,11 +130,14 @@ async fn from_log(
             Err(error) => {
                 let error = ocpp_bus::chain(error.as_ref());
                 tracing::error!(error, "the local log cannot be read");
-                drop(pieces.send(Bytes::from(format!("event: error\ndata: {error}\n\n"))).await);
+                pieces.send(Bytes::from(format!("event: error\ndata: {error}\n\n"))).await;
                 return;
             }
         };
         reader = returned;
+        if pieces.sender.is_closed() || stop.is_cancelled() {
+            return;
+        }
         if items.is_empty() {
             if !follow || !wait_for_more(&mut durable_end, &pieces, &stop).await {
                 return;
@@ -136,7 +159,7 @@ async fn from_log(
                 ),
             }
         }
-        if !piece.is_empty() && pieces.send(Bytes::from(piece)).await.is_err() {
+        if !piece.is_empty() && !pieces.send(Bytes::from(piece)).await {
             return;
         }
     }
@@ -155,16 +178,16 @@ async fn read(mut reader: LogReader) -> Result<Chunk, Box<dyn std::error::Error 
 /// Waits until the log has grown; false when the watch is over.
 async fn wait_for_more(
     durable_end: &mut tokio::sync::watch::Receiver<u64>,
-    pieces: &mpsc::Sender<Bytes>,
+    pieces: &Pieces,
     stop: &CancellationToken,
 ) -> bool {
     loop {
         tokio::select! {
             changed = durable_end.changed() => return changed.is_ok(),
-            () = pieces.closed() => return false,
+            () = pieces.sender.closed() => return false,
             () = stop.cancelled() => return false,
             () = tokio::time::sleep(COMMENT_EVERY) => {
-                if pieces.send(Bytes::from_static(b":\n\n")).await.is_err() {
+                if !pieces.send(Bytes::from_static(b":\n\n")).await {
                     return false;
                 }
             }
@@ -172,15 +195,15 @@ async fn wait_for_more(
     }
 }
 
-async fn from_live(live: Live, filter: Filter, pieces: mpsc::Sender<Bytes>, stop: CancellationToken) {
+async fn from_live(live: Live, filter: Filter, pieces: Pieces, stop: CancellationToken) {
     let mut records = live.subscribe();
     loop {
         let received = tokio::select! {
             received = records.recv() => received,
-            () = pieces.closed() => return,
+            () = pieces.sender.closed() => return,
             () = stop.cancelled() => return,
             () = tokio::time::sleep(COMMENT_EVERY) => {
-                if pieces.send(Bytes::from_static(b":\n\n")).await.is_err() {
+                if !pieces.send(Bytes::from_static(b":\n\n")).await {
                     return;
                 }
                 continue;
@@ -201,7 +224,7 @@ async fn from_live(live: Live, filter: Filter, pieces: mpsc::Sender<Bytes>, stop
             }
             Err(RecvError::Closed) => return,
         }
-        if !piece.is_empty() && pieces.send(Bytes::from(piece)).await.is_err() {
+        if !piece.is_empty() && !pieces.send(Bytes::from(piece)).await {
             return;
         }
     }

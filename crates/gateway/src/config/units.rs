@@ -14,11 +14,18 @@ pub(super) mod duration {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    /// Clocks overflow somewhere beyond.
+    const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(text.trim()).map_err(|error| {
+        let duration = humantime::parse_duration(text.trim()).map_err(|error| {
             D::Error::custom(format!("{text:?} is not a duration such as \"10s\" or \"5m\": {error}"))
-        })
+        })?;
+        if duration > LONGEST {
+            return Err(D::Error::custom(format!("{text:?} is longer than ten years")));
+        }
+        Ok(duration)
     }
 
     pub(crate) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

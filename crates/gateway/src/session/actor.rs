@@ -90,6 +90,9 @@ pub(super) struct Ending {
     reason: CloseReason,
     /// What the station said in its close frame, or what we say in ours.
     code: Option<u16>,
+    /// What is in flight may still be answered until then; answers that are held, or that the station does not take, must
+    /// not keep it longer.
+    give_up_at: Instant,
     /// The close frame is queued and the last event is, too.
     announced: bool,
     /// The socket is dropped at this moment, once the end is announced.
@@ -159,6 +162,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         }
         ended_early = asked_to_end.or(ended_early);
     }
+    session.mark_serving();
     let replaced_id = replaced.map(|replaced| replaced.id);
     let mut actor = Actor::new(session, shared, entry);
     tracing::info!(remote = %actor.session.admission.remote, replaced = replaced_id.is_some(), "station connected");
@@ -240,6 +244,8 @@ impl Actor {
         let mut armed = self.next_deadline();
         let mut timer = std::pin::pin!(tokio::time::sleep_until(armed.into()));
         loop {
+            // Whatever is ready, other sessions have their turn, too.
+            tokio::task::coop::consume_budget().await;
             self.publish_what_fits();
             self.release(events_durable.reached(), states_durable.reached());
             self.advance_ending(socket);
@@ -249,7 +255,12 @@ impl Actor {
             self.note_state(socket.as_ref());
             let read = self.may_read();
             let commands = self.wants_commands(Instant::now());
-            let held = self.pending.front().map(|pending| (pending.events, pending.states));
+            let held = self
+                .pending
+                .front()
+                // What an earlier session published is looked for by the timer: its lane has a waiter of its own.
+                .filter(|pending| !pending.waits_for_earlier())
+                .map(|pending| (pending.events, pending.states));
             let waiting = self.unpublished.front().map(|record| (record.class, record.cost()));
             let deadline = self.next_deadline();
             // An earlier deadline must be armed; a later one is found when the timer fires.
@@ -267,7 +278,7 @@ impl Actor {
                 () = both(&events_durable, &states_durable, held) => {}
                 () = room(&mut self.lane, &mut self.states, waiting) => {}
                 () = &mut timer => {
-                    self.on_timer(Instant::now(), socket);
+                    self.on_timer(Instant::now());
                     armed = self.next_deadline();
                     timer.as_mut().reset(armed.into());
                 }
@@ -314,12 +325,8 @@ impl Actor {
         }
     }
 
-    fn on_timer<S>(&mut self, now: Instant, socket: &mut Option<Socket<S>>) {
-        if let Some(ending) = &mut self.ending {
-            if ending.deadline.is_some_and(|deadline| now >= deadline) {
-                ending.deadline = None;
-                *socket = None;
-            }
+    fn on_timer(&mut self, now: Instant) {
+        if self.ending.is_some() {
             return;
         }
         if let Some(outstanding) = self.exchange.on_timeout(now) {
@@ -351,15 +358,15 @@ impl Actor {
     /// When something is due that no event will announce.
     fn next_deadline(&self) -> Instant {
         if let Some(ending) = &self.ending {
-            let deaf = self.writing_since.map(|since| since + self.shared.limits.close_timeout);
-            let due = if ending.announced { ending.deadline } else { deaf };
-            // Whatever is due already was looked at in this turn of the loop.
-            return due.filter(|due| *due > Instant::now()).unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            let due = if ending.announced { ending.deadline } else { Some(ending.give_up_at) };
+            return due.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
         }
         let mut deadline = self.keepalive.deadline();
+        let queued = self.session.mailbox.next_deadline();
         let others = [
             self.exchange.deadline(),
-            self.session.mailbox.next_deadline().map(|due| due.min(self.grace_until.max(Instant::now()))),
+            queued,
+            queued.and(Some(self.grace_until).filter(|until| *until > Instant::now())),
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
             self.hold_check(),
             self.pending
@@ -393,9 +400,14 @@ impl Actor {
         if self.ending.is_some() {
             return;
         }
-        self.entry = None;
-        self.ending =
-            Some(Ending { reason, code: code.or_else(|| reason.code()), announced: false, deadline: None });
+        self.session.mark_ending();
+        self.ending = Some(Ending {
+            reason,
+            code: code.or_else(|| reason.code()),
+            announced: false,
+            give_up_at: Instant::now() + self.shared.limits.close_timeout,
+            deadline: None,
+        });
         self.fail_commands(if reason == CloseReason::Replaced { Status::Replaced } else { Status::Offline });
         if reason != CloseReason::Shutdown {
             // The station asks again on its next connection; nobody is left to hear these.
@@ -406,14 +418,19 @@ impl Actor {
 
     /// Queues the close frame and the last event, when what is in flight has been answered.
     fn advance_ending<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Option<Socket<S>>) {
-        let is_deaf =
-            self.writing_since.is_some_and(|since| since.elapsed() >= self.shared.limits.close_timeout);
-        let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
-            || (self.outbox.answers() > 0 && !is_deaf);
         let Some(ending) = &mut self.ending else { return };
-        if ending.announced || (answers_in_flight && socket.is_some()) {
+        let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
+            || self.outbox.answers() > 0;
+        if ending.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            ending.deadline = None;
+            *socket = None;
+        }
+        let is_patient = Instant::now() < ending.give_up_at;
+        if ending.announced || (answers_in_flight && is_patient && socket.is_some()) {
             return;
         }
+        // Nobody is left to hear what was not sent by now.
+        self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
         ending.announced = true;
         ending.deadline = Some(Instant::now() + self.shared.limits.close_timeout);
         let (reason, code) = (ending.reason, ending.code);

@@ -163,10 +163,8 @@ impl Actor {
         self.shared.replays.forget(&self.key);
         let identity = &self.session.admission.identity;
         let (registration, record) = self.shared.stations.boot(identity, self.shared.registration.default);
-        if let Some(record) = record {
-            tracing::info!(registration = registration.as_str(), "station registered");
-            self.publish_state(record);
-        }
+        tracing::info!(registration = registration.as_str(), "station registered");
+        self.publish_state(record);
         self.boot_state = match registration {
             Registration::Accepted => BootState::Accepted,
             Registration::Pending => BootState::Pending,
