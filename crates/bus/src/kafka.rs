@@ -27,6 +27,10 @@ use crate::queue::{InFlight, QueueLimits};
 use crate::record::{Class, Record};
 use crate::spool::SpoolOptions;
 
+/// Bytes of a batch: what the client's own default is, and what is left when the broker keeps refusing batches.
+const LARGEST_BATCH: usize = 1_000_000;
+const SMALLEST_BATCH: usize = 4096;
+
 /// How long the broker may take to give a sign of life when asked.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -36,7 +40,8 @@ const FIXED_OPTIONS: [(&str, &str); 4] = [
     ("enable.idempotence", "true"),
     // The client keeps trying for as long as the gateway holds the answer back.
     ("message.timeout.ms", "0"),
-    ("enable.gapless.guarantee", "false"),
+    // A refused batch stops the client, so that nothing sent after it can overtake it; everything is recalled then.
+    ("enable.gapless.guarantee", "true"),
 ];
 
 /// How to reach Kafka and where records go.
@@ -227,8 +232,12 @@ pub(crate) struct KafkaClient {
     config: ClientConfig,
     shared: Arc<Shared>,
     producer: Arc<Producing>,
+    /// Sends records alone. Not idempotent, so that a refusal does not end it; with one record on its way there is no order
+    /// to keep.
+    solo: Option<Arc<Producing>>,
     headers: OwnedHeaders,
     probe: Option<JoinHandle<Result<(), String>>>,
+    batch_bytes: usize,
 }
 
 type Producing = ThreadedProducer<Callbacks>;
@@ -253,7 +262,16 @@ impl KafkaClient {
         });
         let producer = producer(&config, &shared)?;
         let headers = OwnedHeaders::new().insert(Header { key: "content-type", value: Some(CONTENT_TYPE) });
-        Ok(Self { options, config, shared, producer, headers, probe: None })
+        Ok(Self {
+            options,
+            config,
+            shared,
+            producer,
+            solo: None,
+            headers,
+            probe: None,
+            batch_bytes: LARGEST_BATCH,
+        })
     }
 
     pub(crate) fn options(&self) -> &KafkaOptions {
@@ -263,7 +281,8 @@ impl KafkaClient {
     /// Hands a record over. Gives it back when the client's own queue is full; any other failure returns it.
     // The record comes back whole; boxing it would cost every record.
     #[allow(clippy::result_large_err)]
-    pub(crate) fn send(&self, in_flight: InFlight) -> Result<(), InFlight> {
+    pub(crate) fn send(&mut self, in_flight: InFlight, alone: bool) -> Result<(), InFlight> {
+        let producer = if alone { self.solo() } else { Arc::clone(&self.producer) };
         if self.shared.outstanding.fetch_add(1, Ordering::AcqRel) == 0 {
             self.shared.sign_of_life();
         }
@@ -273,7 +292,7 @@ impl KafkaClient {
             .key(key.as_bytes())
             .payload(value.as_ref())
             .headers(self.headers.clone());
-        let Err((error, record)) = self.producer.send(record) else { return Ok(()) };
+        let Err((error, record)) = producer.send(record) else { return Ok(()) };
         let in_flight = *record.delivery_opaque;
         let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
         if !is_full {
@@ -285,6 +304,31 @@ impl KafkaClient {
         }
         self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
         Err(in_flight)
+    }
+
+    fn solo(&mut self) -> Arc<Producing> {
+        if let Some(solo) = &self.solo {
+            return Arc::clone(solo);
+        }
+        let mut config = self.config.clone();
+        for (name, value) in [
+            ("enable.gapless.guarantee", "false"),
+            ("enable.idempotence", "false"),
+            ("max.in.flight.requests.per.connection", "1"),
+            ("linger.ms", "0"),
+        ] {
+            config.set(name, value);
+        }
+        match producer(&config, &self.shared) {
+            Ok(solo) => {
+                self.solo = Some(Arc::clone(&solo));
+                solo
+            }
+            Err(error) => {
+                tracing::error!(%error, "the Kafka client for single records cannot be created");
+                Arc::clone(&self.producer)
+            }
+        }
     }
 
     /// Records that the client has and that were neither acknowledged nor returned.
@@ -304,8 +348,18 @@ impl KafkaClient {
 
     /// Takes everything back that was not acknowledged, and begins afresh. What the broker has received of it all the
     /// same comes twice, with the same event ids.
-    pub(crate) fn recall(&mut self) -> Vec<Returned> {
+    ///
+    /// With `smaller_batches`, because the broker refused one: its limit is for whole batches.
+    pub(crate) fn recall(&mut self, smaller_batches: bool) -> Vec<Returned> {
+        if smaller_batches && self.batch_bytes > SMALLEST_BATCH {
+            self.batch_bytes = (self.batch_bytes / 4).max(SMALLEST_BATCH);
+            self.config.set("batch.size", self.batch_bytes.to_string());
+            tracing::warn!(bytes = self.batch_bytes, "Kafka refuses batches; smaller ones from here on");
+        }
         self.producer.purge(PurgeConfig::default().queue().inflight());
+        if let Some(solo) = &self.solo {
+            solo.purge(PurgeConfig::default().queue().inflight());
+        }
         while self.outstanding() > 0 {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -20,7 +20,7 @@
 //! durable. Without a spool, or when the spool is full, records are held back: they keep their places on the bus, so
 //! the queue fills up and the sessions stop reading.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -83,10 +83,14 @@ pub(crate) struct Pump {
     closed: bool,
     probed_at: Option<Instant>,
     pause: Duration,
-    /// So many records are sent alone, because a batch was refused for one of them.
-    one_by_one: usize,
+    /// Why records go to the spool.
+    why: String,
+    /// Records that are sent alone, because a batch with them was refused.
+    alone: BTreeSet<(bool, u64)>,
     /// The record that the client has was sent alone.
     is_alone: bool,
+    /// The smallest record that was refused alone: one as large goes alone from the start, or it would take a batch with it.
+    refused_bytes: usize,
     reported_at: Instant,
 }
 
@@ -121,8 +125,10 @@ impl Pump {
             closed: false,
             probed_at: None,
             pause: PROBE_EVERY,
-            one_by_one: 0,
+            why: "the spool is not empty".into(),
+            alone: BTreeSet::new(),
             is_alone: false,
+            refused_bytes: usize::MAX,
             reported_at: Instant::now(),
         };
         Ok(std::thread::Builder::new().name("bus-kafka".into()).spawn(move || pump.run())?)
@@ -176,12 +182,12 @@ impl Pump {
         // An acknowledgement that does not come must be noticed in time to spool.
         self.take(BATCH_RECORDS, TICK);
         while let Some(in_flight) = self.backlog.pop_front() {
-            if !self.may_send(usize::MAX) {
+            if !self.may_send(&in_flight, usize::MAX) {
                 self.backlog.push_front(in_flight);
                 std::thread::sleep(Duration::from_millis(1));
                 break;
             }
-            if let Err(in_flight) = self.client.send(in_flight) {
+            if let Err(in_flight) = self.client.send(in_flight, self.is_alone) {
                 self.backlog.push_front(in_flight);
                 std::thread::sleep(Duration::from_millis(2));
                 break;
@@ -225,7 +231,8 @@ impl Pump {
     }
 
     fn begin_spooling(&mut self, why: String) {
-        let recalled = self.client.recall();
+        self.why.clone_from(&why);
+        let recalled = self.client.recall(false);
         self.restore_order(recalled);
         self.unsent.clear();
         if let Some(spool) = &mut self.spool {
@@ -255,7 +262,13 @@ impl Pump {
                 self.health.draining();
             }
             Some(Err(error)) => {
-                tracing::debug!(error, "Kafka is still away");
+                if error != self.why {
+                    tracing::warn!(error, "Kafka is still away");
+                    self.why.clone_from(&error);
+                }
+                if self.backlog.is_empty() {
+                    self.health.spooling(error);
+                }
                 self.mode = Mode::Spooling { next_probe: Instant::now() + PROBE_EVERY };
             }
         }
@@ -277,7 +290,7 @@ impl Pump {
             }
             match self.mode {
                 Mode::Draining { .. } => self.health.draining(),
-                Mode::Direct | Mode::Spooling { .. } => self.health.spooling(self.client.trouble()),
+                Mode::Direct | Mode::Spooling { .. } => self.health.spooling(self.why.clone()),
             }
         }
         self.health.oldest(None);
@@ -343,7 +356,11 @@ impl Pump {
         }
         // New records go behind the spool; at its end they wait in the queue for the moment until it is empty.
         if remaining > DRAIN_FINISH {
-            self.take(GROUP_RECORDS, DRAIN_TICK);
+            // Records that go alone go one for each turn.
+            self.take(
+                GROUP_RECORDS,
+                if self.alone.is_empty() { DRAIN_TICK } else { Duration::from_millis(1) },
+            );
             self.spool_backlog();
         } else {
             std::thread::sleep(Duration::from_millis(1));
@@ -360,11 +377,12 @@ impl Pump {
             if self.unsent.is_empty() && !self.read_spool(window)? {
                 return Ok(());
             }
-            if !self.may_send(window) {
+            let Some(in_flight) = self.unsent.pop_front() else { return Ok(()) };
+            if !self.may_send(&in_flight, window) {
+                self.unsent.push_front(in_flight);
                 return Ok(());
             }
-            let Some(in_flight) = self.unsent.pop_front() else { return Ok(()) };
-            if let Err(in_flight) = self.client.send(in_flight) {
+            if let Err(in_flight) = self.client.send(in_flight, self.is_alone) {
                 self.unsent.push_front(in_flight);
                 return Ok(());
             }
@@ -392,6 +410,9 @@ impl Pump {
         }
         let (hopeless, others): (Vec<_>, Vec<_>) =
             self.client.take_returned().into_iter().partition(|returned| self.is_hopeless(returned));
+        for returned in hopeless.iter().filter(|returned| returned.verdict == Verdict::Alone) {
+            self.refused_bytes = self.refused_bytes.min(size(&returned.in_flight));
+        }
         self.set_aside_all(hopeless);
         let Some(first) = others.first() else { return };
         // Trying again can mend these. First get everything back, so that the order can be restored.
@@ -399,14 +420,14 @@ impl Pump {
         self.queue.metrics().failures.inc_by(others.len() as u64);
         let refused_as_a_batch = others.iter().any(|returned| returned.verdict == Verdict::Alone);
         if refused_as_a_batch {
-            self.send_one_by_one(others);
+            self.send_each_alone(others);
         } else if self.spool.is_some() {
             self.restore_order(others);
             self.begin_spooling(reason);
         } else {
             self.health.holding(reason);
             let mut all = others;
-            all.extend(self.client.recall());
+            all.extend(self.client.recall(false));
             self.restore_order(all);
             std::thread::sleep(RETRY);
         }
@@ -421,18 +442,13 @@ impl Pump {
         }
     }
 
-    /// The broker refused a whole batch for one of its records: everything up to the last of them goes again, one by one.
-    fn send_one_by_one(&mut self, refused: Vec<Returned>) {
-        let order = |in_flight: &InFlight| (!in_flight.is_spooled(), in_flight.sequence);
-        let last = refused
-            .iter()
-            .filter(|returned| returned.verdict == Verdict::Alone)
-            .map(|returned| order(&returned.in_flight))
-            .max();
+    /// The broker refused a whole batch, for one of its records or for its size: its records go again, each alone.
+    fn send_each_alone(&mut self, refused: Vec<Returned>) {
         let mut all = refused;
-        all.extend(self.client.recall());
-        self.one_by_one = all.iter().filter(|returned| Some(order(&returned.in_flight)) <= last).count();
-        tracing::warn!(records = self.one_by_one, "Kafka refused a batch; its records are sent one by one");
+        all.extend(self.client.recall(true));
+        let refused = all.iter().filter(|returned| returned.verdict == Verdict::Alone);
+        self.alone.extend(refused.map(|returned| order(&returned.in_flight)));
+        tracing::warn!(records = self.alone.len(), "Kafka refused a batch; its records are sent one by one");
         self.unsent.clear();
         self.restore_order(all);
         if let Some(spool) = &mut self.spool {
@@ -440,21 +456,16 @@ impl Pump {
         }
     }
 
-    /// Whether the next record may be handed to the client: alone, if a batch was refused.
-    fn may_send(&mut self, window: usize) -> bool {
-        if self.client.has_returned() {
-            return false;
-        }
+    /// Whether this record may be handed to the client now: alone, if its batch was refused.
+    fn may_send(&mut self, next: &InFlight, window: usize) -> bool {
         let outstanding = self.client.outstanding();
-        let alone = self.one_by_one > 0;
-        if alone {
-            if outstanding > 0 {
-                return false;
-            }
-            self.one_by_one -= 1;
-        } else if outstanding >= window {
+        let place = order(next);
+        let alone = self.alone.contains(&place) || size(next) >= self.refused_bytes;
+        let must_wait = outstanding > 0 && (alone || self.is_alone);
+        if self.client.has_returned() || must_wait || outstanding >= window {
             return false;
         }
+        self.alone.remove(&place);
         self.is_alone = alone;
         true
     }
@@ -471,7 +482,7 @@ impl Pump {
             .filter(|in_flight| !in_flight.is_spooled())
             .collect();
         again.extend(self.backlog.drain(..));
-        again.sort_by_key(|in_flight| in_flight.sequence);
+        again.sort_by_key(order);
         self.backlog = again.into();
     }
 
@@ -501,4 +512,13 @@ impl Pump {
             self.health.spool(spool.health());
         }
     }
+}
+
+/// The order of records: what the spool has is older than what it has not.
+fn order(in_flight: &InFlight) -> (bool, u64) {
+    (!in_flight.is_spooled(), in_flight.sequence)
+}
+
+fn size(in_flight: &InFlight) -> usize {
+    in_flight.record.key.len() + in_flight.record.value.len()
 }

@@ -34,7 +34,7 @@ impl SetAside {
                 Ok(path) => {
                     tracing::error!(
                         station = %record.key, topic, reason, bytes = record.value.len(), file = %path.display(),
-                        "this event can never be delivered; it is set aside on disk"
+                        "{topic} can never take this event; it is set aside on disk"
                     );
                     return;
                 }

@@ -35,6 +35,9 @@ pub struct Entry {
     id: SessionId,
 }
 
+/// What an admitted session gets: its entry, itself, and the session it replaced.
+pub type Place = (Entry, Arc<Session>, Option<Arc<Session>>);
+
 impl Registry {
     /// Makes a session the one that serves its station. The number is drawn under the map's lock, so that the session in
     /// the map always has the greatest number. Gives the session it replaced, which has been asked to end.
@@ -47,7 +50,7 @@ impl Registry {
         self: &Arc<Self>,
         key: IdentityKey,
         create: impl FnOnce(SessionId, usize) -> Session,
-    ) -> Result<(Entry, Arc<Session>, Option<Arc<Session>>), Crowded> {
+    ) -> Result<Place, Crowded> {
         let slot = self.sessions.entry(key.clone());
         let waiting = match &slot {
             dashmap::Entry::Occupied(occupied) => occupied.get().line(),

@@ -366,7 +366,7 @@ impl Actor {
         let others = [
             self.exchange.deadline(),
             queued,
-            queued.and(Some(self.grace_until).filter(|until| *until > Instant::now())),
+            queued.map(|_| self.grace_until).filter(|until| *until > Instant::now()),
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
             self.hold_check(),
             self.pending
