@@ -1,12 +1,12 @@
 //! The Kafka client behind one seam: records go in, and each comes out once, acknowledged or returned.
 //!
-//! The only file that names the client library. Owns its options and its callbacks. Does not decide what happens to
-//! a record that was returned, nor when records are sent (`pump.rs`). The client itself never gives up on a record
+//! This and `kafka/options.rs` are the only files that name the client library. Owns its callbacks. Does not decide what
+//! happens to a record that was returned, nor when records are sent (`pump.rs`). The client itself never gives up on a record
 //! (`message.timeout.ms` = 0): a record is returned when Kafka refuses it, when it is recalled, or when the client has
 //! failed for good.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod options;
+
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -24,8 +24,10 @@ use crate::event::CONTENT_TYPE;
 use crate::feed::Feed;
 use crate::metrics::BusMetrics;
 use crate::queue::{InFlight, QueueLimits};
-use crate::record::{Class, Record};
-use crate::spool::SpoolOptions;
+use crate::record::Record;
+
+use options::refused;
+pub use options::{KafkaError, KafkaOptions};
 
 /// Bytes of a batch: what the client's own default is, and what is left when the broker keeps refusing batches.
 const LARGEST_BATCH: usize = 1_000_000;
@@ -33,110 +35,6 @@ const SMALLEST_BATCH: usize = 4096;
 
 /// How long the broker may take to give a sign of life when asked.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Client options that would break a promise, and therefore cannot be set.
-const FIXED_OPTIONS: [(&str, &str); 4] = [
-    ("acks", "all"),
-    ("enable.idempotence", "true"),
-    // The client keeps trying for as long as the gateway holds the answer back.
-    ("message.timeout.ms", "0"),
-    // A refused batch stops the client, so that nothing sent after it can overtake it; everything is recalled then.
-    ("enable.gapless.guarantee", "true"),
-];
-
-/// How to reach Kafka and where records go.
-#[derive(Clone, Debug)]
-pub struct KafkaOptions {
-    /// `host:port`, separated by commas.
-    pub brokers: String,
-    /// The name the broker sees.
-    pub client_id: String,
-    /// `none`, `gzip`, `snappy`, `lz4` or `zstd`.
-    pub compression: String,
-    /// How long the client gathers records for one request.
-    pub linger: Duration,
-    /// Not ready when nothing was acknowledged for this long while records wait.
-    pub unready_after: Duration,
-    /// The largest record, in bytes; the broker's own limit must not be lower.
-    pub max_record_bytes: usize,
-    /// Topic of station and message events.
-    pub events_topic: String,
-    /// Topic of command results.
-    pub command_results_topic: String,
-    /// Folder for records that Kafka can never take.
-    pub set_aside_dir: PathBuf,
-    /// Where records become durable while Kafka does not acknowledge; without one they are held back.
-    pub spool: Option<SpoolOptions>,
-    /// Further client options (TLS, SASL and so on), passed through as they are.
-    pub extra: BTreeMap<String, String>,
-}
-
-/// Why the client refuses its configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum KafkaError {
-    /// An option that the gateway fixes.
-    #[error(
-        "the Kafka option {0:?} is fixed to {1:?}: another value would break answer-after-durable or the order"
-    )]
-    Fixed(String, &'static str),
-    /// An option that the client does not know, or a value that it does not take.
-    #[error("the Kafka client refuses its options: {0}")]
-    Refused(String),
-}
-
-impl KafkaOptions {
-    /// Checks the options without connecting.
-    ///
-    /// # Errors
-    /// When an option is fixed, unknown, or has a value that the client does not take.
-    pub fn check(&self) -> Result<(), KafkaError> {
-        self.client_config(QueueLimits { records: 1, bytes: 1024 })?
-            .create_native_config()
-            .map(|_| ())
-            .map_err(|error| refused(&error))
-    }
-
-    fn client_config(&self, limits: QueueLimits) -> Result<ClientConfig, KafkaError> {
-        let mut config = ClientConfig::new();
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        for (name, value) in [
-            ("bootstrap.servers", self.brokers.clone()),
-            ("client.id", self.client_id.clone()),
-            ("compression.type", self.compression.clone()),
-            ("linger.ms", self.linger.as_millis().to_string()),
-            ("message.max.bytes", (self.max_record_bytes + 4096).to_string()),
-            // The bus's own limits rule; the client's are out of their way.
-            ("queue.buffering.max.messages", limits.records.saturating_mul(2).min(10_000_000).to_string()),
-            ("queue.buffering.max.kbytes", (limits.bytes / 512).clamp(1024, 2_097_151).to_string()),
-            // The partition of a key must be the one that the Java clients choose for it.
-            ("partitioner", "murmur2_random".into()),
-            ("reconnect.backoff.ms", "100".into()),
-            ("reconnect.backoff.max.ms", "2000".into()),
-            ("socket.keepalive.enable", "true".into()),
-        ] {
-            config.set(name, value);
-        }
-        for (name, value) in FIXED_OPTIONS {
-            config.set(name, value);
-        }
-        for (name, value) in &self.extra {
-            if let Some((_, fixed)) = FIXED_OPTIONS.iter().find(|(fixed, _)| fixed == name)
-                && value != fixed
-            {
-                return Err(KafkaError::Fixed(name.clone(), fixed));
-            }
-            config.set(name, value);
-        }
-        Ok(config)
-    }
-
-    pub(crate) fn topic(&self, class: Class) -> &str {
-        match class {
-            Class::CommandResult => &self.command_results_topic,
-            Class::Event | Class::StationState => &self.events_topic,
-        }
-    }
-}
 
 /// A record that was not acknowledged, and why.
 pub(crate) struct Returned {
@@ -417,17 +315,6 @@ fn producer(config: &ClientConfig, shared: &Arc<Shared>) -> Result<Arc<Producing
     config.create_with_context(Callbacks(Arc::clone(shared))).map(Arc::new).map_err(|error| refused(&error))
 }
 
-/// The client's own text would show the option's value, which may be a password.
-fn refused(error: &ClientError) -> KafkaError {
-    KafkaError::Refused(match error {
-        ClientError::ClientConfig(_, description, name, _) if description.contains(name.as_str()) => {
-            description.clone()
-        }
-        ClientError::ClientConfig(_, description, name, _) => format!("{description} ({name})"),
-        other => other.to_string(),
-    })
-}
-
 fn ask_for_leaders(producer: &Producing, topic: &str) -> Result<(), String> {
     let metadata =
         producer.client().fetch_metadata(Some(topic), PROBE_TIMEOUT).map_err(|error| error.to_string())?;
@@ -460,42 +347,5 @@ fn verdict(error: &ClientError) -> Verdict {
             | RDKafkaErrorCode::TopicAuthorizationFailed,
         ) => Verdict::Hopeless,
         _ => Verdict::Again,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn options(extra: &[(&str, &str)]) -> KafkaOptions {
-        KafkaOptions {
-            brokers: "127.0.0.1:1".into(),
-            client_id: "gw-1".into(),
-            compression: "lz4".into(),
-            linger: Duration::from_millis(2),
-            unready_after: Duration::from_secs(10),
-            max_record_bytes: 1 << 21,
-            events_topic: "e".into(),
-            command_results_topic: "r".into(),
-            set_aside_dir: PathBuf::from("/nonexistent"),
-            spool: None,
-            extra: extra.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
-        }
-    }
-
-    #[test]
-    fn options_that_would_break_a_promise_are_refused() {
-        assert!(matches!(options(&[("acks", "1")]).check(), Err(KafkaError::Fixed(..))));
-        assert!(matches!(options(&[("enable.idempotence", "false")]).check(), Err(KafkaError::Fixed(..))));
-        assert!(options(&[("acks", "all")]).check().is_ok());
-    }
-
-    #[test]
-    fn unknown_options_are_named() {
-        let error = options(&[("linger.sm", "5")]).check().unwrap_err().to_string();
-        assert!(error.contains("linger.sm"), "{error}");
-        let error = options(&[("security.protocol", "nonsense")]).check().unwrap_err().to_string();
-        assert!(error.contains("security.protocol"), "{error}");
-        assert!(options(&[("security.protocol", "SASL_SSL"), ("sasl.mechanisms", "PLAIN")]).check().is_ok());
     }
 }

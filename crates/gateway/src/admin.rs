@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::Readiness;
 use crate::command::CommandRouter;
 use crate::registry::Registry;
-use crate::session::actor::Shared;
+use crate::session::shared::Shared;
 
 /// The largest request body: a command with the largest payload that a station would take.
 pub const MAX_BODY_BYTES: usize = 1 << 20;

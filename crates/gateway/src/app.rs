@@ -28,7 +28,7 @@ use crate::listener::{self, Listener, RateLimit};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::replays::Replays;
-use crate::session::actor::Shared;
+use crate::session::shared::Shared;
 use crate::stations::{self, Stations};
 
 /// Changes of stations' states that may wait for the journal.

@@ -4,11 +4,12 @@
 //! that state; when all places are taken, the oldest one gives way after `handshake.yield_after`, so that connections
 //! which never finish their handshake cannot keep stations out (P6). The kernel's backlog carries a storm.
 
-use std::collections::BTreeMap;
+mod places;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -20,20 +21,23 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth::Authenticator;
 use crate::config;
-use crate::metrics::Metrics;
 use crate::registry::{Crowded, Registry};
-use crate::session::actor::{self, Admitted, Shared};
+use crate::session::actor::{self, Admitted};
 use crate::session::outbox::Outbox;
+use crate::session::shared::Shared;
 use crate::session::{Admission, OverGuard, Session};
 use crate::socket::{Socket, SocketLimits, Turn};
 use crate::upgrade::{Door, Refusal, Verdict};
+
+use places::{Place, Places};
+
+pub use places::RateLimit;
 
 /// One listener and everything a new connection needs.
 pub struct Listener {
@@ -57,30 +61,6 @@ pub struct Listener {
     pub stop: CancellationToken,
     /// Refusals that are told as events: strangers must not be able to fill the log with them.
     pub rejections: RateLimit,
-}
-
-/// So many in a second.
-#[derive(Debug)]
-pub struct RateLimit {
-    most: u32,
-    second: Mutex<(Instant, u32)>,
-}
-
-impl RateLimit {
-    /// At most so many.
-    pub fn new(most: u32) -> Self {
-        Self { most, second: Mutex::new((Instant::now(), 0)) }
-    }
-
-    /// Takes one, if this second has one left.
-    fn take(&self) -> bool {
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.0.elapsed() >= Duration::from_secs(1) {
-            *second = (Instant::now(), 0);
-        }
-        second.1 += 1;
-        second.1 <= self.most
-    }
 }
 
 /// Binds an address.
@@ -352,59 +332,4 @@ fn switching(accept: &str, subprotocol: Option<HeaderValue>) -> Response<Full<By
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
     }
     response
-}
-
-/// The bounded number of connections that are not sessions yet.
-struct Places {
-    capacity: usize,
-    metrics: Arc<Metrics>,
-    taken: Mutex<BTreeMap<u64, (Instant, CancellationToken)>>,
-    freed: Notify,
-}
-
-/// One of them; dropping it gives it free.
-struct Place {
-    places: Arc<Places>,
-    number: u64,
-    gone: CancellationToken,
-}
-
-impl Places {
-    fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
-        Self { capacity, metrics, taken: Mutex::default(), freed: Notify::new() }
-    }
-
-    /// Takes a place, waiting until one is free or the oldest is older than `yield_after` and gives way. One caller.
-    async fn take(self: &Arc<Self>, yield_after: Duration) -> Place {
-        loop {
-            let wait = {
-                let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-                if taken.len() < self.capacity {
-                    let number = taken.last_key_value().map_or(0, |(last, _)| last + 1);
-                    let gone = CancellationToken::new();
-                    taken.insert(number, (Instant::now(), gone.clone()));
-                    self.metrics.handshake_began();
-                    return Place { places: Arc::clone(self), number, gone };
-                }
-                match taken.first_key_value() {
-                    Some((_, (since, gone))) if since.elapsed() >= yield_after => {
-                        gone.cancel();
-                        Duration::from_millis(10)
-                    }
-                    Some((_, (since, _))) => yield_after.saturating_sub(since.elapsed()),
-                    None => Duration::ZERO,
-                }
-            };
-            // Whichever comes first, the loop looks again.
-            drop(tokio::time::timeout(wait, self.freed.notified()).await);
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
-        self.places.metrics.handshake_left();
-        self.places.freed.notify_one();
-    }
 }

@@ -5,12 +5,14 @@
 
 pub mod actor;
 pub mod close;
+mod ending;
 mod inbound;
 mod keepalive;
 pub mod mailbox;
 mod outbound;
 pub mod outbox;
 pub(crate) mod pending;
+pub mod shared;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};

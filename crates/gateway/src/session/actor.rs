@@ -18,24 +18,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_bus::{Bus, Class, Durability, Lane, Record};
+use ocpp_bus::{Class, Durability, Lane, Record};
 use ocpp_protocol::{BootState, Exchange, Grants, IdentityKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::close::CloseReason;
+use super::ending::Ending;
 use super::keepalive::{Due, Keepalive};
 use super::mailbox::Letter;
 use super::outbox::Outbox;
 use super::pending::{Held, Pending};
+use super::shared::Shared;
 use super::{OverGuard, Session};
 use crate::command::{Outcome, PendingCommand, Status};
-use crate::config;
-use crate::events::{Events, Message, millis};
-use crate::metrics::Metrics;
+use crate::events::{Message, millis};
 use crate::registry::Entry;
-use crate::replays::Replays;
 use crate::socket::{Socket, Turn};
-use crate::stations::Stations;
 
 /// Message ids of ended commands that a session remembers, to tell a late answer from an unknown one.
 const REMEMBERED_IDS: usize = 16;
@@ -46,37 +44,6 @@ const EARLIER_CHECK: Duration = Duration::from_millis(50);
 /// How far away the timer is set when nothing is due.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
 
-/// What every session of this node shares.
-#[derive(Debug)]
-pub struct Shared {
-    /// Limits of a connection.
-    pub limits: config::Session,
-    /// BootNotification.
-    pub registration: config::RegistrationPolicy,
-    /// Built-in answers.
-    pub answers: config::Answers,
-    /// Payload validation.
-    pub validation: config::Validation,
-    /// Commands.
-    pub commands: config::Commands,
-    /// How long answers are held before stations are better off offline; zero means for ever.
-    pub hold_limit: Duration,
-    /// Events go here …
-    pub bus: Bus,
-    /// … and changes of stations' states here.
-    pub journal: Bus,
-    /// The stations' states.
-    pub stations: Arc<Stations>,
-    /// What stations asked lately.
-    pub replays: Replays,
-    /// Actions whose messages may be dropped, and the fill level of the bus from which they are.
-    pub expendable: config::Expendable,
-    /// Writes events.
-    pub events: Events,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
-}
-
 /// A command that the station has and has not answered.
 #[derive(Debug)]
 pub(super) struct Outstanding {
@@ -84,27 +51,12 @@ pub(super) struct Outstanding {
     pub(super) sent_at: Instant,
 }
 
-/// How a session is ending.
-#[derive(Debug)]
-pub(super) struct Ending {
-    reason: CloseReason,
-    /// What the station said in its close frame, or what we say in ours.
-    code: Option<u16>,
-    /// What is in flight may still be answered until then; answers that are held, or that the station does not take, must
-    /// not keep it longer.
-    give_up_at: Instant,
-    /// The close frame is queued and the last event is, too.
-    announced: bool,
-    /// The socket is dropped at this moment, once the end is announced.
-    deadline: Option<Instant>,
-}
-
 /// A session's task without its socket.
 pub(super) struct Actor {
     pub(super) session: Arc<Session>,
     pub(super) key: IdentityKey,
     pub(super) shared: Arc<Shared>,
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
     pub(super) lane: Lane,
     pub(super) states: Lane,
     /// Records in order that the bus had no room for.
@@ -126,8 +78,8 @@ pub(super) struct Actor {
     keepalive: Keepalive,
     writing_since: Option<Instant>,
     was_reading: bool,
-    messages_in: u64,
-    messages_out: u64,
+    pub(super) messages_in: u64,
+    pub(super) messages_out: u64,
 }
 
 /// A connection that was admitted and has not spoken yet.
@@ -190,14 +142,6 @@ async fn wait_for_predecessor(session: &Session, replaced: &Session) -> Option<C
                 Letter::Arrived | Letter::Command(_) => {}
             },
         }
-    }
-}
-
-impl Shared {
-    /// Storage has not acknowledged for so long that stations are better off offline.
-    pub fn holds_too_long(&self) -> bool {
-        let over = |bus: &Bus| bus.health().holding_for.is_some_and(|held| held >= self.hold_limit);
-        !self.hold_limit.is_zero() && (over(&self.bus) || over(&self.journal))
     }
 }
 
@@ -395,80 +339,6 @@ impl Actor {
         Some(limit.max(Instant::now() + Duration::from_secs(1)))
     }
 
-    /// Begins the end; the first reason counts. `code` is what the station's close frame said.
-    pub(super) fn begin_end(&mut self, reason: CloseReason, code: Option<u16>) {
-        if self.ending.is_some() {
-            return;
-        }
-        self.session.mark_ending();
-        self.ending = Some(Ending {
-            reason,
-            code: code.or_else(|| reason.code()),
-            announced: false,
-            give_up_at: Instant::now() + self.shared.limits.close_timeout,
-            deadline: None,
-        });
-        self.fail_commands(if reason == CloseReason::Replaced { Status::Replaced } else { Status::Offline });
-        if reason != CloseReason::Shutdown {
-            // The station asks again on its next connection; nobody is left to hear these.
-            self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
-            self.outbox.clear();
-        }
-    }
-
-    /// Queues the close frame and the last event, when what is in flight has been answered.
-    fn advance_ending<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Option<Socket<S>>) {
-        let Some(ending) = &mut self.ending else { return };
-        let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
-            || self.outbox.answers() > 0;
-        if ending.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            ending.deadline = None;
-            *socket = None;
-        }
-        let is_patient = Instant::now() < ending.give_up_at;
-        if ending.announced || (answers_in_flight && is_patient && socket.is_some()) {
-            return;
-        }
-        // Nobody is left to hear what was not sent by now.
-        self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
-        ending.announced = true;
-        ending.deadline = Some(Instant::now() + self.shared.limits.close_timeout);
-        let (reason, code) = (ending.reason, ending.code);
-        if let Some(own) = reason.code() {
-            self.outbox.close(own, reason.text());
-        }
-        self.note_counters();
-        let counts = (self.messages_in, self.messages_out);
-        let record = self.shared.events.disconnected(&self.session, reason.as_str(), code, counts);
-        self.publish_event(record);
-        tracing::info!(
-            reason = reason.as_str(),
-            code,
-            messages_in = counts.0,
-            messages_out = counts.1,
-            seconds = self.session.started.elapsed().as_secs(),
-            "station disconnected"
-        );
-        self.publish_what_fits();
-    }
-
-    /// The reason, when nothing is left to do.
-    fn finished<S: AsyncRead + AsyncWrite + Unpin>(
-        &mut self,
-        socket: Option<&Socket<S>>,
-    ) -> Option<CloseReason> {
-        let ending = self.ending.as_ref().filter(|ending| ending.announced)?;
-        if !self.unpublished.is_empty() {
-            return None;
-        }
-        // Only now may a successor find the place empty: everything that this session had to say is on the bus.
-        self.session.mark_over();
-        self.entry = None;
-        let socket_done = socket
-            .is_none_or(|socket| socket.is_read_over() && self.outbox.is_empty() && !socket.is_writing());
-        (socket_done && self.pending.is_empty()).then_some(ending.reason)
-    }
-
     /// Whether to read: not while an event waits for room, nor while too much waits to be answered. At the end, only
     /// for the station's close frame.
     fn may_read(&self) -> bool {
@@ -508,7 +378,7 @@ impl Actor {
         self.publish_what_fits();
     }
 
-    fn publish_what_fits(&mut self) {
+    pub(super) fn publish_what_fits(&mut self) {
         while let Some(record) = self.unpublished.pop_front() {
             let lane = if record.class == Class::StationState { &mut self.states } else { &mut self.lane };
             if let Err(record) = lane.try_publish(record) {
@@ -533,7 +403,7 @@ impl Actor {
         self.note_counters();
     }
 
-    fn note_counters(&self) {
+    pub(super) fn note_counters(&self) {
         let counters = &self.session.counters;
         counters.messages_in.store(self.messages_in, Ordering::Relaxed);
         counters.messages_out.store(self.messages_out, Ordering::Relaxed);

@@ -1,0 +1,106 @@
+//! How a session ends: its commands fail, what is in flight is answered if it may be, the close frame and the last event
+//! go out, and its place in the registry is given up when that event is on the bus.
+
+use std::time::Instant;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::actor::Actor;
+use super::close::CloseReason;
+use super::pending::Held;
+use crate::command::Status;
+use crate::socket::Socket;
+
+/// How a session is ending.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) reason: CloseReason,
+    /// What the station said in its close frame, or what we say in ours.
+    pub(super) code: Option<u16>,
+    /// What is in flight may still be answered until then; answers that are held, or that the station does not take, must
+    /// not keep it longer.
+    pub(super) give_up_at: Instant,
+    /// The close frame is queued and the last event is, too.
+    pub(super) announced: bool,
+    /// The socket is dropped at this moment, once the end is announced.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl Actor {
+    /// Begins the end; the first reason counts. `code` is what the station's close frame said.
+    pub(super) fn begin_end(&mut self, reason: CloseReason, code: Option<u16>) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.session.mark_ending();
+        self.ending = Some(Ending {
+            reason,
+            code: code.or_else(|| reason.code()),
+            announced: false,
+            give_up_at: Instant::now() + self.shared.limits.close_timeout,
+            deadline: None,
+        });
+        self.fail_commands(if reason == CloseReason::Replaced { Status::Replaced } else { Status::Offline });
+        if reason != CloseReason::Shutdown {
+            // The station asks again on its next connection; nobody is left to hear these.
+            self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
+            self.outbox.clear();
+        }
+    }
+
+    /// Queues the close frame and the last event, when what is in flight has been answered.
+    pub(super) fn advance_ending<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Option<Socket<S>>,
+    ) {
+        let Some(ending) = &mut self.ending else { return };
+        let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
+            || self.outbox.answers() > 0;
+        if ending.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            ending.deadline = None;
+            *socket = None;
+        }
+        let is_patient = Instant::now() < ending.give_up_at;
+        if ending.announced || (answers_in_flight && is_patient && socket.is_some()) {
+            return;
+        }
+        // Nobody is left to hear what was not sent by now.
+        self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
+        ending.announced = true;
+        ending.deadline = Some(Instant::now() + self.shared.limits.close_timeout);
+        let (reason, code) = (ending.reason, ending.code);
+        if let Some(own) = reason.code() {
+            self.outbox.close(own, reason.text());
+        }
+        self.note_counters();
+        let counts = (self.messages_in, self.messages_out);
+        let record = self.shared.events.disconnected(&self.session, reason.as_str(), code, counts);
+        self.publish_event(record);
+        tracing::info!(
+            reason = reason.as_str(),
+            code,
+            messages_in = counts.0,
+            messages_out = counts.1,
+            seconds = self.session.started.elapsed().as_secs(),
+            "station disconnected"
+        );
+        self.publish_what_fits();
+    }
+
+    /// The reason, when nothing is left to do.
+    pub(super) fn finished<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: Option<&Socket<S>>,
+    ) -> Option<CloseReason> {
+        let ending = self.ending.as_ref().filter(|ending| ending.announced)?;
+        if !self.unpublished.is_empty() {
+            return None;
+        }
+        // Only now may a successor find the place empty: everything that this session had to say is on the bus.
+        self.session.mark_over();
+        self.entry = None;
+        let socket_done = socket
+            .is_none_or(|socket| socket.is_read_over() && self.outbox.is_empty() && !socket.is_writing());
+        (socket_done && self.pending.is_empty()).then_some(ending.reason)
+    }
+}

@@ -1,0 +1,51 @@
+//! What every session of this node shares: limits, buses, stations, metrics. Owns nothing of one session.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocpp_bus::Bus;
+
+use crate::config;
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::replays::Replays;
+use crate::stations::Stations;
+
+/// What every session of this node shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Limits of a connection.
+    pub limits: config::Session,
+    /// BootNotification.
+    pub registration: config::RegistrationPolicy,
+    /// Built-in answers.
+    pub answers: config::Answers,
+    /// Payload validation.
+    pub validation: config::Validation,
+    /// Commands.
+    pub commands: config::Commands,
+    /// How long answers are held before stations are better off offline; zero means for ever.
+    pub hold_limit: Duration,
+    /// Events go here …
+    pub bus: Bus,
+    /// … and changes of stations' states here.
+    pub journal: Bus,
+    /// The stations' states.
+    pub stations: Arc<Stations>,
+    /// What stations asked lately.
+    pub replays: Replays,
+    /// Actions whose messages may be dropped, and the fill level of the bus from which they are.
+    pub expendable: config::Expendable,
+    /// Writes events.
+    pub events: Events,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Storage has not acknowledged for so long that stations are better off offline.
+    pub fn holds_too_long(&self) -> bool {
+        let over = |bus: &Bus| bus.health().holding_for.is_some_and(|held| held >= self.hold_limit);
+        !self.hold_limit.is_zero() && (over(&self.bus) || over(&self.journal))
+    }
+}
