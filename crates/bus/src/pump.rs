@@ -237,6 +237,8 @@ impl Pump {
         let recalled = self.client.recall(false);
         self.restore_order(recalled);
         self.unsent.clear();
+        // Records get other places in the spool.
+        self.alone.clear();
         if let Some(spool) = &mut self.spool {
             spool.rewind();
         }
