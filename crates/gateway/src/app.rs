@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_bus::local::Compaction;
+use ocpp_bus::local::{Compaction, Snapshot};
 use ocpp_bus::log::LogOptions;
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::replays::Replays;
 use crate::session::shared::Shared;
-use crate::stations::{self, Stations};
+use crate::stations::Stations;
 
 /// Changes of stations' states that may wait for the journal.
 const JOURNAL_LIMITS: QueueLimits = QueueLimits { records: 10_000, bytes: 64 << 20 };
@@ -331,8 +331,10 @@ fn start_journal(config: &Config, metrics: BusMetrics) -> Result<(Bus, Arc<Stati
     };
     let log = open_log(options, &metrics)?;
     let stations = Arc::new(Stations::replay(&log.view())?);
-    let compaction =
-        Compaction { snapshot: stations::snapshot(&stations), above_bytes: JOURNAL_COMPACT_ABOVE };
+    let compaction = Compaction {
+        snapshot: Arc::clone(&stations) as Arc<dyn Snapshot>,
+        above_bytes: JOURNAL_COMPACT_ABOVE,
+    };
     let bus =
         Bus::start_local("stations", log, JOURNAL_LIMITS, Some(compaction), config.set_aside_dir(), metrics)?;
     Ok((bus, stations))

@@ -6,7 +6,6 @@
 //! durable (P1 holds for state as it does for events).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -236,11 +235,6 @@ fn record(state: &State) -> Record {
 /// 128 bits are plenty among sixteen keys, and much shorter than what they stand for.
 fn hash(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A journal of states handed to the compaction of its own bus.
-pub fn snapshot(stations: &Arc<Stations>) -> Arc<dyn Snapshot> {
-    Arc::clone(stations) as Arc<dyn Snapshot>
 }
 
 #[cfg(test)]
