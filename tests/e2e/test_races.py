@@ -10,7 +10,6 @@ The races that a thousand repetitions would rarely hit are forced in tests of th
 import asyncio
 import contextlib
 import random
-import subprocess
 import time
 from collections import Counter
 
@@ -345,7 +344,9 @@ async def test_a_deaf_old_connection_does_not_hold_up_the_new_one(gateway):
 async def test_a_deaf_old_connection_that_says_goodbye_ends_before_the_next_begins(gateway):
     """Its answers are stuck when its close frame is read, so its end takes a while; the next session's events wait for it."""
     node = gateway({"session": {"close_timeout": "1s", "max_unacknowledged": 100_000}})
-    old = await Wire.connect(node, "CP-1", receive_buffer=4096)
+    # Not a tiny receive buffer: Linux drops what a loopback segment's bookkeeping does not leave room for, then discards the
+    # gateway's acknowledgements as out of window, and the station's own megabytes crawl from one timeout to the next.
+    old = await Wire.connect(node, "CP-1", receive_buffer=256 * 1024)
     await old.call("boot", "BootNotification", BOOT["1.6"])
     old.stop_reading()
     # Many more answers than the kernel's buffers hold, and then the goodbye: the gateway reads all of it.
@@ -353,13 +354,7 @@ async def test_a_deaf_old_connection_that_says_goodbye_ends_before_the_next_begi
         old.send(call_text(f"{number:036}", "Heartbeat", {}))
     old.say_goodbye()
     read = lambda: not node.get("/api/v1/stations/CP-1").json()["connected"]  # noqa: E731
-    try:
-        await asyncio.to_thread(wait_for, read, "the goodbye to be read", 60)
-    except AssertionError:
-        # What the test is about has not begun. Megabytes against a receive buffer of 4 KiB can stall in the kernel.
-        state = (node.get("/api/v1/stations/CP-1").json(), node.get("/stats").json()["bus"])
-        sockets = subprocess.run(["ss", "-tnoi"], capture_output=True, text=True, check=False).stdout
-        pytest.skip(f"the flood did not get through: {state} {sockets[-1500:]}")
+    await asyncio.to_thread(wait_for, read, "the goodbye to be read", 60)
     new = await Wire.connect(node, "CP-1")
     await new.call("new", "Heartbeat", {}, timeout=20)
     await new.leave()
