@@ -19,7 +19,7 @@ ERROR = SESSION | {
 }
 COMMAND_ERROR = {"code": "Odd", "description": "", "details": {}}
 COMMAND = {"commandId": "c-1", "action": "Reset"}
-OFFLINE = COMMAND | {"status": "offline", "error": COMMAND_ERROR}
+OFFLINE = COMMAND | {"status": "offline", "sent": "no", "error": COMMAND_ERROR}
 
 # Event type -> what `data` may be.
 DATA = {
@@ -50,8 +50,8 @@ DATA = {
     "ocpp.message.sent": [CALL, RESULT, ERROR, ERROR | {"messageType": "CALLRESULTERROR"}],
     "ocpp.command.result": [
         OFFLINE,
-        SESSION | COMMAND | {"status": "answered", "payload": {}},
-        SESSION | COMMAND | {"status": "error", "error": COMMAND_ERROR},
+        SESSION | COMMAND | {"status": "answered", "sent": "yes", "payload": {}},
+        SESSION | COMMAND | {"status": "error", "sent": "yes", "error": COMMAND_ERROR},
     ],
 }
 CASES = [(kind, data) for kind, variants in DATA.items() for data in variants]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
-from harness.broker import Broker
+from harness.broker import Broker, watermarks
 from harness.load import Load
 from harness.spool_files import Stored, Touched, damage, read_log, undamaged
 from harness.verdict import Verdict
@@ -214,10 +214,7 @@ def _exists(broker: Broker, topic: str) -> bool:
 
 
 def _ends(consumer: Consumer, topic: str) -> dict[int, int]:
-    return {
-        number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=20)[1]
-        for number in range(PARTITIONS)
-    }
+    return {number: watermarks(consumer, topic, number)[1] for number in range(PARTITIONS)}
 
 
 def _read(consumer: Consumer, topic: str, begins: dict[int, int]) -> list[tuple[str, bytes]]:

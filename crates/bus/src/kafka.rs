@@ -1,10 +1,11 @@
 //! The Kafka client behind one seam: records go in, and each comes out once, acknowledged or returned.
 //!
-//! This and `kafka/options.rs` are the only files that name the client library. Owns its callbacks. Does not decide what
+//! This and the files in `kafka/` are the only ones that name the client library. Owns the producer's callbacks. Does not decide what
 //! happens to a record that was returned, nor when records are sent (`pump.rs`). The client itself never gives up on a record
 //! (`message.timeout.ms` = 0): a record is returned when Kafka refuses it, when it is recalled, or when the client has
 //! failed for good.
 
+pub mod intake;
 mod options;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -14,6 +14,8 @@ pub enum Class {
     CommandResult = 1,
     /// A station's state, in the journal only; never sent to Kafka.
     StationState = 2,
+    /// A command's state, in a journal only; never sent to Kafka.
+    Command = 3,
 }
 
 impl Class {
@@ -23,6 +25,7 @@ impl Class {
             0 => Some(Self::Event),
             1 => Some(Self::CommandResult),
             2 => Some(Self::StationState),
+            3 => Some(Self::Command),
             _ => None,
         }
     }

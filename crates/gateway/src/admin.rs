@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::Readiness;
-use crate::command::CommandRouter;
+use crate::command::router::Router;
 use crate::registry::Registry;
 use crate::session::shared::Shared;
 
@@ -46,7 +46,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// The operators' listener.
 pub struct Admin {
     /// Sends commands.
-    pub router: CommandRouter,
+    pub router: Arc<Router>,
     /// The buses, the stations, the metrics.
     pub shared: Arc<Shared>,
     /// The sessions.
@@ -172,6 +172,8 @@ impl Admin {
             (&Method::POST, ["api", "v1", "stations", id, "commands"]) => {
                 self.send_command(id, request).await
             }
+            (&Method::GET, ["api", "v1", "commands", id]) => self.show_command(id),
+            (&Method::DELETE, ["api", "v1", "commands", id]) => self.call_command_back(id).await,
             (&Method::GET, ["api", "v1", "events"]) => {
                 let last_event = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
                 let last_event = last_event.map(str::to_owned);
@@ -196,6 +198,7 @@ fn offered(segments: &[&str]) -> Option<&'static str> {
     match segments {
         ["api", "v1", "stations", _, "registration"] => Some("PUT"),
         ["api", "v1", "stations", _, "commands"] => Some("POST"),
+        ["api", "v1", "commands", _] => Some("GET, DELETE"),
         ["api", "v1", "stations", _]
         | ["api", "v1", "stations" | "events"]
         | ["livez" | "readyz" | "health" | "stats" | "metrics" | ""] => Some("GET"),
@@ -209,6 +212,7 @@ const INDEX: &str = "ocpp-gateway\n\n\
     /api/v1/stations/{id}\n\
     /api/v1/stations/{id}/registration    PUT {\"status\":\"Accepted|Pending|Rejected\"}\n\
     /api/v1/stations/{id}/commands        POST {\"action\":…,\"payload\":{…}}\n\
+    /api/v1/commands/{id}                 GET; DELETE calls it back\n\
     /api/v1/events                        ?from=earliest|POSITION &station= &type= &follow=false\n";
 
 /// The query's parameters, decoded. A parameter given twice counts once, the last time.

@@ -3,40 +3,37 @@
 //! Owns the order of things: logs and journals are opened before a port is, so that a gateway which cannot store never
 //! accepts; the admin listener comes before the station listeners, so that a start can be watched.
 
+mod storage;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_bus::local::{Compaction, Snapshot};
-use ocpp_bus::log::LogOptions;
+use ocpp_bus::kafka::intake::{Intake, IntakeMetrics};
 use ocpp_bus::metrics::BusMetrics;
-use ocpp_bus::queue::QueueLimits;
-use ocpp_bus::{Bus, StartError, open_log};
+use ocpp_bus::{Bus, StartError};
 use prometheus::Registry as MetricRegistry;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
 use crate::auth::Authenticator;
 use crate::auth::credentials::CredentialsError;
-use crate::command::CommandRouter;
-use crate::config::{AuthMode, BusKind, Config};
+use crate::command::book::Unfinished;
+use crate::command::intake;
+use crate::command::router::Router;
+use crate::config::{AuthMode, Config};
 use crate::events::Events;
 use crate::listener::{self, Listener, RateLimit};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::replays::Replays;
 use crate::session::shared::Shared;
-use crate::stations::Stations;
 
-/// Changes of stations' states that may wait for the journal.
-const JOURNAL_LIMITS: QueueLimits = QueueLimits { records: 10_000, bytes: 64 << 20 };
-/// The journal is rewritten in short above this size.
-const JOURNAL_COMPACT_ABOVE: u64 = 32 << 20;
-/// One station's state is far smaller than this.
-const JOURNAL_MAX_RECORD: u32 = 64 * 1024;
+pub use storage::start_bus;
 
 /// Why the gateway cannot start: one line that says what and where.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +59,17 @@ pub enum StartupError {
         /// What is wrong.
         source: StartError,
     },
+    /// The book of commands.
+    #[error("cannot open the book of commands in {dir}", dir = dir.display())]
+    Commands {
+        /// The folder.
+        dir: PathBuf,
+        /// What is wrong.
+        source: StartError,
+    },
+    /// The consumer of commands.
+    #[error("cannot read commands from Kafka")]
+    Intake(#[source] StartError),
     /// The credentials file.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -88,6 +96,8 @@ pub struct App {
     pub stop_rest: CancellationToken,
     /// Tasks of the admin listener and the like.
     pub rest: TaskTracker,
+    /// Reads commands from Kafka.
+    pub intake: Option<Intake>,
 }
 
 /// Whether the gateway should get traffic.
@@ -96,6 +106,7 @@ pub struct Readiness {
     draining: AtomicBool,
     bus: Bus,
     journal: Bus,
+    commands: Bus,
     metrics: Arc<Metrics>,
     /// When the process started, on the monotonic clock.
     pub started: Instant,
@@ -118,7 +129,7 @@ impl Readiness {
         if self.draining.load(Ordering::Acquire) {
             return Err("draining".into());
         }
-        for (name, bus) in [("bus", &self.bus), ("stations", &self.journal)] {
+        for (name, bus) in [("bus", &self.bus), ("stations", &self.journal), ("commands", &self.commands)] {
             let health = bus.health();
             if !health.state.is_flowing() {
                 return Err(format!(
@@ -158,13 +169,30 @@ impl App {
         let metrics = Arc::new(Metrics::register(metric_registry.clone())?);
         let bus = start_bus(&config, BusMetrics::register(&metric_registry, "events")?)
             .map_err(StartupError::Bus)?;
-        let (journal, stations) = start_journal(&config, BusMetrics::register(&metric_registry, "stations")?)
-            .map_err(|source| StartupError::Journal { dir: config.stations_dir(), source })?;
+        let (journal, stations) =
+            storage::start_journal(&config, BusMetrics::register(&metric_registry, "stations")?)
+                .map_err(|source| StartupError::Journal { dir: config.stations_dir(), source })?;
         metrics.stations_known(stations.len());
+        let commands_metrics = BusMetrics::register(&metric_registry, "commands")?;
+        let (commands, book, unfinished) = storage::start_commands(&config, commands_metrics)
+            .map_err(|source| StartupError::Commands { dir: config.commands_dir(), source })?;
         let authenticator = open_authenticator(&config, &metrics)?;
 
         let registry = Arc::new(Registry::default());
         let events = Events::new(&config.node.id);
+        let command_tasks = TaskTracker::new();
+        let router = Arc::new(Router {
+            book,
+            journal: commands.clone(),
+            registry: Arc::clone(&registry),
+            stations: Arc::clone(&stations),
+            bus: bus.clone(),
+            events: events.clone(),
+            metrics: Arc::clone(&metrics),
+            limits: config.request_limits(),
+            places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
+            tasks: command_tasks,
+        });
         let shared = Arc::new(Shared {
             limits: config.session.clone(),
             registration: config.registration.clone(),
@@ -172,6 +200,7 @@ impl App {
             validation: config.validation.clone(),
             commands: config.commands.clone(),
             hold_limit: config.bus.hold_limit,
+            router: Arc::clone(&router),
             replays: Replays::new(config.session.remembered_calls, config.session.remember_for),
             expendable: config.bus.expendable.clone(),
             bus: bus.clone(),
@@ -184,11 +213,12 @@ impl App {
             draining: AtomicBool::new(false),
             bus: bus.clone(),
             journal,
+            commands,
             metrics: Arc::clone(&metrics),
             started: Instant::now(),
             started_at: SystemTime::now(),
         });
-        let app = Self {
+        let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),
             readiness,
@@ -196,21 +226,13 @@ impl App {
             stop_accepting: CancellationToken::new(),
             stop_rest: CancellationToken::new(),
             rest: TaskTracker::new(),
+            intake: None,
             config,
         };
         let admin_listener = bind(app.config.admin.address, 128, "admin.address")?;
         let station_listeners = app.bind_station_listeners()?;
-        app.start_admin(
-            admin_listener,
-            CommandRouter {
-                registry,
-                bus,
-                events,
-                metrics,
-                limits: app.config.commands.clone(),
-                tasks: app.rest.clone(),
-            },
-        );
+        app.start_commands(&router, unfinished, &metric_registry)?;
+        app.start_admin(admin_listener);
         if let Some(authenticator) = &authenticator {
             let watch = Arc::clone(authenticator)
                 .watch(app.config.credentials.reload_interval, app.stop_rest.clone());
@@ -232,14 +254,35 @@ impl App {
             .collect()
     }
 
-    fn start_admin(&self, listener: TcpListener, router: CommandRouter) {
+    /// Ends what a crash has left open, and reads commands from Kafka.
+    fn start_commands(
+        &mut self,
+        router: &Arc<Router>,
+        unfinished: Vec<Unfinished>,
+        metrics: &MetricRegistry,
+    ) -> Result<(), StartupError> {
+        drop(router.tasks.spawn(Arc::clone(router).recover(unfinished)));
+        drop(self.rest.spawn(sweep_commands(Arc::clone(router), self.stop_rest.clone())));
+        if let Some(options) = self.config.intake_options() {
+            let topic = options.topic.clone();
+            let metrics = IntakeMetrics::register(metrics)?;
+            let (intake, deliveries) = Intake::start(&self.config.kafka_options(), options, metrics)
+                .map_err(StartupError::Intake)?;
+            let reading = intake::serve(Arc::clone(router), topic, deliveries, self.stop_accepting.clone());
+            drop(self.rest.spawn(reading));
+            self.intake = Some(intake);
+        }
+        Ok(())
+    }
+
+    fn start_admin(&self, listener: TcpListener) {
         let admin = Arc::new(Admin {
-            router,
+            router: Arc::clone(&self.shared.router),
             shared: Arc::clone(&self.shared),
             registry: Arc::clone(&self.registry),
             readiness: Arc::clone(&self.readiness),
             max_connections: self.config.admin.max_connections,
-            watchers: Arc::new(tokio::sync::Semaphore::new((self.config.admin.max_connections / 2).max(1))),
+            watchers: Arc::new(Semaphore::new((self.config.admin.max_connections / 2).max(1))),
             tasks: self.rest.clone(),
             stop: self.stop_rest.clone(),
         });
@@ -288,56 +331,18 @@ fn bind(address: std::net::SocketAddr, backlog: i32, key: &str) -> Result<TcpLis
     })
 }
 
+async fn sweep_commands(router: Arc<Router>, stop: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(1);
+    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+        router.sweep().await;
+    }
+}
+
 async fn sweep_replays(shared: Arc<Shared>, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(60);
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         shared.replays.sweep(Instant::now());
     }
-}
-
-/// The bus that the configuration asks for.
-///
-/// # Errors
-/// When the log cannot be opened or the Kafka client refuses its options.
-pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError> {
-    let limits = QueueLimits {
-        records: config.bus.queue_events,
-        bytes: u32::try_from(config.bus.queue_bytes.as_u64()).unwrap_or(u32::MAX),
-    };
-    match config.bus.kind {
-        BusKind::Kafka => Bus::start_kafka("events", config.kafka_options(), limits, metrics),
-        BusKind::Local => {
-            let local = &config.bus.local;
-            let options = LogOptions {
-                dir: config.events_dir(),
-                segment_bytes: local.segment_size.as_u64(),
-                max_bytes: local.max_size.as_u64(),
-                max_age: Some(local.max_age).filter(|age| !age.is_zero()),
-                max_record_bytes: u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX),
-            };
-            let log = open_log(options, &metrics)?;
-            Bus::start_local("events", log, limits, None, config.set_aside_dir(), metrics)
-        }
-    }
-}
-
-fn start_journal(config: &Config, metrics: BusMetrics) -> Result<(Bus, Arc<Stations>), StartError> {
-    let options = LogOptions {
-        dir: config.stations_dir(),
-        segment_bytes: 8 << 20,
-        max_bytes: 0,
-        max_age: None,
-        max_record_bytes: JOURNAL_MAX_RECORD,
-    };
-    let log = open_log(options, &metrics)?;
-    let stations = Arc::new(Stations::replay(&log.view())?);
-    let compaction = Compaction {
-        snapshot: Arc::clone(&stations) as Arc<dyn Snapshot>,
-        above_bytes: JOURNAL_COMPACT_ABOVE,
-    };
-    let bus =
-        Bus::start_local("stations", log, JOURNAL_LIMITS, Some(compaction), config.set_aside_dir(), metrics)?;
-    Ok((bus, stations))
 }
 
 fn open_authenticator(

@@ -1,27 +1,31 @@
-//! Commands: from a backend to the session that serves the station, and the outcome back.
+//! Commands: from a backend to the session that serves the station, and the outcome back, exactly once.
 //!
-//! Owns what a command is, the closed set of outcomes, and the way to the right session. The session owns sending it,
-//! one at a time (`session/outbound.rs`). Having been written to the socket is not an outcome.
+//! Owns what a command is and the closed set of outcomes. The rest of the way is in `command/`: `request.rs` reads a
+//! command, `book.rs` remembers it over restarts, `router.rs` takes it to the right session and tells its outcome,
+//! `intake.rs` reads the topic of commands. The session owns sending it, one at a time (`session/outbound.rs`). Having been
+//! written to the socket is not an outcome.
+
+pub mod book;
+pub mod intake;
+pub mod request;
+pub mod router;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_bus::Bus;
 use ocpp_bus::event::json_string;
-use ocpp_protocol::{Action, IdentityKey, Version};
+use ocpp_bus::kafka::intake::RecordPlace;
+use ocpp_bus::{Lane, Record};
+use ocpp_protocol::{Action, IdentityKey};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
-use tokio_util::task::TaskTracker;
 
-use crate::config;
-use crate::events::Events;
-use crate::metrics::Metrics;
-use crate::registry::Registry;
-use crate::session::Session;
-use crate::session::mailbox::Refused;
+use crate::session::Untold;
 
 /// How a command ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Status {
     /// The station answered CALLRESULT.
     Answered,
@@ -31,13 +35,13 @@ pub enum Status {
     Timeout,
     /// The station is not connected, or its connection ended first.
     Offline,
-    /// The command's own time was over before it could be sent.
+    /// The command's own time was over before it could be sent, or its sender called it back.
     Expired,
     /// Too many commands wait for this station.
     QueueFull,
-    /// It cannot be sent: unknown action, wrong direction, not allowed in the station's boot state.
+    /// It cannot be sent: not readable, unknown action, wrong direction, not allowed in the station's boot state.
     Invalid,
-    /// A newer connection of the station took over first.
+    /// A newer connection of the station took over before the station had answered.
     Replaced,
 }
 
@@ -69,14 +73,38 @@ impl Status {
     }
 }
 
+/// Whether a command went onto the wire. What a backend must know before it sends the like again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sent {
+    /// It did not.
+    No,
+    /// It was handed to the station's connection, once.
+    Yes,
+    /// The gateway stopped at the moment of sending; it was handed over once or not at all.
+    Unknown,
+}
+
+impl Sent {
+    /// The word in events and over HTTP.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::No => "no",
+            Self::Yes => "yes",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What went wrong, in the station's words or ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct CommandError {
     /// An OCPP error code, or the status again.
     pub code: String,
     /// For people.
     pub description: String,
     /// The station's `errorDetails`.
+    #[serde(default, deserialize_with = "whatever_is_there")]
     pub details: Option<Box<RawValue>>,
 }
 
@@ -93,65 +121,133 @@ impl CommandError {
 }
 
 /// A command's end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Outcome {
     /// How it ended.
     pub status: Status,
+    /// Whether it went onto the wire.
+    pub sent: Sent,
     /// The station's answer, byte for byte.
+    #[serde(default, deserialize_with = "whatever_is_there")]
     pub payload: Option<Box<RawValue>>,
     /// What went wrong.
     pub error: Option<CommandError>,
 }
 
+/// A station may have answered `null`, which is not the same as nothing.
+fn whatever_is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
+}
+
 impl Outcome {
     /// The station's answer.
     pub fn answered(payload: Box<RawValue>) -> Self {
-        Self { status: Status::Answered, payload: Some(payload), error: None }
+        Self { status: Status::Answered, sent: Sent::Yes, payload: Some(payload), error: None }
     }
 
     /// The station's CALLERROR.
     pub fn error(error: CommandError) -> Self {
-        Self { status: Status::Error, payload: None, error: Some(error) }
+        Self { status: Status::Error, sent: Sent::Yes, payload: None, error: Some(error) }
     }
 
-    /// An end without a word from the station.
+    /// An end without a word from the station, before the command was sent.
     pub fn failed(status: Status, description: impl Into<String>) -> Self {
         let error =
             CommandError { code: status.as_str().into(), description: description.into(), details: None };
-        Self { status, payload: None, error: Some(error) }
+        Self { status, sent: Sent::No, payload: None, error: Some(error) }
+    }
+
+    /// The same for a command that was sent, or may have been.
+    #[must_use]
+    pub fn after(self, sent: Sent) -> Self {
+        Self { sent, ..self }
     }
 }
 
-/// A command as a backend states it.
+/// What becomes of a command while its station is away.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IfOffline {
+    /// It ends at once.
+    #[default]
+    Fail,
+    /// It is kept and sent when the station is back.
+    Queue,
+}
+
+/// A command as it was taken in.
 #[derive(Debug)]
-pub struct Request {
+pub struct Command {
     /// The backend's name for it.
-    pub id: String,
+    pub id: Arc<str>,
+    /// The station, as the backend spells it.
+    pub station: String,
+    /// The station.
+    pub key: IdentityKey,
     /// The OCPP action.
     pub action: String,
     /// A JSON object.
     pub payload: Box<RawValue>,
-    /// How long it may take; the configured default if it does not say.
-    pub timeout: Option<Duration>,
+    /// How long it may take: from when it was taken in, or, if it was kept for a station that was away, from when it
+    /// was sent.
+    pub timeout: Duration,
+    /// When it was taken in, or written to Kafka.
+    pub taken_at: SystemTime,
     /// Not to be sent after this.
     pub expires_at: Option<SystemTime>,
+    /// What becomes of it while its station is away.
+    pub if_offline: IfOffline,
+    /// Where it is in Kafka, if it came from there.
+    pub origin: Option<RecordPlace>,
+    /// Why it cannot be sent whatever the station says: it was not readable as a command.
+    pub flaw: Option<String>,
+}
+
+impl Command {
+    /// When it need not be sent any more.
+    pub fn send_by(&self) -> SystemTime {
+        let own = match self.if_offline {
+            IfOffline::Fail => Some(self.taken_at + self.timeout),
+            IfOffline::Queue => None,
+        };
+        match (own, self.expires_at) {
+            (Some(own), Some(expires_at)) => own.min(expires_at),
+            (Some(one), None) | (None, Some(one)) => one,
+            // `request.rs` and the router give every command that may be kept a time.
+            (None, None) => self.taken_at + self.timeout,
+        }
+    }
+
+    /// How it ends when it was not sent in time.
+    pub fn overdue(&self) -> Outcome {
+        if self.expires_at.is_some_and(|expires_at| expires_at <= self.send_by()) {
+            Outcome::failed(Status::Expired, "expiresAt passed before the command could be sent")
+        } else {
+            Outcome::failed(Status::Timeout, "the command could not be sent within its timeout")
+        }
+    }
+}
+
+/// What a session says about a command that it was given.
+#[derive(Debug)]
+pub enum Report {
+    /// It ended. Its result is to be on the bus before the guard is dropped.
+    Ended(Outcome, Untold),
+    /// The session ended first, and the command has not left.
+    NotSent(Status),
 }
 
 /// A command on its way to the socket.
 #[derive(Debug)]
 pub struct PendingCommand {
-    /// The backend's name for it.
-    pub id: String,
-    /// The OCPP action.
+    /// The command.
+    pub command: Arc<Command>,
+    /// Its action.
     pub action: &'static Action,
-    /// A JSON object.
-    pub payload: Box<RawValue>,
-    /// When the answer must be there.
-    pub timeout_at: Instant,
     /// Not to be sent after this.
-    pub expires_at: Option<Instant>,
-    /// Where the outcome goes, once its event is durable.
-    pub reply: oneshot::Sender<Outcome>,
+    pub send_by: Instant,
+    /// Where the report goes.
+    pub reply: oneshot::Sender<Report>,
 }
 
 impl PendingCommand {
@@ -167,133 +263,47 @@ impl PendingCommand {
         "ReserveNow",
     ];
 
-    /// Whether it goes ahead of others.
+    /// Whether it goes ahead of others. Kept ones do not: they leave in the order in which they came.
     pub fn is_urgent(&self) -> bool {
-        Self::URGENT.contains(&self.action.name)
+        self.command.if_offline == IfOffline::Fail && Self::URGENT.contains(&self.action.name)
     }
 
-    /// When it need not be sent any more.
-    pub fn deadline(&self) -> Instant {
-        self.expires_at.map_or(self.timeout_at, |expires_at| expires_at.min(self.timeout_at))
-    }
-
-    /// How it ends when it was not sent by its deadline.
-    pub fn overdue(&self) -> Outcome {
-        match self.expires_at {
-            Some(expires_at) if expires_at <= self.timeout_at => {
-                Outcome::failed(Status::Expired, "expiresAt passed before the command could be sent")
+    /// When the answer must be there, if it is sent now.
+    pub fn answer_by(&self, now: Instant) -> Instant {
+        match self.command.if_offline {
+            IfOffline::Queue => now + self.command.timeout,
+            IfOffline::Fail => {
+                let passed = SystemTime::now().duration_since(self.command.taken_at).unwrap_or_default();
+                now + self.command.timeout.saturating_sub(passed)
             }
-            _ => Outcome::failed(Status::Timeout, "the command could not be sent in time"),
         }
     }
 }
 
-/// Finds the session for a command.
-#[derive(Clone, Debug)]
-pub struct CommandRouter {
-    /// The sessions.
-    pub registry: Arc<Registry>,
-    /// For the result events of commands that reach no session.
-    pub bus: Bus,
-    /// Writes them.
-    pub events: Events,
-    /// Counts outcomes.
-    pub metrics: Arc<Metrics>,
-    /// Time limits.
-    pub limits: config::Commands,
-    /// Reports go on when whoever asked has gone.
-    pub tasks: TaskTracker,
+/// A command that is about to be sent: the note that it is must be durable first, or a crash could make it go out twice.
+#[derive(Debug)]
+pub struct Departure {
+    /// The command.
+    pub pending: PendingCommand,
+    lane: Lane,
+    note: Option<Record>,
 }
 
-impl CommandRouter {
-    /// Sends a command and waits for its outcome. Its result event is durable by then. Dropping the wait does not call
-    /// the command back.
-    pub async fn send(&self, station: &str, request: Request) -> Outcome {
-        let Request { id, action, payload, timeout, expires_at } = request;
-        let session = self.registry.get(&IdentityKey::of(station));
-        let now = Instant::now();
-        let expires_at = expires_at.map(|at| now + at.duration_since(SystemTime::now()).unwrap_or_default());
-        let timeout = timeout.unwrap_or(self.limits.default_timeout).min(self.limits.max_timeout);
-        let (reply, outcome) = oneshot::channel();
-        let submitted =
-            sendable(session.as_deref(), &action, expires_at, now).and_then(|(session, known)| {
-                let command = PendingCommand {
-                    id: id.clone(),
-                    action: known,
-                    payload,
-                    timeout_at: now + timeout,
-                    expires_at,
-                    reply,
-                };
-                session.mailbox.submit(command).map_err(|refused| match refused {
-                    Refused::Full(_) => {
-                        Outcome::failed(Status::QueueFull, "too many commands wait for this station")
-                    }
-                    Refused::Ended(_) => {
-                        Outcome::failed(Status::Offline, "the station's connection has just ended")
-                    }
-                })
-            });
-        match submitted {
-            // The session answers every command it has taken, when it ends at the latest; an error would mean that its
-            // task is gone, and the station with it.
-            Ok(()) => {
-                outcome.await.unwrap_or_else(|_| Outcome::failed(Status::Offline, "the session has ended"))
-            }
-            Err(refusal) => {
-                self.report(station, session.as_deref(), &id, &action, &refusal).await;
-                refusal
-            }
-        }
+impl Departure {
+    /// A command with its note and the lane for it.
+    pub fn new(pending: PendingCommand, lane: Lane, note: Record) -> Self {
+        Self { pending, lane, note: Some(note) }
     }
 
-    async fn report(
-        &self,
-        station: &str,
-        session: Option<&Session>,
-        id: &str,
-        action: &str,
-        outcome: &Outcome,
-    ) {
-        self.metrics.command_ended(outcome.status);
-        let record = self.events.command_result(station, session, id, action, outcome);
-        let mut lane = self.bus.lane();
-        let told = self.tasks.spawn(async move {
-            let ordinal = lane.publish(record).await;
-            lane.durability().wait(ordinal).await;
-        });
-        if let Err(error) = told.await {
-            tracing::error!(%error, "a command's result was not told");
+    /// Waits until the note is durable. Cancel-safe.
+    pub async fn noted(&mut self) {
+        while let Some(note) = self.note.take() {
+            if let Err(note) = self.lane.try_publish(note) {
+                let cost = note.cost();
+                self.note = Some(note);
+                self.lane.room(cost).await;
+            }
         }
-    }
-}
-
-/// What can be said about a command before it waits in a queue.
-fn sendable<'a>(
-    session: Option<&'a Session>,
-    action: &str,
-    expires_at: Option<Instant>,
-    now: Instant,
-) -> Result<(&'a Session, &'static Action), Outcome> {
-    if expires_at.is_some_and(|at| at <= now) {
-        return Err(Outcome::failed(Status::Expired, "expiresAt has passed"));
-    }
-    let known = Action::find(action);
-    let Some(session) = session else {
-        let any_version =
-            |action: &'static Action| Version::ALL.iter().any(|version| action.csms_may_call(*version));
-        return Err(if known.is_some_and(any_version) {
-            Outcome::failed(Status::Offline, "the station is not connected")
-        } else {
-            Outcome::failed(Status::Invalid, format!("{action:?} is not an action that a backend may send"))
-        });
-    };
-    let version = session.admission.version;
-    match known.filter(|known| known.csms_may_call(version)) {
-        Some(known) => Ok((session, known)),
-        None => Err(Outcome::failed(
-            Status::Invalid,
-            format!("{action:?} is not an action that a backend may send on OCPP {}", version.as_str()),
-        )),
+        self.lane.durability().wait(self.lane.published()).await;
     }
 }

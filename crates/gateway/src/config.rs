@@ -12,6 +12,10 @@ mod unknown;
 
 use std::path::{Path, PathBuf};
 
+use ocpp_bus::kafka::intake::IntakeOptions;
+
+use crate::command::request::RequestLimits;
+
 pub use keys::*;
 pub use units::{DottedOptions, Subprotocols};
 
@@ -111,6 +115,30 @@ impl Config {
     /// Folder of the stations' state.
     pub fn stations_dir(&self) -> PathBuf {
         self.node.data_dir.join("stations")
+    }
+
+    /// Folder of the book of commands.
+    pub fn commands_dir(&self) -> PathBuf {
+        self.node.data_dir.join("commands")
+    }
+
+    /// What a command may hold.
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            commands: self.commands.clone(),
+            max_payload_bytes: self.session.max_message_size.as_u64(),
+        }
+    }
+
+    /// Where commands come from; nowhere on the local bus.
+    pub fn intake_options(&self) -> Option<IntakeOptions> {
+        let is_read = self.bus.kind == BusKind::Kafka && !self.topics.commands.is_empty();
+        is_read.then(|| IntakeOptions {
+            topic: self.topics.commands.clone(),
+            group: self.commands.consumer_group.clone(),
+            most_open: self.commands.max_in_flight,
+            max_value_bytes: self.max_event_bytes(),
+        })
     }
 
     /// Folder of the events that Kafka can never take.

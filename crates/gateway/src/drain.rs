@@ -13,6 +13,9 @@ impl App {
         let deadline = started + self.config.shutdown.deadline;
         self.readiness.drain();
         self.stop_accepting.cancel();
+        if let Some(intake) = &self.intake {
+            intake.stop();
+        }
         self.tasks.close();
         let sessions = self.registry.all();
         tracing::info!(sessions = sessions.len(), "leaving: no new stations, closing the connected ones");
@@ -29,8 +32,16 @@ impl App {
             );
         }
         let (bus, journal) = (self.shared.bus.clone(), self.shared.journal.clone());
-        let flushed =
-            tokio::task::spawn_blocking(move || (bus.close(deadline), journal.close(deadline))).await;
+        let commands = self.shared.router.journal.clone();
+        let intake = self.intake;
+        let flushed = tokio::task::spawn_blocking(move || {
+            // The offsets of commands go last but for what they rest on.
+            if let Some(intake) = intake {
+                intake.close(deadline);
+            }
+            (bus.close(deadline), journal.close(deadline) + commands.close(deadline))
+        })
+        .await;
         self.stop_rest.cancel();
         self.rest.close();
         match flushed {
@@ -61,5 +72,9 @@ impl App {
             session.end(CloseReason::Shutdown);
         }
         self.tasks.wait().await;
+        // Every command that a session had is reported by now; its result is on its way.
+        let commands = &self.shared.router.tasks;
+        commands.close();
+        commands.wait().await;
     }
 }

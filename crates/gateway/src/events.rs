@@ -173,7 +173,8 @@ impl Events {
         writer = writer
             .string("commandId", command_id)
             .string("action", action)
-            .string("status", outcome.status.as_str());
+            .string("status", outcome.status.as_str())
+            .string("sent", outcome.sent.as_str());
         if let Some(payload) = &outcome.payload {
             writer = writer.raw("payload", payload.get());
         }

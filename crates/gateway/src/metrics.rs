@@ -35,6 +35,8 @@ pub struct Metrics {
     answer_latency: Histogram,
     ping_round_trip: Histogram,
     commands: IntCounterVec,
+    commands_kept: IntGauge,
+    commands_remembered: IntGauge,
     command_wait: Histogram,
     reads_paused: IntCounter,
     credential_reloads: IntCounterVec,
@@ -136,6 +138,11 @@ impl Metrics {
             )?,
             ping_round_trip: seconds("ping_round_trip_seconds", "From a ping to its pong")?,
             commands: counters("commands_total", "Commands, by status", &["status"])?,
+            commands_kept: gauge("commands_kept", "Commands kept for stations that are away")?,
+            commands_remembered: gauge(
+                "commands_remembered",
+                "Ended commands whose outcome is remembered, so that a repeated one is not sent again",
+            )?,
             command_wait: seconds("command_wait_seconds", "From a command being sent to its answer")?,
             reads_paused: counter("reads_paused_total", "Times a session stopped reading its socket")?,
             credential_reloads: counters(
@@ -157,6 +164,11 @@ impl Metrics {
             metrics.commands.with_label_values(&[status.as_str()]).reset();
         }
         Ok(metrics)
+    }
+
+    /// Where the metrics of other parts go.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     /// The page, in Prometheus's text format.
@@ -257,6 +269,12 @@ impl Metrics {
     /// A command ended.
     pub fn command_ended(&self, status: Status) {
         self.commands.with_label_values(&[status.as_str()]).inc();
+    }
+
+    /// So many commands are kept for stations that are away, and so many ended ones are remembered.
+    pub fn commands_known(&self, kept: usize, remembered: usize) {
+        self.commands_kept.set(i64::try_from(kept).unwrap_or(i64::MAX));
+        self.commands_remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
     }
 
     /// A station took this long over a command.

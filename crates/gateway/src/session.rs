@@ -15,10 +15,11 @@ pub(crate) mod pending;
 pub mod shared;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_protocol::{Identity, Version};
+use ocpp_protocol::{Identity, IdentityKey, Version};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -97,6 +98,10 @@ pub struct Session {
     pub counters: Counters,
     /// Sessions of the same identity that this one waits for, one behind the other; 0 once it serves.
     predecessors: AtomicUsize,
+    /// Commands that ended here and whose result is not on the bus yet.
+    untold: AtomicUsize,
+    /// Its station has booted or spoken: what was kept for it may go.
+    ready: AtomicBool,
     ending: AtomicBool,
     over: watch::Sender<bool>,
 }
@@ -112,6 +117,8 @@ impl Session {
             mailbox: Mailbox::new(command_queue),
             counters: Counters::default(),
             predecessors: AtomicUsize::new(predecessors),
+            untold: AtomicUsize::new(0),
+            ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             over: watch::Sender::new(false),
         }
@@ -130,6 +137,33 @@ impl Session {
     /// How many sessions would wait if another were admitted now.
     pub fn line(&self) -> usize {
         if self.is_over() { 0 } else { self.predecessors.load(Ordering::Acquire) + 1 }
+    }
+
+    /// Notes that a command has ended here: until the guard is dropped the session's last event waits for its result, within
+    /// limits.
+    pub fn untold(self: &Arc<Self>) -> Untold {
+        self.untold.fetch_add(1, Ordering::AcqRel);
+        Untold(Arc::clone(self))
+    }
+
+    /// Whether the result of a command that ended here is not on the bus yet.
+    pub fn has_untold(&self) -> bool {
+        self.untold.load(Ordering::Acquire) > 0
+    }
+
+    /// The station, whatever its spelling.
+    pub fn key(&self) -> IdentityKey {
+        self.admission.identity.folded()
+    }
+
+    /// Says that its station has booted or spoken.
+    pub fn mark_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// Whether its station has booted or spoken on this connection.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Says that its connection is over, or as good as: it keeps its place only until its last event is on the bus.
@@ -165,9 +199,21 @@ impl Session {
     }
 }
 
+/// A command's result that is not on the bus yet.
+#[derive(Debug)]
+pub struct Untold(Arc<Session>);
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        if self.0.untold.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.mailbox.nudge();
+        }
+    }
+}
+
 /// Marks a session as over when its task ends in any way, so that a successor never waits for a task that is gone.
 #[derive(Debug)]
-pub struct OverGuard(pub std::sync::Arc<Session>);
+pub struct OverGuard(pub Arc<Session>);
 
 impl Drop for OverGuard {
     fn drop(&mut self) {

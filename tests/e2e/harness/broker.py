@@ -3,11 +3,12 @@
 import os
 import signal
 import subprocess
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from .events import Event
@@ -15,6 +16,8 @@ from .gateway import REPOSITORY
 from .waiting import free_port
 
 SCRIPT = REPOSITORY / "tools" / "kafka.sh"
+
+NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Broker:
             partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
             ends = {}
             for partition in partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+                low, high = watermarks(consumer, topic, partition)
                 if high > low:
                     ends[partition] = (low, high)
             consumer.assign([TopicPartition(topic, partition, low) for partition, (low, _) in ends.items()])
@@ -148,6 +151,18 @@ class Broker:
             return sorted(found, key=lambda record: (record.partition, record.offset))
         finally:
             consumer.close()
+
+
+def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The first and the next offset of a partition. Right after a topic was made a broker may not know of its leader yet."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+        except KafkaException as error:
+            if error.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _record(message: Message) -> Record:

@@ -213,7 +213,9 @@ async fn from_live(live: Live, filter: Filter, pieces: Pieces, stop: Cancellatio
         match received {
             Ok(record) => {
                 let record: Arc<ocpp_bus::Record> = record;
-                if record.class != Class::StationState && filter.passes(&record.key, &record.value) {
+                if matches!(record.class, Class::Event | Class::CommandResult)
+                    && filter.passes(&record.key, &record.value)
+                {
                     write(&mut piece, None, &record.value);
                 }
             }

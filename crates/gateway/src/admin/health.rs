@@ -32,6 +32,7 @@ impl Admin {
             "version": env!("CARGO_PKG_VERSION"),
             "bus": bus_health(&self.shared.bus),
             "stationsJournal": bus_health(&self.shared.journal),
+            "commandsJournal": bus_health(&self.shared.router.journal),
         });
         json_response(status, &body)
     }
@@ -52,6 +53,7 @@ impl Admin {
             "stationsKnown": self.shared.stations.len(),
             "bus": bus_health(&self.shared.bus),
             "stationsJournal": bus_health(&self.shared.journal),
+            "commandsJournal": bus_health(&self.shared.router.journal),
         });
         json_response(StatusCode::OK, &body)
     }
@@ -62,6 +64,7 @@ impl Admin {
         drop(self.readiness.check());
         self.shared.bus.health();
         self.shared.journal.health();
+        self.shared.router.journal.health();
         match self.shared.metrics.page() {
             Ok(page) => {
                 Ok(typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", Bytes::from(page)))

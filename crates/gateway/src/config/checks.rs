@@ -23,6 +23,9 @@ impl Config {
             ("registration.max_stations", self.registration.max_stations),
             ("admin.max_connections", self.admin.max_connections),
             ("bus.queue_events", self.bus.queue_events),
+            ("commands.max_in_flight", self.commands.max_in_flight),
+            ("commands.offline_queue", self.commands.offline_queue),
+            ("commands.remembered", self.commands.remembered),
         ];
         for (key, count) in counts {
             demand((1..=100_000_000).contains(&count), &format!("{key} must be between 1 and 100 million"));
@@ -55,6 +58,12 @@ impl Config {
             !self.commands.default_timeout.is_zero()
                 && self.commands.default_timeout <= self.commands.max_timeout,
             "commands.default_timeout must be positive and not above commands.max_timeout",
+        );
+        demand(!self.commands.offline_ttl.is_zero(), "commands.offline_ttl must be positive");
+        demand(!self.commands.remember_for.is_zero(), "commands.remember_for must be positive");
+        demand(
+            !self.commands.consumer_group.is_empty() || self.topics.commands.is_empty(),
+            "commands.consumer_group must not be empty while topics.commands is read",
         );
         demand(self.bus.queue_events >= 16, "bus.queue_events must be at least 16");
         let queue = self.bus.queue_bytes.as_u64();

@@ -325,6 +325,24 @@ pub struct Commands {
     /// After a connection no command is sent until the station's first CALL was answered or this time has passed.
     #[serde(with = "super::units::duration")]
     pub grace: Duration,
+    /// Commands that may be under way at once.
+    pub max_in_flight: usize,
+    /// Commands that are kept for one station while it is away (`ifOffline: queue`).
+    pub offline_queue: usize,
+    /// How long a command is kept.
+    #[serde(with = "super::units::duration")]
+    pub offline_ttl: Duration,
+    /// Bytes that are kept for all stations together.
+    pub offline_bytes: ByteSize,
+    /// Ended commands that are remembered, so that a repeated one gets the first outcome.
+    pub remembered: usize,
+    /// Their bytes, at most.
+    pub remembered_bytes: ByteSize,
+    /// For how long.
+    #[serde(with = "super::units::duration")]
+    pub remember_for: Duration,
+    /// The consumer group that reads `topics.commands`.
+    pub consumer_group: String,
 }
 
 impl Default for Commands {
@@ -333,6 +351,14 @@ impl Default for Commands {
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(600),
             grace: Duration::from_secs(2),
+            max_in_flight: 10_000,
+            offline_queue: 100,
+            offline_ttl: Duration::from_secs(30 * 60),
+            offline_bytes: ByteSize::mib(256),
+            remembered: 100_000,
+            remembered_bytes: ByteSize::mib(128),
+            remember_for: Duration::from_secs(24 * 60 * 60),
+            consumer_group: "ocpp-gateway".into(),
         }
     }
 }
@@ -497,11 +523,17 @@ pub struct Topics {
     pub events: String,
     /// Outcomes of commands.
     pub command_results: String,
+    /// Commands, read; empty for none.
+    pub commands: String,
 }
 
 impl Default for Topics {
     fn default() -> Self {
-        Self { events: "ocpp.events".into(), command_results: "ocpp.command-results".into() }
+        Self {
+            events: "ocpp.events".into(),
+            command_results: "ocpp.command-results".into(),
+            commands: "ocpp.commands".into(),
+        }
     }
 }
 

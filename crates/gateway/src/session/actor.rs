@@ -2,6 +2,7 @@
 //!
 //! One bullet for each thing the loop waits for:
 //! * the mailbox: a command to send, or the wish that the session ends;
+//! * the note that a command leaves: it leaves when that is durable;
 //! * the socket: what the station sent, and that what was written has left;
 //! * durability: held answers and outcomes may go;
 //! * room on the bus: while events wait for it nothing is read, so TCP carries the pressure to the station (P2);
@@ -21,16 +22,17 @@ use std::time::{Duration, Instant, SystemTime};
 use ocpp_bus::{Class, Durability, Lane, Record};
 use ocpp_protocol::{BootState, Exchange, Grants, IdentityKey};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 
 use super::close::CloseReason;
 use super::ending::Ending;
 use super::keepalive::{Due, Keepalive};
 use super::mailbox::Letter;
 use super::outbox::Outbox;
-use super::pending::{Held, Pending};
+use super::pending::Pending;
 use super::shared::Shared;
 use super::{OverGuard, Session};
-use crate::command::{Outcome, PendingCommand, Status};
+use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::{Message, millis};
 use crate::registry::Entry;
 use crate::socket::{Socket, Turn};
@@ -65,8 +67,12 @@ pub(super) struct Actor {
     pub(super) queued_events: u64,
     pub(super) queued_states: u64,
     pub(super) pending: VecDeque<Pending>,
+    /// Ends of commands, to be reported behind the records that wait.
+    pub(super) reports: VecDeque<(oneshot::Sender<Report>, Report)>,
     pub(super) outbox: Outbox,
     pub(super) exchange: Exchange<Outstanding>,
+    /// A command that leaves once it is noted that it does.
+    pub(super) departing: Option<Departure>,
     pub(super) grants: Grants,
     pub(super) boot_state: BootState,
     /// BootNotifications whose answer is held.
@@ -157,8 +163,10 @@ impl Actor {
             queued_events: 0,
             queued_states: 0,
             pending: VecDeque::new(),
+            reports: VecDeque::new(),
             outbox: Outbox::default(),
             exchange: Exchange::new(REMEMBERED_IDS),
+            departing: None,
             grants: Grants::default(),
             boot_state: shared.stations.boot_state(&key),
             key,
@@ -215,9 +223,10 @@ impl Actor {
             tokio::select! {
                 letter = session.mailbox.next(commands) => match letter {
                     Letter::End(reason) => self.begin_end(reason, None),
-                    Letter::Command(command) => self.send_command(command),
+                    Letter::Command(command) => self.prepare_command(command),
                     Letter::Arrived => {}
                 },
+                () = noted(&mut self.departing) => self.send_command(),
                 turn = turn(socket, &mut self.outbox, read) => self.on_turn(turn, socket),
                 () = both(&events_durable, &states_durable, held) => {}
                 () = room(&mut self.lane, &mut self.states, waiting) => {}
@@ -274,12 +283,15 @@ impl Actor {
             return;
         }
         if let Some(outstanding) = self.exchange.on_timeout(now) {
-            let outcome = Outcome::failed(Status::Timeout, "the station did not answer in time");
+            let outcome =
+                Outcome::failed(Status::Timeout, "the station did not answer in time").after(Sent::Yes);
             self.finish_command(outstanding.command, outcome);
         }
-        for command in self.session.mailbox.take_expired(now) {
-            let outcome = command.overdue();
-            self.finish_command(command, outcome);
+        let departing = self.departing.take_if(|departure| departure.pending.send_by <= now);
+        let overdue = departing.map(|departure| departure.pending);
+        for pending in overdue.into_iter().chain(self.session.mailbox.take_expired(now)) {
+            let outcome = pending.command.overdue();
+            self.finish_command(pending, outcome);
         }
         if self.writing_since.is_some_and(|since| now >= since + self.shared.limits.write_timeout) {
             self.begin_end(CloseReason::SlowReader, None);
@@ -309,6 +321,7 @@ impl Actor {
         let queued = self.session.mailbox.next_deadline();
         let others = [
             self.exchange.deadline(),
+            self.departing.as_ref().map(|departure| departure.pending.send_by),
             queued,
             queued.map(|_| self.grace_until).filter(|until| *until > Instant::now()),
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
@@ -326,11 +339,8 @@ impl Actor {
 
     /// When the oldest answer that is held was asked for.
     fn held_since(&self) -> Option<Instant> {
-        let waits = |pending: &Pending| match &pending.held {
-            Held::Answer(answer) => Some(answer.read_at),
-            Held::Outcome(..) => None,
-        };
-        self.pending.iter().find_map(waits).filter(|_| !self.shared.hold_limit.is_zero())
+        let oldest = self.pending.front().map(|pending| pending.answer.read_at);
+        oldest.filter(|_| !self.shared.hold_limit.is_zero())
     }
 
     /// When to look whether an answer has been held for too long: at the limit, and then every second.
@@ -386,6 +396,10 @@ impl Actor {
                 return;
             }
         }
+        for (reply, report) in self.reports.drain(..) {
+            // Whoever followed the command has gone only when the process is leaving.
+            drop(reply.send(report));
+        }
     }
 
     fn note_state<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: Option<&Socket<S>>) {
@@ -408,7 +422,8 @@ impl Actor {
         counters.messages_in.store(self.messages_in, Ordering::Relaxed);
         counters.messages_out.store(self.messages_out, Ordering::Relaxed);
         counters.unacknowledged.store(self.pending.len() as u64, Ordering::Relaxed);
-        counters.command_outstanding.store(!self.exchange.is_idle(), Ordering::Relaxed);
+        let is_busy = !self.exchange.is_idle() || self.departing.is_some();
+        counters.command_outstanding.store(is_busy, Ordering::Relaxed);
     }
 }
 
@@ -419,6 +434,13 @@ async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Turn {
     match socket {
         Some(socket) => socket.turn(outbox, read).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn noted(departing: &mut Option<Departure>) {
+    match departing {
+        Some(departure) => departure.noted().await,
         None => std::future::pending().await,
     }
 }
@@ -436,7 +458,7 @@ async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>
 async fn room(lane: &mut Lane, states: &mut Lane, waiting: Option<(Class, u32)>) {
     match waiting {
         Some((Class::StationState, cost)) => states.room(cost).await,
-        Some((Class::Event | Class::CommandResult, cost)) => lane.room(cost).await,
+        Some((Class::Event | Class::CommandResult | Class::Command, cost)) => lane.room(cost).await,
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::actor::Actor;
 use super::close::CloseReason;
-use super::pending::Held;
 use crate::command::Status;
 use crate::socket::Socket;
 
@@ -40,10 +39,14 @@ impl Actor {
             give_up_at: Instant::now() + self.shared.limits.close_timeout,
             deadline: None,
         });
-        self.fail_commands(if reason == CloseReason::Replaced { Status::Replaced } else { Status::Offline });
+        self.give_up_commands(if reason == CloseReason::Replaced {
+            Status::Replaced
+        } else {
+            Status::Offline
+        });
         if reason != CloseReason::Shutdown {
             // The station asks again on its next connection; nobody is left to hear these.
-            self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
+            self.pending.clear();
             self.outbox.clear();
         }
     }
@@ -54,18 +57,18 @@ impl Actor {
         socket: &mut Option<Socket<S>>,
     ) {
         let Some(ending) = &mut self.ending else { return };
-        let answers_in_flight = self.pending.iter().any(|pending| matches!(pending.held, Held::Answer(_)))
-            || self.outbox.answers() > 0;
+        let answers_in_flight = !self.pending.is_empty() || self.outbox.answers() > 0;
         if ending.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             ending.deadline = None;
             *socket = None;
         }
         let is_patient = Instant::now() < ending.give_up_at;
-        if ending.announced || (answers_in_flight && is_patient && socket.is_some()) {
+        let waits = (answers_in_flight && socket.is_some()) || self.session.has_untold();
+        if ending.announced || (waits && is_patient) {
             return;
         }
         // Nobody is left to hear what was not sent by now.
-        self.pending.retain(|pending| matches!(pending.held, Held::Outcome(..)));
+        self.pending.clear();
         ending.announced = true;
         ending.deadline = Some(Instant::now() + self.shared.limits.close_timeout);
         let (reason, code) = (ending.reason, ending.code);

@@ -49,7 +49,7 @@ pub enum Letter {
     End(CloseReason),
     /// A command to send.
     Command(PendingCommand),
-    /// A command came and is not wanted yet; its deadline counts.
+    /// A command came and is not wanted yet, so its deadline counts; or something else has changed.
     Arrived,
 }
 
@@ -90,6 +90,12 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Makes the session look at how things are.
+    pub fn nudge(&self) {
+        self.lock().arrived = true;
+        self.waker.wake();
+    }
+
     /// Waits for the wish to end, or for a command if one is wanted. Cancel-safe; one waiter.
     pub async fn next(&self, commands: bool) -> Letter {
         poll_fn(|context| {
@@ -115,9 +121,9 @@ impl Mailbox {
         let mut expired = Vec::new();
         let Inner { urgent, normal, .. } = &mut *inner;
         for queue in [urgent, normal] {
-            if queue.iter().any(|command| command.deadline() <= now) {
+            if queue.iter().any(|pending| pending.send_by <= now) {
                 let (over, kept): (VecDeque<_>, _) =
-                    std::mem::take(queue).into_iter().partition(|command| command.deadline() <= now);
+                    std::mem::take(queue).into_iter().partition(|pending| pending.send_by <= now);
                 *queue = kept;
                 expired.extend(over);
             }
@@ -125,10 +131,20 @@ impl Mailbox {
         expired
     }
 
+    /// Takes a command out that has not been asked for yet.
+    pub fn withdraw(&self, id: &str) -> Option<PendingCommand> {
+        let mut inner = self.lock();
+        let Inner { urgent, normal, .. } = &mut *inner;
+        [urgent, normal].into_iter().find_map(|queue| {
+            let at = queue.iter().position(|pending| &*pending.command.id == id)?;
+            queue.remove(at)
+        })
+    }
+
     /// The earliest moment at which a queued command runs out of time.
     pub fn next_deadline(&self) -> Option<std::time::Instant> {
         let inner = self.lock();
-        inner.urgent.iter().chain(&inner.normal).map(PendingCommand::deadline).min()
+        inner.urgent.iter().chain(&inner.normal).map(|pending| pending.send_by).min()
     }
 
     /// Takes nothing any more, and gives what is left.

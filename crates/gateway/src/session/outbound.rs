@@ -10,25 +10,21 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::actor::{Actor, Outstanding};
-use super::pending::{Answer, Content, Held, Pending};
-use crate::command::{Outcome, PendingCommand, Status};
+use super::pending::{Answer, Content, Pending};
+use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::{Body, Message};
 use crate::replays::Milestone;
 
 impl Actor {
     /// Holds an answer back until everything published so far is durable.
     pub(super) fn hold_answer(&mut self, answer: Answer) {
-        self.hold(Held::Answer(answer));
+        let (events, states) = (self.queued_events, self.queued_states);
+        self.pending.push_back(Pending { events, states, earlier: None, answer });
     }
 
     /// Holds an answer that has no event of its own: it waits its turn, and for what its first one waited for.
     pub(super) fn hold_quiet(&mut self, answer: Answer, earlier: Option<Milestone>) {
-        self.pending.push_back(Pending { events: 0, states: 0, earlier, held: Held::Answer(answer) });
-    }
-
-    fn hold(&mut self, held: Held) {
-        let pending = Pending { events: self.queued_events, states: self.queued_states, earlier: None, held };
-        self.pending.push_back(pending);
+        self.pending.push_back(Pending { events: 0, states: 0, earlier, answer });
     }
 
     /// What an answer to the CALL taken in last waits for.
@@ -48,14 +44,8 @@ impl Actor {
             {
                 return;
             }
-            match self.pending.pop_front().map(|pending| pending.held) {
-                Some(Held::Answer(answer)) => self.send_answer(answer),
-                Some(Held::Outcome(reply, outcome)) => {
-                    // The sender may have stopped waiting; the result event stands.
-                    drop(reply.send(outcome));
-                }
-                None => return,
-            }
+            let Some(Pending { answer, .. }) = self.pending.pop_front() else { return };
+            self.send_answer(answer);
         }
     }
 
@@ -94,9 +84,12 @@ impl Actor {
         self.shared.metrics.sent(message_type, action.unwrap_or("unknown"));
         self.shared.metrics.answer_latency(read_at.elapsed());
         self.outbox.answer(frame);
-        self.call_answered = true;
         if is_boot {
             self.boot_answers_held = self.boot_answers_held.saturating_sub(1);
+        }
+        let is_first = !std::mem::replace(&mut self.call_answered, true);
+        if (is_first || is_boot) && self.effective_boot_state() == BootState::Accepted {
+            self.shared.router.station_ready(&self.session);
         }
     }
 
@@ -128,44 +121,57 @@ impl Actor {
     pub(super) fn wants_commands(&self, now: Instant) -> bool {
         self.ending.is_none()
             && self.exchange.is_idle()
+            && self.departing.is_none()
             && self.unpublished.is_empty()
             && self.boot_answers_held == 0
             && self.effective_boot_state() != BootState::Unregistered
             && (self.call_answered || now >= self.grace_until)
     }
 
-    /// Sends a command, or ends it if it cannot be sent.
-    pub(super) fn send_command(&mut self, command: PendingCommand) {
+    /// Writes down that a command is about to be sent, or ends it if it cannot be.
+    pub(super) fn prepare_command(&mut self, pending: PendingCommand) {
+        if pending.send_by <= Instant::now() {
+            let outcome = pending.command.overdue();
+            self.finish_command(pending, outcome);
+            return;
+        }
+        let state = self.effective_boot_state();
+        if !csms_may_send(self.session.admission.version, state, pending.action) {
+            let text = format!("{} may not be sent while the station is {state:?}", pending.action.name);
+            self.finish_command(pending, Outcome::failed(Status::Invalid, text));
+            return;
+        }
+        let router = &self.shared.router;
+        match router.book.sending(&pending.command) {
+            Some(note) => self.departing = Some(Departure::new(pending, router.journal.lane(), note)),
+            // It was ended by somebody else; whoever follows it knows.
+            None => drop(pending),
+        }
+    }
+
+    /// Sends the command for which everything is written down.
+    pub(super) fn send_command(&mut self) {
+        let Some(Departure { pending, .. }) = self.departing.take() else { return };
         let now = Instant::now();
         let version = self.session.admission.version;
-        let state = self.effective_boot_state();
-        if command.deadline() <= now {
-            let outcome = command.overdue();
-            self.finish_command(command, outcome);
-            return;
-        }
-        if !csms_may_send(version, state, command.action) {
-            let text = format!("{} may not be sent while the station is {state:?}", command.action.name);
-            self.finish_command(command, Outcome::failed(Status::Invalid, text));
-            return;
-        }
-        self.grants.record(version, command.action, &command.payload);
+        let (action, payload) = (pending.action, &pending.command.payload);
+        self.grants.record(version, action, payload);
         let id = Uuid::now_v7().to_string();
         let id_json = format!("\"{id}\"");
-        let mut frame = String::with_capacity(command.payload.get().len() + 96);
-        write_call(&mut frame, &id, command.action.name, command.payload.get());
+        let mut frame = String::with_capacity(payload.get().len() + 96);
+        write_call(&mut frame, &id, action.name, payload.get());
         let message = Message {
             message_type: "CALL",
             id_json: Some(&id_json),
-            action: Some(command.action.name),
-            body: Body::Payload(command.payload.get()),
+            action: Some(action.name),
+            body: Body::Payload(payload.get()),
             answered_by: None,
         };
         self.publish_sent(SystemTime::now(), &message);
         self.note_sent();
-        self.shared.metrics.sent("CALL", command.action.name);
-        let deadline = command.timeout_at;
-        match self.exchange.begin(id, deadline, Outstanding { command, sent_at: now }) {
+        self.shared.metrics.sent("CALL", action.name);
+        let answer_by = pending.answer_by(now);
+        match self.exchange.begin(id, answer_by, Outstanding { command: pending, sent_at: now }) {
             Ok(()) => self.outbox.command(frame),
             // Only asked for while the exchange is idle; a command that comes all the same is not lost.
             Err(busy) => self.finish_command(
@@ -175,33 +181,27 @@ impl Actor {
         }
     }
 
-    /// Ends a command: its result event goes out, and its sender hears of it when that is durable.
-    pub(super) fn finish_command(&mut self, command: PendingCommand, outcome: Outcome) {
-        self.shared.metrics.command_ended(outcome.status);
-        let station = self.session.admission.identity.as_str();
-        let record = self.shared.events.command_result(
-            station,
-            Some(&self.session),
-            &command.id,
-            command.action.name,
-            &outcome,
-        );
-        self.publish_event(record);
-        self.hold(Held::Outcome(command.reply, outcome));
+    /// Reports a command's end, as soon as everything that the station said is on the bus.
+    pub(super) fn finish_command(&mut self, pending: PendingCommand, outcome: Outcome) {
+        let report = Report::Ended(outcome, self.session.untold());
+        self.reports.push_back((pending.reply, report));
+        self.publish_what_fits();
     }
 
-    /// Ends every command that this session has, because the session ends.
-    pub(super) fn fail_commands(&mut self, status: Status) {
+    /// Gives up every command that this session has, because the session ends.
+    pub(super) fn give_up_commands(&mut self, status: Status) {
         let why = match status {
             Status::Replaced => "a newer connection of the station took over",
             _ => "the station's connection ended",
         };
         if let Some(outstanding) = self.exchange.abandon() {
             let text = format!("{why} before it answered; whether the station acted on it is not known");
-            self.finish_command(outstanding.command, Outcome::failed(status, text));
+            self.finish_command(outstanding.command, Outcome::failed(status, text).after(Sent::Yes));
         }
-        for command in self.session.mailbox.shut() {
-            self.finish_command(command, Outcome::failed(status, format!("{why} before it was sent")));
+        let departing = self.departing.take().map(|departure| departure.pending);
+        for pending in departing.into_iter().chain(self.session.mailbox.shut()) {
+            // Whoever follows it may send it on the connection that took over.
+            drop(pending.reply.send(Report::NotSent(status)));
         }
     }
 }

@@ -1,14 +1,12 @@
-//! What a session holds back until its events are durable: answers to the station, and outcomes of commands (P1).
+//! What a session holds back until its events are durable: answers to the station (P1).
 
 use std::time::Instant;
 
 use ocpp_protocol::{Action, ErrorCode};
-use tokio::sync::oneshot;
 
-use crate::command::Outcome;
 use crate::replays::Milestone;
 
-/// Something held back.
+/// An answer held back.
 #[derive(Debug)]
 pub(super) struct Pending {
     /// This session's events up to this ordinal must be durable first …
@@ -18,7 +16,7 @@ pub(super) struct Pending {
     /// … or, for the answer to a repeated CALL, what its first answer waited for, perhaps in an earlier session.
     pub(super) earlier: Option<Milestone>,
     /// What is held.
-    pub(super) held: Held,
+    pub(super) answer: Answer,
 }
 
 impl Pending {
@@ -26,15 +24,6 @@ impl Pending {
     pub(super) fn waits_for_earlier(&self) -> bool {
         self.earlier.as_ref().is_some_and(|milestone| !milestone.is_reached())
     }
-}
-
-/// What is held.
-#[derive(Debug)]
-pub(super) enum Held {
-    /// An answer to the station.
-    Answer(Answer),
-    /// The end of a command, for whoever sent it.
-    Outcome(oneshot::Sender<Outcome>, Outcome),
 }
 
 /// An answer to the station.

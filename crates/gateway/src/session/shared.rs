@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ocpp_bus::Bus;
 
+use crate::command::router::Router;
 use crate::config;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub journal: Bus,
     /// The stations' states.
     pub stations: Arc<Stations>,
+    /// Takes commands to their stations.
+    pub router: Arc<Router>,
     /// What stations asked lately.
     pub replays: Replays,
     /// Actions whose messages may be dropped, and the fill level of the bus from which they are.

@@ -1,0 +1,497 @@
+//! Records from a Kafka topic, each with a receipt: the offset moves on only when everything before it was dealt with.
+//!
+//! Owns one OS thread with the consumer, and for each partition the window of records that were handed out and not dealt
+//! with. Records of one partition may be dealt with in any order, so that a slow one holds up nobody; what is committed is
+//! the offset below which all are. Does not know what a record says.
+//!
+//! Delivery is at least once: after a crash or a rebalance everything above the committed offset comes again, so whoever
+//! takes records must know what it has seen. Bounded: at most `most_open` records are out at a time; then the partitions
+//! are paused, and the group is kept alive meanwhile.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prometheus::{IntCounter, IntGauge, Registry};
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use super::options::{KafkaError, KafkaOptions, refused};
+
+/// How long the thread waits for a record before it looks at everything else.
+const POLL: Duration = Duration::from_millis(50);
+/// How often the same trouble is logged.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+/// How long the last commit may take when the thread ends.
+const LAST_COMMIT: Duration = Duration::from_secs(2);
+
+/// Where to read.
+#[derive(Clone, Debug)]
+pub struct IntakeOptions {
+    /// The topic.
+    pub topic: String,
+    /// The consumer group.
+    pub group: String,
+    /// Records handed out and not dealt with, at most.
+    pub most_open: usize,
+    /// Values longer than this are handed out cut to nothing, with [`Delivery::is_too_large`] set.
+    pub max_value_bytes: usize,
+}
+
+/// Where a record is in Kafka: the same record has the same place whenever it comes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RecordPlace {
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
+/// A record.
+#[derive(Debug)]
+pub struct Delivery {
+    /// Where it is.
+    pub place: RecordPlace,
+    /// Its key, if it is UTF-8.
+    pub key: Option<String>,
+    /// Its value; empty if there is none.
+    pub value: Bytes,
+    /// The value was longer than allowed and is not here.
+    pub is_too_large: bool,
+    /// When it was produced, in milliseconds since 1970, if Kafka knows.
+    pub produced_ms: Option<u64>,
+    /// The `traceparent` header (W3C Trace Context).
+    pub traceparent: Option<String>,
+    /// To be given back when it was dealt with.
+    pub receipt: Receipt,
+}
+
+/// The duty to say when a record was dealt with. Dropping it without a word leaves the offset where it is, so the record
+/// comes again at the next start: right when the process is leaving, and wrong at any other time.
+#[derive(Debug)]
+#[must_use]
+pub struct Receipt {
+    windows: Arc<Windows>,
+    place: RecordPlace,
+    generation: u64,
+}
+
+impl Receipt {
+    /// The record needs not come again.
+    pub fn dealt_with(self) {
+        self.windows.close(self.place, self.generation);
+    }
+}
+
+/// What a consumer counts.
+#[derive(Clone, Debug)]
+pub struct IntakeMetrics {
+    records: IntCounter,
+    failures: IntCounter,
+    pauses: IntCounter,
+    open: IntGauge,
+    partitions: IntGauge,
+}
+
+impl IntakeMetrics {
+    /// Registers the metrics of the consumer of commands.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let metric = IntCounter::new(format!("ocpp_gateway_commands_consumer_{name}"), help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(format!("ocpp_gateway_commands_consumer_{name}"), help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        Ok(Self {
+            records: counter("records_total", "Records read from the topic of commands")?,
+            failures: counter("failures_total", "Errors of the consumer of commands")?,
+            pauses: counter("pauses_total", "Times the consumer paused because too many records were open")?,
+            open: gauge("open_records", "Records read and not dealt with yet")?,
+            partitions: gauge("partitions", "Partitions of the topic of commands that this node reads")?,
+        })
+    }
+}
+
+/// The records handed out, partition by partition.
+#[derive(Debug, Default)]
+struct Windows {
+    open: AtomicUsize,
+    partitions: Mutex<HashMap<i32, Window>>,
+}
+
+#[derive(Debug)]
+struct Window {
+    /// Receipts of an earlier assignment of the partition mean nothing to a later one.
+    generation: u64,
+    /// Offsets handed out, and whether they were dealt with.
+    records: BTreeMap<i64, bool>,
+    /// Everything below was dealt with.
+    settled: i64,
+    /// What the client was told last.
+    stored: i64,
+}
+
+impl Window {
+    fn close(&mut self, offset: i64) {
+        if let Some(done) = self.records.get_mut(&offset) {
+            *done = true;
+        }
+        while let Some(first) = self.records.first_entry().filter(|first| *first.get()) {
+            self.settled = first.key() + 1;
+            first.remove();
+        }
+    }
+}
+
+impl Windows {
+    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Window>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that a record is handed out. Gives the generation for its receipt.
+    fn open(&self, place: RecordPlace, generation: u64) -> u64 {
+        self.open.fetch_add(1, Ordering::AcqRel);
+        let mut partitions = self.lock();
+        let window = partitions.entry(place.partition).or_insert_with(|| Window {
+            generation,
+            records: BTreeMap::new(),
+            settled: place.offset,
+            stored: place.offset,
+        });
+        window.records.insert(place.offset, false);
+        window.generation
+    }
+
+    fn close(&self, place: RecordPlace, generation: u64) {
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        if let Some(window) = self.lock().get_mut(&place.partition)
+            && window.generation == generation
+        {
+            window.close(place.offset);
+        }
+    }
+
+    /// The offsets that grew since the last call.
+    fn settled(&self) -> Vec<(i32, i64)> {
+        let mut grown = Vec::new();
+        for (partition, window) in self.lock().iter_mut() {
+            if window.settled > window.stored {
+                window.stored = window.settled;
+                grown.push((*partition, window.settled));
+            }
+        }
+        grown
+    }
+}
+
+/// The consumer's callbacks.
+struct Context {
+    topic: String,
+    windows: Arc<Windows>,
+    metrics: IntakeMetrics,
+    said: Mutex<Option<(String, Instant)>>,
+}
+
+impl Context {
+    fn trouble(&self, text: &str) {
+        self.metrics.failures.inc();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = said.as_ref().is_none_or(|(last, at)| last != text || at.elapsed() > SAY_AGAIN);
+        if is_news {
+            *said = Some((text.to_owned(), Instant::now()));
+            tracing::warn!(topic = self.topic, reason = text, "commands cannot be read from Kafka");
+        }
+    }
+
+    fn store(&self, consumer: &BaseConsumer<Self>) {
+        let mut offsets = TopicPartitionList::new();
+        for (partition, next) in self.windows.settled() {
+            if let Err(error) = offsets.add_partition_offset(&self.topic, partition, Offset::Offset(next)) {
+                self.trouble(&error.to_string());
+            }
+        }
+        if offsets.count() > 0
+            && let Err(error) = consumer.store_offsets(&offsets)
+        {
+            // A partition that has just been taken away: whoever has it now reads these records again.
+            tracing::debug!(%error, "offsets of commands were not stored");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "kafka consumer");
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::debug!(%error, reason, "kafka consumer error");
+        self.metrics.failures.inc();
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(revoked) = rebalance else { return };
+        self.store(consumer);
+        if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync)
+            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
+        {
+            tracing::debug!(%error, "offsets of commands were not committed before a rebalance");
+        }
+        let mut partitions = self.windows.lock();
+        for element in revoked.elements() {
+            partitions.remove(&element.partition());
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
+        let count = consumer.assignment().map_or(0, |assignment| assignment.count());
+        self.metrics.partitions.set(i64::try_from(count).unwrap_or(i64::MAX));
+        tracing::info!(topic = self.topic, partitions = count, "commands are read from Kafka");
+    }
+}
+
+/// A running consumer.
+#[derive(Debug)]
+pub struct Intake {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Intake {
+    /// Starts to read. Kafka need not be reachable.
+    ///
+    /// # Errors
+    /// When the client refuses its options or the operating system a thread.
+    pub fn start(
+        kafka: &KafkaOptions,
+        options: IntakeOptions,
+        metrics: IntakeMetrics,
+    ) -> Result<(Self, mpsc::Receiver<Delivery>), crate::StartError> {
+        let context = Context {
+            topic: options.topic.clone(),
+            windows: Arc::default(),
+            metrics,
+            said: Mutex::default(),
+        };
+        let consumer: BaseConsumer<Context> =
+            kafka.consumer_config(&options)?.create_with_context(context).map_err(|error| refused(&error))?;
+        consumer.subscribe(&[&options.topic]).map_err(|error| refused(&error))?;
+        // As long as the window, so that handing over never waits.
+        let (deliver, deliveries) = mpsc::channel(options.most_open);
+        let stop = Arc::new(AtomicBool::new(false));
+        let reader =
+            Reader { consumer, options, deliver, stop: Arc::clone(&stop), generation: 0, paused: false };
+        let thread = std::thread::Builder::new().name("bus-commands".into()).spawn(move || reader.run())?;
+        Ok((Self { stop, thread }, deliveries))
+    }
+
+    /// Hands out nothing more. What is out may still be dealt with until [`Intake::close`].
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    /// Commits what was dealt with and leaves the group. Blocks, until the deadline at the latest.
+    pub fn close(self, deadline: Instant) {
+        self.stop();
+        while !self.thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.thread.is_finished() && self.thread.join().is_err() {
+            tracing::error!("the consumer's thread ended with a panic");
+        }
+    }
+}
+
+struct Reader {
+    consumer: BaseConsumer<Context>,
+    options: IntakeOptions,
+    deliver: mpsc::Sender<Delivery>,
+    stop: Arc<AtomicBool>,
+    generation: u64,
+    paused: bool,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let context = Arc::clone(self.consumer.context());
+        let mut leave_by = None;
+        loop {
+            let open = context.windows.open.load(Ordering::Acquire);
+            context.metrics.open.set(i64::try_from(open).unwrap_or(i64::MAX));
+            if self.stop.load(Ordering::Acquire) {
+                // What is out may be dealt with in the next moments; it need not come again then.
+                let leave_by = *leave_by.get_or_insert_with(|| Instant::now() + LAST_COMMIT);
+                if open == 0 || Instant::now() >= leave_by {
+                    break;
+                }
+            }
+            self.pause_or_resume(open, &context);
+            context.store(&self.consumer);
+            match self.consumer.poll(POLL) {
+                None => {}
+                // Read after the last moment, and read again at the next start.
+                Some(Ok(_)) if self.stop.load(Ordering::Acquire) => {}
+                Some(Ok(message)) => {
+                    self.generation += 1;
+                    let delivery = self.delivery(&message, &context);
+                    context.metrics.records.inc();
+                    // The channel is as long as the window, so it is never full; without a reader the process is leaving.
+                    drop(self.deliver.try_send(delivery));
+                }
+                Some(Err(error)) => context.trouble(&error.to_string()),
+            }
+        }
+        context.store(&self.consumer);
+        if let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) {
+            tracing::debug!(%error, "nothing was committed at the end");
+        }
+    }
+
+    fn delivery(&self, message: &BorrowedMessage<'_>, context: &Context) -> Delivery {
+        let place = RecordPlace { partition: message.partition(), offset: message.offset() };
+        let generation = context.windows.open(place, self.generation);
+        let value = message.payload().unwrap_or_default();
+        let is_too_large = value.len() > self.options.max_value_bytes;
+        let header = |name: &str| {
+            let found = message.headers()?.iter().find(|header| header.key.eq_ignore_ascii_case(name))?;
+            std::str::from_utf8(found.value?).ok().map(str::to_owned)
+        };
+        Delivery {
+            place,
+            key: message.key().and_then(|key| std::str::from_utf8(key).ok()).map(str::to_owned),
+            value: if is_too_large { Bytes::new() } else { Bytes::copy_from_slice(value) },
+            is_too_large,
+            produced_ms: message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()),
+            traceparent: header("traceparent"),
+            receipt: Receipt { windows: Arc::clone(&context.windows), place, generation },
+        }
+    }
+
+    /// Paused from a full window until a quarter of it is free again. A partition that is assigned meanwhile is paused, too.
+    fn pause_or_resume(&mut self, open: usize, context: &Context) {
+        let most = self.options.most_open;
+        let stopping = self.stop.load(Ordering::Acquire);
+        let pause = stopping || open >= most || (self.paused && open > most - most / 4);
+        if !pause && !self.paused {
+            return;
+        }
+        let Ok(assignment) = self.consumer.assignment() else { return };
+        let result = if pause { self.consumer.pause(&assignment) } else { self.consumer.resume(&assignment) };
+        if let Err(error) = result {
+            context.trouble(&error.to_string());
+            return;
+        }
+        if pause && !self.paused {
+            context.metrics.pauses.inc();
+        }
+        self.paused = pause;
+    }
+}
+
+impl KafkaOptions {
+    /// The consumer's options: those of the producer that also concern a consumer, and what the receipts need.
+    fn consumer_config(&self, intake: &IntakeOptions) -> Result<ClientConfig, KafkaError> {
+        let mut config = ClientConfig::new();
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        for (name, value) in &self.extra {
+            if CONSUMER_TAKES.iter().any(|prefix| name.starts_with(prefix)) {
+                config.set(name, value);
+            }
+        }
+        let fetch = intake.max_value_bytes.saturating_add(64 * 1024).clamp(1 << 20, 256 << 20).to_string();
+        for (name, value) in [
+            ("bootstrap.servers", self.brokers.as_str()),
+            ("client.id", self.client_id.as_str()),
+            ("group.id", intake.group.as_str()),
+            ("enable.auto.commit", "true"),
+            ("auto.commit.interval.ms", "500"),
+            // Only what was dealt with.
+            ("enable.auto.offset.store", "false"),
+            // A new group begins with what is there: nothing vanishes. What is too old to be sent is told as expired.
+            ("auto.offset.reset", "earliest"),
+            // The others keep what they have while one joins or leaves.
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("fetch.message.max.bytes", fetch.as_str()),
+            ("queued.max.messages.kbytes", "65536"),
+            ("fetch.wait.max.ms", "100"),
+            ("session.timeout.ms", "10000"),
+            ("reconnect.backoff.ms", "100"),
+            ("reconnect.backoff.max.ms", "2000"),
+            ("socket.keepalive.enable", "true"),
+        ] {
+            config.set(name, value);
+        }
+        Ok(config)
+    }
+}
+
+/// Options of `[bus.kafka.options]` that say how to reach Kafka, not how to produce.
+const CONSUMER_TAKES: [&str; 12] = [
+    "security.",
+    "ssl.",
+    "sasl.",
+    "socket.",
+    "broker.",
+    "metadata.",
+    "topic.metadata.",
+    "enable.ssl",
+    "enable.sasl",
+    "client.",
+    "reconnect.",
+    "debug",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(offset: i64) -> RecordPlace {
+        RecordPlace { partition: 0, offset }
+    }
+
+    #[test]
+    fn the_offset_waits_for_the_slowest_record() {
+        let windows = Windows::default();
+        let generation = windows.open(place(5), 1);
+        for offset in [6, 8] {
+            windows.open(place(offset), 1);
+        }
+        windows.close(place(6), generation);
+        assert!(windows.settled().is_empty(), "5 is not dealt with");
+        windows.close(place(5), generation);
+        assert_eq!(windows.settled(), [(0, 7)]);
+        assert!(windows.settled().is_empty(), "nothing new");
+        windows.close(place(8), generation);
+        assert_eq!(windows.settled(), [(0, 9)], "7 never was a record");
+        assert_eq!(windows.open.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn a_receipt_of_an_earlier_assignment_moves_nothing() {
+        let windows = Windows::default();
+        let before = windows.open(place(5), 1);
+        windows.lock().clear();
+        let after = windows.open(place(5), 2);
+        windows.close(place(5), before);
+        assert!(windows.settled().is_empty());
+        windows.close(place(5), after);
+        assert_eq!(windows.settled(), [(0, 6)]);
+    }
+}

@@ -1,0 +1,100 @@
+//! What is opened before anybody connects: the bus, the journal of the stations' states, the book of commands.
+
+use std::sync::Arc;
+
+use ocpp_bus::local::{Compaction, Snapshot};
+use ocpp_bus::log::LogOptions;
+use ocpp_bus::metrics::BusMetrics;
+use ocpp_bus::queue::QueueLimits;
+use ocpp_bus::{Bus, StartError, open_log};
+
+use crate::command::book::{Book, Unfinished};
+use crate::config::{BusKind, Config};
+use crate::stations::Stations;
+
+/// Changes of stations' states, or of commands, that may wait for the journal.
+const JOURNAL_LIMITS: QueueLimits = QueueLimits { records: 10_000, bytes: 64 << 20 };
+/// A journal is rewritten in short above this size.
+const JOURNAL_COMPACT_ABOVE: u64 = 32 << 20;
+/// One station's state is far smaller than this.
+const JOURNAL_MAX_RECORD: u32 = 64 * 1024;
+
+/// The bus that the configuration asks for.
+///
+/// # Errors
+/// When the log cannot be opened or the Kafka client refuses its options.
+pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError> {
+    let limits = QueueLimits {
+        records: config.bus.queue_events,
+        bytes: u32::try_from(config.bus.queue_bytes.as_u64()).unwrap_or(u32::MAX),
+    };
+    match config.bus.kind {
+        BusKind::Kafka => Bus::start_kafka("events", config.kafka_options(), limits, metrics),
+        BusKind::Local => {
+            let local = &config.bus.local;
+            let options = LogOptions {
+                dir: config.events_dir(),
+                segment_bytes: local.segment_size.as_u64(),
+                max_bytes: local.max_size.as_u64(),
+                max_age: Some(local.max_age).filter(|age| !age.is_zero()),
+                max_record_bytes: u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX),
+            };
+            let log = open_log(options, &metrics)?;
+            Bus::start_local("events", log, limits, None, config.set_aside_dir(), metrics)
+        }
+    }
+}
+
+/// The journal of the stations' states, and what it says.
+///
+/// # Errors
+/// When the log cannot be opened or read.
+pub(super) fn start_journal(
+    config: &Config,
+    metrics: BusMetrics,
+) -> Result<(Bus, Arc<Stations>), StartError> {
+    let options = LogOptions {
+        dir: config.stations_dir(),
+        segment_bytes: 8 << 20,
+        max_bytes: 0,
+        max_age: None,
+        max_record_bytes: JOURNAL_MAX_RECORD,
+    };
+    let log = open_log(options, &metrics)?;
+    let stations = Arc::new(Stations::replay(&log.view())?);
+    let compaction = Compaction {
+        snapshot: Arc::clone(&stations) as Arc<dyn Snapshot>,
+        above_bytes: JOURNAL_COMPACT_ABOVE,
+    };
+    let bus =
+        Bus::start_local("stations", log, JOURNAL_LIMITS, Some(compaction), config.set_aside_dir(), metrics)?;
+    Ok((bus, stations))
+}
+
+/// The journal of the book of commands, what it says, and what is to be finished now.
+///
+/// # Errors
+/// When the log cannot be opened or read.
+pub(super) fn start_commands(
+    config: &Config,
+    metrics: BusMetrics,
+) -> Result<(Bus, Arc<Book>, Vec<Unfinished>), StartError> {
+    // A command's payload or the event of its outcome, with what the book says beside it.
+    let max_record_bytes = u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX).saturating_add(8192);
+    let options = LogOptions {
+        dir: config.commands_dir(),
+        segment_bytes: (16 << 20).max(2 * u64::from(max_record_bytes)),
+        max_bytes: 0,
+        max_age: None,
+        max_record_bytes,
+    };
+    let log = open_log(options, &metrics)?;
+    let (book, unfinished) = Book::replay(&log.view(), config.commands.clone())?;
+    let book = Arc::new(book);
+    let compaction =
+        Compaction { snapshot: Arc::clone(&book) as Arc<dyn Snapshot>, above_bytes: JOURNAL_COMPACT_ABOVE };
+    let limits =
+        QueueLimits { bytes: JOURNAL_LIMITS.bytes.max(max_record_bytes.saturating_mul(2)), ..JOURNAL_LIMITS };
+    let bus = Bus::start_local("commands", log, limits, Some(compaction), config.set_aside_dir(), metrics)?;
+    Ok((bus, book, unfinished))
+}

@@ -1,0 +1,521 @@
+//! The book of commands: what was taken in, what is kept for stations that are away, what is being sent, and how it ended.
+//!
+//! Owns the state in memory and what its journal says. Every record of the journal is one command's whole state with a
+//! revision, so the order of two writers does not matter: replay keeps the greatest. A change is made in memory first and
+//! the record given to the caller, who lets nothing follow from it until it is durable. Does not send, wait or decide.
+//!
+//! A command's way: *waiting* for its station's session, or *kept* while the station is away; *sending* from the moment
+//! before it leaves; *ended* with its result event, which is *told* once that is durable. After a restart what was waiting or
+//! sending has ended, what was kept is kept, and what had ended and was not told is told again, with the same event id.
+//!
+//! Bounded: kept commands by number for each station and by bytes for all, ended ones by number, bytes and age. How many
+//! wait or are being sent is bounded by whoever takes them in.
+
+mod journal;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ocpp_bus::kafka::intake::RecordPlace;
+use ocpp_bus::local::Snapshot;
+use ocpp_bus::{Class, Record};
+use ocpp_protocol::IdentityKey;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::{Command, IfOffline, Outcome};
+use crate::config;
+use crate::events::millis;
+
+pub use journal::Unfinished;
+
+/// Callers that may wait for the same command at once.
+const MOST_WAITERS: usize = 64;
+
+/// The book.
+#[derive(Debug)]
+pub struct Book {
+    inner: Mutex<Inner>,
+    limits: config::Commands,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: HashMap<Arc<str>, Entry>,
+    /// Stations for which commands are kept.
+    away: HashMap<IdentityKey, Away>,
+    /// Kept commands by the moment at which they expire, in milliseconds since 1970.
+    due: BTreeSet<(u64, Arc<str>)>,
+    kept_bytes: u64,
+    /// Ended commands, the oldest first. One whose entry has another revision by now is skipped.
+    ended: VecDeque<(Arc<str>, u64)>,
+    ended_bytes: u64,
+    revision: u64,
+}
+
+/// What is kept for one station, in the order in which it came.
+#[derive(Debug, Default)]
+struct Away {
+    line: VecDeque<Arc<Command>>,
+    /// Somebody takes the line to the station.
+    is_draining: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    revision: u64,
+    phase: Phase,
+    waiters: Vec<oneshot::Sender<Progress>>,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Taken in. `saved`: the journal has it, for nobody else would bring it again after a crash.
+    Waiting {
+        command: Arc<Command>,
+        saved: bool,
+    },
+    Kept {
+        command: Arc<Command>,
+        order: u64,
+    },
+    /// `order`: its place in the line, 0 if it was never kept.
+    Sending {
+        command: Arc<Command>,
+        order: u64,
+    },
+    Ended {
+        ended: Arc<Ended>,
+        told: bool,
+    },
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The backend's name for it.
+    pub id: Arc<str>,
+    /// Its station, in the spelling of the result event.
+    pub station: String,
+    /// Where it was in Kafka.
+    pub origin: Option<RecordPlace>,
+    /// Its result event, the same whenever it is told.
+    pub event: Box<RawValue>,
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl Ended {
+    /// How it ended.
+    pub fn outcome(&self) -> Option<Outcome> {
+        #[derive(Deserialize)]
+        struct Event {
+            data: Outcome,
+        }
+        serde_json::from_str::<Event>(self.event.get()).ok().map(|event| event.data)
+    }
+
+    /// Its result event as a record for the bus.
+    pub fn record(&self) -> Record {
+        Record {
+            class: Class::CommandResult,
+            time_ms: self.at_ms,
+            key: self.station.as_str().into(),
+            value: self.event.get().to_owned().into(),
+        }
+    }
+
+    fn cost(&self) -> u64 {
+        (self.id.len() + self.station.len() + self.event.get().len() + 256) as u64
+    }
+}
+
+/// What whoever waits for a command hears.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// It is kept for its station, durably.
+    Kept,
+    /// It has ended, and its result event is durable.
+    Ended(Arc<Ended>),
+}
+
+/// What becomes of a command that comes in.
+#[derive(Debug)]
+pub enum Begun {
+    /// It is new. The record is for the journal; without one, whoever sent it brings it again after a crash.
+    New(Arc<Command>, Option<Record>, oneshot::Receiver<Progress>),
+    /// It is known and under way.
+    Running(oneshot::Receiver<Progress>),
+    /// It is known and kept for its station.
+    Kept,
+    /// It is known and has ended.
+    Ended(Arc<Ended>),
+    /// Its id is another command's.
+    Conflict(Box<Command>),
+    /// Too many wait for it already.
+    Crowded,
+}
+
+/// What becomes of a command that is called back.
+#[derive(Debug)]
+pub enum CalledBack {
+    /// It was kept; it is to be ended.
+    Kept(Arc<Command>),
+    /// It waits in its station's session, which may still have it.
+    Waiting(Arc<Command>),
+    /// It is being sent.
+    Sending,
+    /// It has ended.
+    Ended,
+    /// There is none of this id, or it was forgotten.
+    Unknown,
+}
+
+/// A command as people see it.
+#[derive(Debug)]
+pub enum Shown {
+    /// Not ended: `waiting`, `kept` or `sending`.
+    Running(&'static str, Arc<Command>),
+    /// Ended.
+    Ended(Arc<Ended>),
+}
+
+/// No more commands can be kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Full;
+
+impl Book {
+    /// An empty book.
+    pub fn new(limits: config::Commands) -> Self {
+        Self { inner: Mutex::default(), limits }
+    }
+
+    /// Takes a command in. `saved`: write it down at once.
+    pub fn begin(&self, command: Command, saved: bool) -> Begun {
+        let mut inner = self.lock();
+        let (waiter, progress) = oneshot::channel();
+        if let Some(entry) = inner.entries.get_mut(&command.id) {
+            let (station, action) = entry.phase.names();
+            if !command.key.as_str().eq_ignore_ascii_case(station)
+                || action.is_some_and(|action| action != command.action)
+            {
+                return Begun::Conflict(Box::new(command));
+            }
+            return match &entry.phase {
+                Phase::Ended { ended, told: true } => Begun::Ended(Arc::clone(ended)),
+                Phase::Kept { .. } => Begun::Kept,
+                _ if entry.waiters.len() >= MOST_WAITERS => Begun::Crowded,
+                _ => {
+                    entry.waiters.push(waiter);
+                    Begun::Running(progress)
+                }
+            };
+        }
+        let command = Arc::new(command);
+        let phase = Phase::Waiting { command: Arc::clone(&command), saved };
+        let revision = inner.next_revision();
+        let entry = Entry { revision, phase, waiters: vec![waiter] };
+        let record = entry.record(&command.id);
+        inner.entries.insert(Arc::clone(&command.id), entry);
+        Begun::New(command, record, progress)
+    }
+
+    /// Keeps a command for its station, behind those that are kept already.
+    ///
+    /// # Errors
+    /// When too many are kept for the station, or too much for all.
+    pub fn keep(&self, command: &Arc<Command>) -> Result<Record, Full> {
+        let mut inner = self.lock();
+        let cost = cost(command);
+        let waiting = inner.away.get(&command.key).map_or(0, |away| away.line.len());
+        if waiting >= self.limits.offline_queue
+            || inner.kept_bytes + cost > self.limits.offline_bytes.as_u64()
+        {
+            return Err(Full);
+        }
+        let order = inner.revision + 1;
+        inner.add_kept(command);
+        inner.change(&command.id, Phase::Kept { command: Arc::clone(command), order }).ok_or(Full)
+    }
+
+    /// Tells those who wait that the command is kept, durably.
+    pub fn tell_kept(&self, id: &str) {
+        let waiters = self.lock().entries.get_mut(id).map(|entry| std::mem::take(&mut entry.waiters));
+        for waiter in waiters.into_iter().flatten() {
+            drop(waiter.send(Progress::Kept));
+        }
+    }
+
+    /// Notes that a command is about to be sent.
+    pub fn sending(&self, command: &Arc<Command>) -> Option<Record> {
+        let mut inner = self.lock();
+        let order = match &inner.entries.get(&command.id)?.phase {
+            Phase::Kept { order, .. } => *order,
+            _ => 0,
+        };
+        inner.change(&command.id, Phase::Sending { command: Arc::clone(command), order })
+    }
+
+    /// Notes that a command which was about to be sent has not left: a kept one is kept again, where it was.
+    pub fn not_sent(&self, command: &Arc<Command>) -> Option<Record> {
+        let mut inner = self.lock();
+        let Phase::Sending { order, .. } = inner.entries.get(&command.id)?.phase else { return None };
+        let command = Arc::clone(command);
+        let phase = match order {
+            0 => Phase::Waiting { saved: command.origin.is_none(), command },
+            order => Phase::Kept { command, order },
+        };
+        let id = Arc::clone(phase.id());
+        inner.change(&id, phase)
+    }
+
+    /// Whether a command may have been sent.
+    pub fn is_sending(&self, id: &str) -> bool {
+        self.lock().entries.get(id).is_some_and(|entry| matches!(entry.phase, Phase::Sending { .. }))
+    }
+
+    /// Whether a command has ended.
+    pub fn has_ended(&self, id: &str) -> bool {
+        self.lock().entries.get(id).is_some_and(|entry| matches!(entry.phase, Phase::Ended { .. }))
+    }
+
+    /// Notes a command's end, with the record for the journal. Its result event is told from here on, and no other: a
+    /// second end changes nothing and gives the first.
+    pub fn end(&self, command: &Command, event: &Record) -> (Arc<Ended>, Option<Record>) {
+        let text = String::from_utf8(event.value.to_vec()).unwrap_or_default();
+        let ended = Arc::new(Ended {
+            id: Arc::clone(&command.id),
+            station: event.key.as_ref().to_owned(),
+            origin: command.origin,
+            event: RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+            at_ms: event.time_ms,
+        });
+        let mut inner = self.lock();
+        if let Some(Phase::Ended { ended, .. }) = inner.entries.get(&command.id).map(|entry| &entry.phase) {
+            return (Arc::clone(ended), None);
+        }
+        inner.remove_kept(command);
+        let record = inner.change(&command.id, Phase::Ended { ended: Arc::clone(&ended), told: false });
+        (ended, record)
+    }
+
+    /// Notes that a command's result event is durable, and tells those who wait.
+    pub fn told(&self, ended: &Arc<Ended>) -> Option<Record> {
+        let mut inner = self.lock();
+        let record = inner.change(&ended.id, Phase::Ended { ended: Arc::clone(ended), told: true });
+        let waiters = inner.entries.get_mut(&ended.id).map(|entry| std::mem::take(&mut entry.waiters));
+        inner.remember(ended);
+        inner.forget(&self.limits, now_ms());
+        drop(inner);
+        for waiter in waiters.into_iter().flatten() {
+            drop(waiter.send(Progress::Ended(Arc::clone(ended))));
+        }
+        record
+    }
+
+    /// Whether commands are kept for a station.
+    pub fn keeps(&self, key: &IdentityKey) -> bool {
+        self.lock().away.contains_key(key)
+    }
+
+    /// Begins to take a station's line to it; false if there is none or somebody does so already.
+    pub fn start_draining(&self, key: &IdentityKey) -> bool {
+        let mut inner = self.lock();
+        inner.away.get_mut(key).is_some_and(|away| !std::mem::replace(&mut away.is_draining, true))
+    }
+
+    /// Stops.
+    pub fn stop_draining(&self, key: &IdentityKey) {
+        if let Some(away) = self.lock().away.get_mut(key) {
+            away.is_draining = false;
+        }
+    }
+
+    /// The first of a station's line.
+    pub fn head(&self, key: &IdentityKey) -> Option<Arc<Command>> {
+        self.lock().away.get(key)?.line.front().cloned()
+    }
+
+    /// Kept commands whose time is over. The first of a line that is being taken to its station is not among them: the
+    /// session that has it looks at its time.
+    pub fn overdue(&self, now: SystemTime) -> Vec<Arc<Command>> {
+        let now = since_epoch(now);
+        let inner = self.lock();
+        let due = inner.due.iter().take_while(|(due, _)| *due <= now);
+        due.filter_map(|(_, id)| match &inner.entries.get(id)?.phase {
+            Phase::Kept { command, .. } => Some(command),
+            _ => None,
+        })
+        .filter(|command| {
+            let away = inner.away.get(&command.key);
+            !away.is_some_and(|away| {
+                away.is_draining && away.line.front().is_some_and(|head| head.id == command.id)
+            })
+        })
+        .cloned()
+        .collect()
+    }
+
+    /// Forgets ended commands that are past their time.
+    pub fn sweep(&self) {
+        self.lock().forget(&self.limits, now_ms());
+    }
+
+    /// A command that is to be called back.
+    pub fn call_back(&self, id: &str) -> CalledBack {
+        let inner = self.lock();
+        match inner.entries.get(id).map(|entry| &entry.phase) {
+            None => CalledBack::Unknown,
+            Some(Phase::Ended { .. }) => CalledBack::Ended,
+            Some(Phase::Sending { .. }) => CalledBack::Sending,
+            Some(Phase::Waiting { command, .. }) => CalledBack::Waiting(Arc::clone(command)),
+            Some(Phase::Kept { command, .. }) => {
+                let away = inner.away.get(&command.key);
+                let is_out = away.is_some_and(|away| {
+                    away.is_draining && away.line.front().is_some_and(|head| head.id == command.id)
+                });
+                if is_out {
+                    CalledBack::Waiting(Arc::clone(command))
+                } else {
+                    CalledBack::Kept(Arc::clone(command))
+                }
+            }
+        }
+    }
+
+    /// A command, for people.
+    pub fn show(&self, id: &str) -> Option<Shown> {
+        Some(match &self.lock().entries.get(id)?.phase {
+            Phase::Waiting { command, .. } => Shown::Running("waiting", Arc::clone(command)),
+            Phase::Kept { command, .. } => Shown::Running("kept", Arc::clone(command)),
+            Phase::Sending { command, .. } => Shown::Running("sending", Arc::clone(command)),
+            Phase::Ended { ended, .. } => Shown::Ended(Arc::clone(ended)),
+        })
+    }
+
+    /// Commands kept for one station.
+    pub fn kept_for(&self, key: &IdentityKey) -> usize {
+        self.lock().away.get(key).map_or(0, |away| away.line.len())
+    }
+
+    /// Commands kept for stations that are away, and ended ones that are remembered.
+    pub fn counts(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.due.len(), inner.ended.len())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn next_revision(&mut self) -> u64 {
+        self.revision += 1;
+        self.revision
+    }
+
+    /// Changes a command's phase, and gives the record for the journal.
+    fn change(&mut self, id: &Arc<str>, phase: Phase) -> Option<Record> {
+        let revision = self.next_revision();
+        let entry = self.entries.get_mut(id)?;
+        entry.revision = revision;
+        entry.phase = phase;
+        entry.record(id)
+    }
+
+    fn add_kept(&mut self, command: &Arc<Command>) {
+        self.kept_bytes += cost(command);
+        self.due.insert((since_epoch(command.send_by()), Arc::clone(&command.id)));
+        self.away.entry(command.key.clone()).or_default().line.push_back(Arc::clone(command));
+    }
+
+    fn remove_kept(&mut self, command: &Command) {
+        if !self.due.remove(&(since_epoch(command.send_by()), Arc::clone(&command.id))) {
+            return;
+        }
+        self.kept_bytes = self.kept_bytes.saturating_sub(cost(command));
+        if let Some(away) = self.away.get_mut(&command.key) {
+            away.line.retain(|kept| kept.id != command.id);
+            if away.line.is_empty() {
+                self.away.remove(&command.key);
+            }
+        }
+    }
+
+    fn remember(&mut self, ended: &Arc<Ended>) {
+        if let Some(entry) = self.entries.get(&ended.id) {
+            self.ended_bytes += ended.cost();
+            self.ended.push_back((Arc::clone(&ended.id), entry.revision));
+        }
+    }
+
+    fn forget(&mut self, limits: &config::Commands, now_ms: u64) {
+        let oldest_ms = now_ms.saturating_sub(millis(limits.remember_for));
+        while let Some((id, revision)) = self.ended.front() {
+            let too_many =
+                self.ended.len() > limits.remembered || self.ended_bytes > limits.remembered_bytes.as_u64();
+            let found = self.entries.get(id).filter(|entry| entry.revision == *revision);
+            let Some(Phase::Ended { ended, .. }) = found.map(|entry| &entry.phase) else {
+                self.ended.pop_front();
+                continue;
+            };
+            if !too_many && ended.at_ms > oldest_ms {
+                return;
+            }
+            self.ended_bytes = self.ended_bytes.saturating_sub(ended.cost());
+            let id = Arc::clone(id);
+            self.ended.pop_front();
+            self.entries.remove(&id);
+        }
+    }
+}
+
+impl Phase {
+    fn id(&self) -> &Arc<str> {
+        match self {
+            Self::Waiting { command, .. } | Self::Kept { command, .. } | Self::Sending { command, .. } => {
+                &command.id
+            }
+            Self::Ended { ended, .. } => &ended.id,
+        }
+    }
+
+    /// The station and, as long as it matters, the action.
+    fn names(&self) -> (&str, Option<&str>) {
+        match self {
+            Self::Waiting { command, .. } | Self::Kept { command, .. } | Self::Sending { command, .. } => {
+                (command.key.as_str(), Some(&command.action))
+            }
+            Self::Ended { ended, .. } => (&ended.station, None),
+        }
+    }
+}
+
+impl Snapshot for Book {
+    fn records(&self) -> Vec<Record> {
+        self.lock().entries.iter().filter_map(|(id, entry)| entry.record(id)).collect()
+    }
+}
+
+/// What a kept command counts against `commands.offline_bytes`.
+fn cost(command: &Command) -> u64 {
+    (command.payload.get().len() + command.id.len() + command.station.len() + command.action.len() + 256)
+        as u64
+}
+
+fn since_epoch(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn now_ms() -> u64 {
+    since_epoch(SystemTime::now())
+}
+
+fn from_ms(ms: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(ms)
+}

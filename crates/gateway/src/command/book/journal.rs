@@ -1,0 +1,239 @@
+//! What the journal says of a command, and reading it back.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ocpp_bus::kafka::intake::RecordPlace;
+use ocpp_bus::log::{Item, LogError, LogView};
+use ocpp_bus::{Class, Record};
+use ocpp_protocol::IdentityKey;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
+use crate::config;
+use crate::events::millis;
+
+/// A command that a restart has found without an end.
+#[derive(Debug)]
+pub enum Unfinished {
+    /// Taken in, and not sent.
+    Waiting(Arc<Command>),
+    /// Sent, or not: the gateway stopped at that moment.
+    Sending(Arc<Command>),
+    /// Its end is known, and may not have been told.
+    Untold(Arc<Ended>),
+}
+
+/// One command's whole state. `J` is JSON text, borrowed to write it and owned when it was read.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Saved<'a, J> {
+    revision: u64,
+    id: Cow<'a, str>,
+    phase: Word,
+    station: Cow<'a, str>,
+    /// Where it is in Kafka.
+    partition: Option<i32>,
+    offset: Option<i64>,
+    /// Until it has ended.
+    request: Option<SavedRequest<'a, J>>,
+    /// From then on.
+    result: Option<SavedResult<J>>,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SavedRequest<'a, J> {
+    action: Cow<'a, str>,
+    /// None once it is being sent: it is not sent again.
+    payload: Option<J>,
+    timeout_ms: u64,
+    taken_ms: u64,
+    expires_ms: Option<u64>,
+    if_offline: IfOffline,
+    /// Its place in the line of what is kept, the greater the later; 0 if it never was.
+    order: u64,
+}
+
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SavedResult<J> {
+    at_ms: u64,
+    event: J,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Word {
+    Waiting,
+    Kept,
+    Sending,
+    Ended,
+    Told,
+}
+
+impl Entry {
+    /// What the journal is told; nothing where whoever sent the command brings it again after a crash.
+    pub(super) fn record(&self, id: &Arc<str>) -> Option<Record> {
+        let (phase, station, origin, request, result) = match &self.phase {
+            Phase::Waiting { saved: false, .. } => return None,
+            Phase::Waiting { command, .. } => {
+                (Word::Waiting, &command.station, command.origin, Some(request(command, true, 0)), None)
+            }
+            Phase::Kept { command, order } => {
+                (Word::Kept, &command.station, command.origin, Some(request(command, true, *order)), None)
+            }
+            Phase::Sending { command, order } => {
+                (Word::Sending, &command.station, command.origin, Some(request(command, false, *order)), None)
+            }
+            Phase::Ended { ended, told } => {
+                let result = SavedResult { at_ms: ended.at_ms, event: &*ended.event };
+                let word = if *told { Word::Told } else { Word::Ended };
+                (word, &ended.station, ended.origin, None, Some(result))
+            }
+        };
+        let saved = Saved {
+            revision: self.revision,
+            id: Cow::Borrowed(id),
+            phase,
+            station: Cow::Borrowed(station),
+            partition: origin.map(|place| place.partition),
+            offset: origin.map(|place| place.offset),
+            request,
+            result,
+        };
+        // Plain structs always serialize; an empty value would be reported at replay.
+        let value = serde_json::to_vec(&saved).unwrap_or_default();
+        Some(Record {
+            class: Class::Command,
+            time_ms: now_ms(),
+            key: Arc::clone(id),
+            value: Bytes::from(value),
+        })
+    }
+}
+
+fn request(command: &Command, with_payload: bool, order: u64) -> SavedRequest<'_, &RawValue> {
+    SavedRequest {
+        action: Cow::Borrowed(&command.action),
+        payload: with_payload.then_some(&*command.payload),
+        timeout_ms: millis(command.timeout),
+        taken_ms: since_epoch(command.taken_at),
+        expires_ms: command.expires_at.map(since_epoch),
+        if_offline: command.if_offline,
+        order,
+    }
+}
+
+type Found = Saved<'static, Box<RawValue>>;
+
+impl Book {
+    /// Reads the journal. Gives the book and what is to be finished now.
+    ///
+    /// # Errors
+    /// When a segment cannot be read at all. Damaged regions are logged; what is behind them is read.
+    pub fn replay(journal: &LogView, limits: config::Commands) -> Result<(Self, Vec<Unfinished>), LogError> {
+        const RECORDS: usize = 4096;
+        const BYTES: usize = 4 << 20;
+        let mut latest = HashMap::<String, Found>::new();
+        let mut reader = journal.reader(journal.oldest());
+        loop {
+            let items = reader.read(RECORDS, BYTES)?;
+            if items.is_empty() {
+                return Ok(Self::restore(latest.into_values().collect(), limits));
+            }
+            for item in items {
+                match item {
+                    Item::Record(record) => match serde_json::from_slice(&record.value) {
+                        Ok(found) => keep_latest(&mut latest, found),
+                        Err(error) => tracing::error!(%error, "a command in the journal is not readable"),
+                    },
+                    Item::Gap { from, to, reason } => {
+                        tracing::error!(from, to, ?reason, "commands are missing from the journal");
+                    }
+                }
+            }
+        }
+    }
+
+    fn restore(mut found: Vec<Found>, limits: config::Commands) -> (Self, Vec<Unfinished>) {
+        // Lines as they were, and what has ended in the order in which it did.
+        found.sort_by_key(|found| {
+            let order = found.request.as_ref().map_or(0, |request| request.order);
+            if order > 0 { order } else { found.revision }
+        });
+        let book = Self::new(limits);
+        let mut unfinished = Vec::new();
+        let mut inner = book.lock();
+        for Saved { revision, id, phase: word, station, partition, offset, request, result } in found {
+            inner.revision = inner.revision.max(revision);
+            let id: Arc<str> = id.as_ref().into();
+            let station = station.into_owned();
+            let origin = partition.zip(offset).map(|(partition, offset)| RecordPlace { partition, offset });
+            let phase = match (request, result) {
+                (None, Some(SavedResult { at_ms, event })) => {
+                    let ended = Arc::new(Ended { id: Arc::clone(&id), station, origin, event, at_ms });
+                    Phase::Ended { ended, told: word == Word::Told }
+                }
+                (Some(request), None) => {
+                    let order = request.order;
+                    let command = Arc::new(command(Arc::clone(&id), station, origin, request));
+                    match word {
+                        Word::Kept => Phase::Kept { command, order },
+                        Word::Sending => Phase::Sending { command, order },
+                        _ => Phase::Waiting { command, saved: true },
+                    }
+                }
+                _ => {
+                    tracing::error!(id = &*id, "a command in the journal is not whole");
+                    continue;
+                }
+            };
+            inner.entries.insert(id, Entry { revision, phase: phase.clone(), waiters: Vec::new() });
+            match phase {
+                Phase::Kept { command, .. } => inner.add_kept(&command),
+                Phase::Sending { command, .. } => unfinished.push(Unfinished::Sending(command)),
+                Phase::Waiting { command, .. } => unfinished.push(Unfinished::Waiting(command)),
+                Phase::Ended { ended, told: false } => unfinished.push(Unfinished::Untold(ended)),
+                Phase::Ended { ended, told: true } => inner.remember(&ended),
+            }
+        }
+        inner.forget(&book.limits, now_ms());
+        drop(inner);
+        (book, unfinished)
+    }
+}
+
+fn keep_latest(latest: &mut HashMap<String, Found>, found: Found) {
+    match latest.entry(found.id.to_string()) {
+        Slot::Vacant(slot) => drop(slot.insert(found)),
+        Slot::Occupied(mut slot) if found.revision > slot.get().revision => drop(slot.insert(found)),
+        Slot::Occupied(_) => {}
+    }
+}
+
+fn command(
+    id: Arc<str>,
+    station: String,
+    origin: Option<RecordPlace>,
+    request: SavedRequest<'static, Box<RawValue>>,
+) -> Command {
+    Command {
+        id,
+        key: IdentityKey::of(&station),
+        station,
+        action: request.action.into_owned(),
+        payload: request.payload.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        timeout: Duration::from_millis(request.timeout_ms),
+        taken_at: from_ms(request.taken_ms),
+        expires_at: request.expires_ms.map(from_ms),
+        if_offline: request.if_offline,
+        origin,
+        flaw: None,
+    }
+}

@@ -1,0 +1,31 @@
+//! Commands from Kafka: record by record to the router, and the offset behind each that is dealt with.
+//!
+//! Owns the order: records are taken in one after the other, so commands of one station reach it in the order of its
+//! partition. Waits for nothing but a place for one more command. A record that is no command ends as `invalid`, is counted
+//! like any other, and holds up nothing.
+
+use std::sync::Arc;
+
+use ocpp_bus::kafka::intake::Delivery;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::router::Router;
+
+/// Takes commands in until told to stop.
+pub async fn serve(
+    router: Arc<Router>,
+    topic: String,
+    mut deliveries: mpsc::Receiver<Delivery>,
+    stop: CancellationToken,
+) {
+    while let Some(Some(delivery)) = stop.run_until_cancelled(deliveries.recv()).await {
+        // The semaphore is never closed.
+        let Some(Some(place)) = stop.run_until_cancelled(router.place()).await else { return };
+        let command = router.limits.from_kafka(&topic, &delivery);
+        if let Some(flaw) = &command.flaw {
+            tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
+        }
+        router.take(command, place, || delivery.receipt.dealt_with());
+    }
+}

@@ -1,0 +1,252 @@
+//! Reading a command: one format for Kafka and HTTP (design section 5), checked before anything is done.
+//!
+//! Owns the limits of its fields. What cannot be read becomes a command with a flaw, so that it gets its `invalid` result
+//! like any other and is remembered like any other.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ocpp_bus::kafka::intake::{Delivery, RecordPlace};
+use ocpp_protocol::{Identity, IdentityKey};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Command, IfOffline};
+use crate::config;
+
+/// The longest `commandId`, in bytes.
+pub const LONGEST_ID: usize = 128;
+/// The longest name in OCPP has 33 characters.
+const LONGEST_ACTION: usize = 64;
+/// A station that a result can be told of when its command names none.
+const NOBODY: &str = "unknown";
+
+/// A command as a backend writes it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommandRequest {
+    /// The backend's name for it.
+    pub command_id: Option<String>,
+    /// The station; over HTTP it is in the path.
+    pub station_id: Option<String>,
+    /// The OCPP action.
+    pub action: String,
+    /// A JSON object; `{}` if left out.
+    pub payload: Option<Box<RawValue>>,
+    /// How long it may take, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Not to be sent after this; RFC 3339 in UTC.
+    pub expires_at: Option<String>,
+    /// `fail` (default) or `queue`.
+    #[serde(default)]
+    pub if_offline: IfOffline,
+}
+
+/// The limits of a command.
+#[derive(Clone, Debug)]
+pub struct RequestLimits {
+    /// Times.
+    pub commands: config::Commands,
+    /// The largest payload, in bytes: what a station must be able to send back as well.
+    pub max_payload_bytes: u64,
+}
+
+/// Why a request is no command.
+#[derive(Debug, thiserror::Error)]
+pub enum Flaw {
+    /// Its id is empty or too long.
+    #[error("commandId must have 1 to {LONGEST_ID} bytes")]
+    Id,
+    /// There is no such action: the name is too long for one.
+    #[error("no such action: the name is too long")]
+    Action,
+    /// The station's identity is not one.
+    #[error("stationId: {0}")]
+    Station(#[from] ocpp_protocol::IdentityError),
+    /// No station is named.
+    #[error("stationId is missing")]
+    NoStation,
+    /// The payload is not a JSON object.
+    #[error("payload must be an object")]
+    Payload,
+    /// The payload is larger than a station's messages may be.
+    #[error("the payload may have {0} bytes (session.max_message_size)")]
+    TooLarge(u64),
+    /// The time is not one.
+    #[error("expiresAt {0:?} is not an RFC 3339 time in UTC")]
+    Time(String),
+    /// Not JSON, or not the fields of a command.
+    #[error("not a command: {0}")]
+    NotACommand(String),
+}
+
+impl RequestLimits {
+    /// Checks a request and completes it. `station` and `id` are used where the request itself names none.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn command(
+        &self,
+        request: CommandRequest,
+        station: Option<&str>,
+        id: impl FnOnce() -> String,
+        taken_at: SystemTime,
+    ) -> Result<Command, Flaw> {
+        let CommandRequest { command_id, station_id, action, payload, timeout_ms, expires_at, if_offline } =
+            request;
+        let id = command_id.unwrap_or_else(id);
+        if id.is_empty() || id.len() > LONGEST_ID {
+            return Err(Flaw::Id);
+        }
+        let station = match (&station_id, station) {
+            (Some(named), _) => named.as_str(),
+            (None, Some(station)) => station,
+            (None, None) => return Err(Flaw::NoStation),
+        };
+        let identity = Identity::parse(station)?;
+        if action.len() > LONGEST_ACTION {
+            return Err(Flaw::Action);
+        }
+        if payload.as_ref().is_some_and(|payload| payload.get().len() as u64 > self.max_payload_bytes) {
+            return Err(Flaw::TooLarge(self.max_payload_bytes));
+        }
+        let payload = match payload {
+            None => empty_object(),
+            Some(payload) if payload.get().starts_with('{') => payload,
+            Some(_) => return Err(Flaw::Payload),
+        };
+        let timeout = timeout_ms
+            .map_or(self.commands.default_timeout, Duration::from_millis)
+            .min(self.commands.max_timeout);
+        let mut expires_at = expires_at.map(|text| time(&text)).transpose()?;
+        if if_offline == IfOffline::Queue {
+            let latest = taken_at + self.commands.offline_ttl;
+            expires_at = Some(expires_at.map_or(latest, |at| at.min(latest)));
+        }
+        Ok(Command {
+            id: id.into(),
+            station: station.to_owned(),
+            key: identity.folded(),
+            action,
+            payload,
+            timeout,
+            taken_at,
+            expires_at,
+            if_offline,
+            origin: None,
+            flaw: None,
+        })
+    }
+
+    /// A record of the topic of commands. What is none becomes a command with a flaw.
+    pub fn from_kafka(&self, topic: &str, delivery: &Delivery) -> Command {
+        let now = SystemTime::now();
+        let taken_at = delivery.produced_ms.map_or(now, |ms| now.min(UNIX_EPOCH + Duration::from_millis(ms)));
+        // The same record has the same name whenever it comes.
+        let id = || format!("kafka:{topic}:{}:{}", delivery.place.partition, delivery.place.offset);
+        let command = if delivery.is_too_large {
+            Err(Flaw::TooLarge(self.max_payload_bytes))
+        } else {
+            serde_json::from_slice::<CommandRequest>(&delivery.value)
+                .map_err(|error| Flaw::NotACommand(error.to_string()))
+                .and_then(|request| self.command(request, delivery.key.as_deref(), id, taken_at))
+        };
+        let command = command.unwrap_or_else(|flaw| self.flawed(delivery, &flaw, id(), taken_at));
+        Command { origin: Some(delivery.place), ..command }
+    }
+
+    /// A command that can only end as invalid, under the names that can be read of it.
+    fn flawed(&self, delivery: &Delivery, flaw: &Flaw, id: String, taken_at: SystemTime) -> Command {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Names {
+            command_id: Option<serde_json::Value>,
+            station_id: Option<serde_json::Value>,
+            action: Option<serde_json::Value>,
+        }
+        let names: Names = serde_json::from_slice(&delivery.value).unwrap_or_default();
+        let text = |value: Option<serde_json::Value>, longest: usize| {
+            let text = value?.as_str()?.to_owned();
+            (!text.is_empty() && text.len() <= longest).then_some(text)
+        };
+        let station = text(names.station_id, 4 * Identity::MAX_CHARS).or_else(|| delivery.key.clone());
+        let station = station.filter(|station| Identity::parse(station).is_ok());
+        let station = station.unwrap_or_else(|| NOBODY.to_owned());
+        Command {
+            id: text(names.command_id, LONGEST_ID).unwrap_or(id).into(),
+            key: IdentityKey::of(&station),
+            station,
+            action: text(names.action, LONGEST_ACTION).unwrap_or_default(),
+            payload: empty_object(),
+            timeout: self.commands.default_timeout,
+            taken_at,
+            expires_at: None,
+            if_offline: IfOffline::Fail,
+            origin: None::<RecordPlace>,
+            flaw: Some(flaw.to_string()),
+        }
+    }
+}
+
+fn empty_object() -> Box<RawValue> {
+    serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+fn time(text: &str) -> Result<SystemTime, Flaw> {
+    humantime::parse_rfc3339_weak(text).map_err(|_| Flaw::Time(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> RequestLimits {
+        RequestLimits { commands: config::Commands::default(), max_payload_bytes: 100 }
+    }
+
+    fn read(json: &str) -> Result<Command, Flaw> {
+        let request = serde_json::from_str(json).map_err(|error| Flaw::NotACommand(error.to_string()))?;
+        limits().command(request, None, || "generated".into(), SystemTime::now())
+    }
+
+    #[test]
+    fn a_command_is_completed_with_the_defaults() {
+        let command = read(r#"{"stationId":"CP-1","action":"Reset"}"#).unwrap();
+        assert_eq!((&*command.id, command.payload.get()), ("generated", "{}"));
+        assert_eq!(command.timeout, config::Commands::default().default_timeout);
+        assert_eq!(command.send_by(), command.taken_at + command.timeout);
+    }
+
+    #[test]
+    fn what_is_kept_has_an_end() {
+        let command =
+            read(r#"{"stationId":"CP-1","action":"Reset","ifOffline":"queue","timeoutMs":1000}"#).unwrap();
+        assert_eq!(command.send_by(), command.taken_at + config::Commands::default().offline_ttl);
+    }
+
+    #[test]
+    fn the_payload_is_kept_byte_for_byte() {
+        let command = read(r#"{"stationId":"CP-1","action":"Reset","payload":{ "a" : 1.0 }}"#).unwrap();
+        assert_eq!(command.payload.get(), r#"{ "a" : 1.0 }"#);
+    }
+
+    #[test]
+    fn what_is_no_command_says_why() {
+        for (json, word) in [
+            (r#"{"stationId":"CP-1"}"#, "action"),
+            (r#"{"action":"Reset"}"#, "stationId"),
+            (r#"{"stationId":"","action":"Reset"}"#, "stationId"),
+            (r#"{"stationId":"CP-1","action":"Reset","payload":[]}"#, "payload"),
+            (r#"{"stationId":"CP-1","action":"Reset","commandId":""}"#, "commandId"),
+            (r#"{"stationId":"CP-1","action":"Reset","expiresAt":"soon"}"#, "expiresAt"),
+            (r#"{"stationId":"CP-1","action":"Reset","ifOffline":"wait"}"#, "wait"),
+            (r#"{"stationId":"CP-1","action":"Reset","timoutMs":1}"#, "timoutMs"),
+            ("{", "EOF"),
+        ] {
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(word), "{json}: {error}");
+        }
+        let large =
+            format!(r#"{{"stationId":"CP-1","action":"Reset","payload":{{"a":"{}"}}}}"#, "x".repeat(100));
+        assert!(matches!(read(&large), Err(Flaw::TooLarge(100))));
+    }
+}

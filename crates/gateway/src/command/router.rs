@@ -1,0 +1,463 @@
+//! The way of a command: to the session that serves its station, or onto the station's line while it is away, and its
+//! outcome back as an event.
+//!
+//! Owns the order of the steps; the book (`book.rs`) owns what is remembered of them. What follows from a step waits until
+//! the step is durable: a command leaves after the note that it leaves, its sender hears of its end after its result event.
+//! Commands that are taken in one after the other for one station reach its session, or its line, in that order: that
+//! much of the way is without a wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::StreamExt;
+use ocpp_bus::{Bus, Record};
+use ocpp_protocol::{Action, Identity, IdentityKey, Version};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::book::{Begun, Book, CalledBack, Ended, Progress, Unfinished};
+use super::request::RequestLimits;
+use super::{Command, IfOffline, Outcome, PendingCommand, Report, Sent, Status};
+use crate::events::Events;
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::session::mailbox::Refused;
+use crate::session::{Session, Untold};
+use crate::stations::Stations;
+
+/// How long the way to a station waits when its session's own queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(100);
+/// Commands that a restart finds without an end and ends at the same time.
+const FINISHED_TOGETHER: usize = 256;
+
+/// Takes commands to their stations.
+#[derive(Debug)]
+pub struct Router {
+    /// What is remembered.
+    pub book: Arc<Book>,
+    /// The book's journal.
+    pub journal: Bus,
+    /// The sessions.
+    pub registry: Arc<Registry>,
+    /// Registered spellings.
+    pub stations: Arc<Stations>,
+    /// Result events go here.
+    pub bus: Bus,
+    /// Writes them.
+    pub events: Events,
+    /// Counts outcomes.
+    pub metrics: Arc<Metrics>,
+    /// Limits of a command.
+    pub limits: RequestLimits,
+    /// One for each command that is under way.
+    pub places: Arc<Semaphore>,
+    /// A command goes on when whoever sent it has gone.
+    pub tasks: TaskTracker,
+}
+
+/// The next step of a command.
+enum Step {
+    /// Its session has it.
+    Handed(oneshot::Receiver<Report>, Arc<Session>),
+    /// It is on its station's line; the record is for the journal.
+    Kept(Record),
+    /// It has ended.
+    Over(Outcome, Option<Carried>),
+}
+
+/// The session in which a command ended.
+struct Carried {
+    session: Arc<Session>,
+    untold: Untold,
+}
+
+/// What becomes of a command that was sent over HTTP.
+#[derive(Debug)]
+pub enum Submitted {
+    /// It is taken in, durably once `saved` says so.
+    New {
+        /// The command.
+        command: Arc<Command>,
+        /// Says when it is durable that the command was taken in.
+        saved: oneshot::Receiver<()>,
+        /// How it goes on.
+        progress: oneshot::Receiver<Progress>,
+    },
+    /// It was known.
+    Known(Begun),
+    /// Too many commands are under way.
+    Busy,
+}
+
+impl Router {
+    /// Takes in a command that nobody brings again: it is written down before anything is done.
+    pub fn submit(self: &Arc<Self>, command: Command) -> Submitted {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Submitted::Busy };
+        match self.book.begin(command, true) {
+            Begun::New(command, record, progress) => {
+                let (tell, saved) = oneshot::channel();
+                let (this, begun) = (Arc::clone(self), Arc::clone(&command));
+                drop(self.tasks.spawn(async move {
+                    this.save(record).await;
+                    // Only `respond-async` waits for it.
+                    tell.send(()).ok();
+                    let step = this.hand_over(&begun);
+                    this.follow(&begun, step, place).await;
+                }));
+                Submitted::New { command, saved, progress }
+            }
+            known => Submitted::Known(known),
+        }
+    }
+
+    /// Takes in a command that comes again after a crash, as long as `done` was not called: when it has ended or is kept,
+    /// durably.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        command: Command,
+        place: OwnedSemaphorePermit,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        let origin = command.origin;
+        let this = Arc::clone(self);
+        match self.book.begin(command, false) {
+            Begun::New(command, _, _) => {
+                let step = self.hand_over(&command);
+                drop(self.tasks.spawn(async move {
+                    this.follow(&command, step, place).await;
+                    done();
+                }));
+            }
+            Begun::Running(progress) => {
+                drop(self.tasks.spawn(async move {
+                    // An error means that the process is leaving, and `done` must not be called.
+                    if progress.await.is_ok() {
+                        done();
+                    }
+                    drop(place);
+                }));
+            }
+            // The same record once more: what it asks for was told.
+            Begun::Ended(ended) if ended.origin.is_some() && ended.origin == origin => done(),
+            Begun::Ended(ended) => {
+                drop(self.tasks.spawn(async move {
+                    this.publish(ended.record()).await;
+                    done();
+                    drop(place);
+                }));
+            }
+            Begun::Kept => done(),
+            // Its own end is told to whoever listens.
+            Begun::Crowded => done(),
+            Begun::Conflict(command) => {
+                drop(self.tasks.spawn(async move {
+                    let text = "the commandId is another command's";
+                    let outcome = Outcome::failed(Status::Invalid, text);
+                    this.metrics.command_ended(outcome.status);
+                    this.publish(this.result(&command, &outcome, None)).await;
+                    done();
+                    drop(place);
+                }));
+            }
+        }
+    }
+
+    /// A place for one more command.
+    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Ends what a restart has found without an end, and tells what was not told.
+    pub async fn recover(self: Arc<Self>, unfinished: Vec<Unfinished>) {
+        if !unfinished.is_empty() {
+            tracing::info!(commands = unfinished.len(), "commands from before the restart come to their end");
+        }
+        futures_util::stream::iter(unfinished)
+            .for_each_concurrent(FINISHED_TOGETHER, |one| async {
+                match one {
+                    Unfinished::Untold(ended) => self.tell(&ended, None).await,
+                    Unfinished::Sending(command) => {
+                        let text = "the gateway stopped while the command was being sent; whether the station has it is \
+                                    not known";
+                        let outcome = Outcome::failed(Status::Offline, text).after(Sent::Unknown);
+                        self.end(&command, outcome, None).await;
+                    }
+                    Unfinished::Waiting(command) => match command.if_offline {
+                        IfOffline::Fail => {
+                            let text = "the gateway stopped before the command could be sent";
+                            self.end(&command, Outcome::failed(Status::Offline, text), None).await;
+                        }
+                        IfOffline::Queue => {
+                            let step = self.keep(&command);
+                            self.settle(&command, step).await;
+                        }
+                    },
+                }
+            })
+            .await;
+    }
+
+    /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
+    pub fn station_ready(self: &Arc<Self>, session: &Session) {
+        session.mark_ready();
+        self.drain(&session.key());
+    }
+
+    /// Ends what was kept for too long, and forgets what ended long ago.
+    pub async fn sweep(&self) {
+        for command in self.book.overdue(SystemTime::now()) {
+            self.end(&command, command.overdue(), None).await;
+        }
+        self.book.sweep();
+        let (kept, remembered) = self.book.counts();
+        self.metrics.commands_known(kept, remembered);
+    }
+
+    /// Calls a command back that has not left. `Ok` with its end.
+    ///
+    /// # Errors
+    /// Gives what stands in the way.
+    pub async fn call_back(&self, id: &str) -> Result<Arc<Ended>, CalledBack> {
+        let outcome = || {
+            let mut outcome = Outcome::failed(Status::Expired, "called back before it was sent");
+            if let Some(error) = &mut outcome.error {
+                error.code = "calledBack".to_owned();
+            }
+            outcome
+        };
+        match self.book.call_back(id) {
+            CalledBack::Kept(command) => Ok(self.end(&command, outcome(), None).await),
+            CalledBack::Waiting(command) => {
+                let session = self.registry.get(&command.key);
+                let found = session.as_ref().and_then(|session| session.mailbox.withdraw(&command.id));
+                // Not there: it has just left, or comes back to the line in a moment.
+                let Some(pending) = found else { return Err(CalledBack::Sending) };
+                // Whoever follows the command finds the reply gone and the command ended.
+                let ended = self.end(&command, outcome(), None).await;
+                drop(pending);
+                Ok(ended)
+            }
+            other => Err(other),
+        }
+    }
+
+    fn drain(self: &Arc<Self>, key: &IdentityKey) {
+        if self.book.start_draining(key) {
+            let (this, key) = (Arc::clone(self), key.clone());
+            drop(self.tasks.spawn(async move { this.take_line(&key).await }));
+        }
+    }
+
+    /// Takes a station's line to it, one after the other, each to its end.
+    async fn take_line(&self, key: &IdentityKey) {
+        loop {
+            let session = self.registry.get(key).filter(|session| session.is_ready());
+            let (Some(head), Some(session)) = (self.book.head(key), session) else {
+                self.book.stop_draining(key);
+                // Something may have come between the look and the stop.
+                let is_ready = self.registry.get(key).is_some_and(|session| session.is_ready());
+                if is_ready && self.book.keeps(key) && self.book.start_draining(key) {
+                    continue;
+                }
+                return;
+            };
+            if head.send_by() <= SystemTime::now() {
+                self.end(&head, head.overdue(), None).await;
+                continue;
+            }
+            match self.to_session(&head, session) {
+                Step::Handed(report, session) => match report.await {
+                    Ok(Report::Ended(outcome, untold)) => {
+                        self.end(&head, outcome, Some(Carried { session, untold })).await;
+                    }
+                    // It keeps its place.
+                    Ok(Report::NotSent(_)) => self.save(self.book.not_sent(&head)).await,
+                    Err(_) => self.lost(&head).await,
+                },
+                Step::Over(outcome, _) if outcome.status == Status::QueueFull => {
+                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
+                }
+                // The connection has just ended; the next one takes the line up.
+                Step::Over(outcome, _) if outcome.status == Status::Offline => tokio::task::yield_now().await,
+                Step::Over(outcome, carried) => drop(self.end(&head, outcome, carried).await),
+                Step::Kept(_) => return,
+            }
+        }
+    }
+
+    /// Where a command goes. No wait: the order of the calls is the order at the station.
+    fn hand_over(&self, command: &Arc<Command>) -> Step {
+        if let Some(flaw) = &command.flaw {
+            return Step::Over(Outcome::failed(Status::Invalid, flaw.as_str()), None);
+        }
+        if command.send_by() <= SystemTime::now() {
+            return Step::Over(command.overdue(), None);
+        }
+        let session = self.registry.get(&command.key);
+        match session {
+            Some(_) if command.if_offline == IfOffline::Queue && self.book.keeps(&command.key) => {
+                self.keep(command)
+            }
+            Some(session) => match self.to_session(command, session) {
+                Step::Over(outcome, _) if outcome.status == Status::Offline => self.away(command),
+                step => step,
+            },
+            None if !Action::find(&command.action).is_some_and(is_for_stations) => Step::Over(
+                Outcome::failed(
+                    Status::Invalid,
+                    format!("{:?} is not an action that a backend may send", command.action),
+                ),
+                None,
+            ),
+            None => self.away(command),
+        }
+    }
+
+    fn to_session(&self, command: &Arc<Command>, session: Arc<Session>) -> Step {
+        let version = session.admission.version;
+        let Some(action) = Action::find(&command.action).filter(|action| action.csms_may_call(version))
+        else {
+            let text = format!(
+                "{:?} is not an action that a backend may send on OCPP {}",
+                command.action,
+                version.as_str()
+            );
+            return Step::Over(Outcome::failed(Status::Invalid, text), None);
+        };
+        let left = command.send_by().duration_since(SystemTime::now()).unwrap_or_default();
+        let (reply, report) = oneshot::channel();
+        let pending =
+            PendingCommand { command: Arc::clone(command), action, send_by: Instant::now() + left, reply };
+        match session.mailbox.submit(pending) {
+            Ok(()) => Step::Handed(report, session),
+            Err(Refused::Full(_)) => {
+                let text = "too many commands wait for this station";
+                Step::Over(Outcome::failed(Status::QueueFull, text), None)
+            }
+            Err(Refused::Ended(_)) => {
+                let text = "the station's connection has just ended";
+                Step::Over(Outcome::failed(Status::Offline, text), None)
+            }
+        }
+    }
+
+    fn away(&self, command: &Arc<Command>) -> Step {
+        match command.if_offline {
+            IfOffline::Fail => {
+                Step::Over(Outcome::failed(Status::Offline, "the station is not connected"), None)
+            }
+            IfOffline::Queue => self.keep(command),
+        }
+    }
+
+    fn keep(&self, command: &Arc<Command>) -> Step {
+        match self.book.keep(command) {
+            Ok(record) => Step::Kept(record),
+            Err(_) => {
+                let text = "too many commands are kept for stations that are away";
+                Step::Over(Outcome::failed(Status::QueueFull, text), None)
+            }
+        }
+    }
+
+    /// Follows a command until it has ended or is kept, durably.
+    async fn follow(self: &Arc<Self>, command: &Arc<Command>, mut step: Step, place: OwnedSemaphorePermit) {
+        while let Step::Handed(report, session) = step {
+            step = match report.await {
+                Ok(Report::Ended(outcome, untold)) => Step::Over(outcome, Some(Carried { session, untold })),
+                // It has not left: it goes to the connection that took over, if there is one.
+                Ok(Report::NotSent(status)) => {
+                    self.save(self.book.not_sent(command)).await;
+                    match self.hand_over(command) {
+                        Step::Over(outcome, _) if outcome.status == Status::Offline => {
+                            let text = "the station's connection ended before the command was sent";
+                            Step::Over(Outcome::failed(status, text), None)
+                        }
+                        step => step,
+                    }
+                }
+                Err(_) => return self.lost(command).await,
+            };
+        }
+        self.settle(command, step).await;
+        if let Some(session) = self.registry.get(&command.key).filter(|session| session.is_ready()) {
+            // The station may have come back between the look and the line.
+            self.drain(&session.key());
+        }
+        drop(place);
+    }
+
+    async fn settle(&self, command: &Arc<Command>, step: Step) {
+        match step {
+            Step::Kept(record) => {
+                self.save(Some(record)).await;
+                self.book.tell_kept(&command.id);
+            }
+            Step::Over(outcome, carried) => drop(self.end(command, outcome, carried).await),
+            // Followed before.
+            Step::Handed(..) => {}
+        }
+    }
+
+    /// The session has gone without a report, or the command was called back and has ended.
+    async fn lost(&self, command: &Arc<Command>) {
+        if self.book.has_ended(&command.id) {
+            return;
+        }
+        let sent = if self.book.is_sending(&command.id) { Sent::Unknown } else { Sent::No };
+        let outcome = Outcome::failed(Status::Offline, "the station's session has ended").after(sent);
+        self.end(command, outcome, None).await;
+    }
+
+    /// Notes a command's end, durably, and then tells it. The first end counts.
+    async fn end(&self, command: &Command, outcome: Outcome, carried: Option<Carried>) -> Arc<Ended> {
+        let session = carried.as_ref().map(|carried| &*carried.session);
+        let (ended, record) = self.book.end(command, &self.result(command, &outcome, session));
+        if record.is_some() {
+            self.metrics.command_ended(outcome.status);
+            self.save(record).await;
+            self.tell(&ended, carried.map(|carried| carried.untold)).await;
+        }
+        ended
+    }
+
+    fn result(&self, command: &Command, outcome: &Outcome, session: Option<&Session>) -> Record {
+        let station = match session {
+            Some(session) => session.admission.identity.as_str().to_owned(),
+            None => Identity::parse(&command.station)
+                .map(|identity| self.stations.canonical(identity).as_str().to_owned())
+                .unwrap_or_else(|_| command.station.clone()),
+        };
+        self.events.command_result(&station, session, &command.id, &command.action, outcome)
+    }
+
+    async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {
+        let mut lane = self.bus.lane();
+        let ordinal = lane.publish(ended.record()).await;
+        // The session's own last event may follow.
+        drop(untold);
+        lane.durability().wait(ordinal).await;
+        if let Some(record) = self.book.told(ended) {
+            // Nothing follows from it but that it is not told again after a restart.
+            self.journal.lane().publish(record).await;
+        }
+    }
+
+    async fn publish(&self, record: Record) {
+        let mut lane = self.bus.lane();
+        let ordinal = lane.publish(record).await;
+        lane.durability().wait(ordinal).await;
+    }
+
+    async fn save(&self, record: Option<Record>) {
+        if let Some(record) = record {
+            let mut lane = self.journal.lane();
+            let ordinal = lane.publish(record).await;
+            lane.durability().wait(ordinal).await;
+        }
+    }
+}
+
+fn is_for_stations(action: &'static Action) -> bool {
+    Version::ALL.iter().any(|version| action.csms_may_call(*version))
+}
