@@ -35,6 +35,15 @@ DATA = {
     ],
     "ocpp.station.disconnected": [
         SESSION | {"reason": "idle", "closeCode": None, "durationMs": 0, "messagesIn": 0, "messagesOut": 0},
+        SESSION
+        | {
+            "reason": "operator",
+            "note": "a new key",
+            "closeCode": 1000,
+            "durationMs": 0,
+            "messagesIn": 0,
+            "messagesOut": 0,
+        },
     ],
     "ocpp.station.rejected": [
         {"reason": "wrongCredentials", "remoteAddress": "127.0.0.1:50000", "httpStatus": 401},
@@ -80,9 +89,9 @@ def test_what_is_right_is_valid(kind, data):
 
 
 def is_optional(kind, data, name):
-    # The CALL that a CALLRESULT of a station answers may be unknown; most sessions replace none.
+    # The CALL that a CALLRESULT of a station answers may be unknown; most sessions replace none; an operator may say nothing.
     unknown_call = kind == "ocpp.message.received" and data.get("messageType") == "CALLRESULT"
-    return name == "replaced" or (name == "action" and unknown_call)
+    return name in ("replaced", "note") or (name == "action" and unknown_call)
 
 
 @pytest.mark.parametrize(("kind", "data"), CASES)

@@ -4,6 +4,7 @@
 //! elsewhere: this parses, calls, and maps outcomes to status codes. Never on the stations' port.
 
 mod commands;
+mod disconnect;
 mod events;
 mod health;
 mod stations;
@@ -174,6 +175,9 @@ impl Admin {
             }
             (&Method::GET, ["api", "v1", "commands", id]) => self.show_command(id),
             (&Method::DELETE, ["api", "v1", "commands", id]) => self.call_command_back(id).await,
+            (&Method::POST, ["api", "v1", "stations", id, "disconnect"]) => {
+                self.disconnect_station(id, &body_of(request).await?)
+            }
             (&Method::GET, ["api", "v1", "events"]) => {
                 let last_event = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
                 let last_event = last_event.map(str::to_owned);
@@ -197,8 +201,8 @@ impl Admin {
 fn offered(segments: &[&str]) -> Option<&'static str> {
     match segments {
         ["api", "v1", "stations", _, "registration"] => Some("PUT"),
-        ["api", "v1", "stations", _, "commands"] => Some("POST"),
         ["api", "v1", "commands", _] => Some("GET, DELETE"),
+        ["api", "v1", "stations", _, "commands" | "disconnect"] => Some("POST"),
         ["api", "v1", "stations", _]
         | ["api", "v1", "stations" | "events"]
         | ["livez" | "readyz" | "health" | "stats" | "metrics" | ""] => Some("GET"),
@@ -213,6 +217,7 @@ const INDEX: &str = "ocpp-gateway\n\n\
     /api/v1/stations/{id}/registration    PUT {\"status\":\"Accepted|Pending|Rejected\"}\n\
     /api/v1/stations/{id}/commands        POST {\"action\":…,\"payload\":{…}}\n\
     /api/v1/commands/{id}                 GET; DELETE calls it back\n\
+    /api/v1/stations/{id}/disconnect      POST {\"reason\":…,\"sessionId\":…}\n\
     /api/v1/events                        ?from=earliest|POSITION &station= &type= &follow=false\n";
 
 /// The query's parameters, decoded. A parameter given twice counts once, the last time.

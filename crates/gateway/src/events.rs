@@ -11,6 +11,7 @@ use ocpp_bus::event::{EventWriter, json_string};
 use ocpp_bus::{Class, Record};
 
 use crate::command::Outcome;
+use crate::session::close::CloseReason;
 use crate::session::{Session, SessionId};
 
 /// The text of a malformed message in its event is cut to this many characters.
@@ -85,14 +86,15 @@ impl Events {
     pub fn disconnected(
         &self,
         session: &Session,
-        reason: &str,
+        reason: CloseReason,
         close_code: Option<u16>,
         messages: (u64, u64),
     ) -> Record {
         let now = SystemTime::now();
         let writer = self
             .of_session(session, "ocpp.station.disconnected", now, 256)
-            .string("reason", reason)
+            .string("reason", reason.as_str())
+            .optional("note", session.operator_note().filter(|_| reason == CloseReason::Operator))
             .raw("closeCode", &close_code.map_or_else(|| "null".to_owned(), |code| code.to_string()));
         let writer = writer
             .number("durationMs", millis(session.started.elapsed()))

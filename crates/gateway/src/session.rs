@@ -15,8 +15,8 @@ pub(crate) mod pending;
 pub mod shared;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_protocol::{Identity, IdentityKey, Version};
@@ -103,6 +103,7 @@ pub struct Session {
     /// Its station has booted or spoken: what was kept for it may go.
     ready: AtomicBool,
     ending: AtomicBool,
+    operator_note: OnceLock<String>,
     over: watch::Sender<bool>,
 }
 
@@ -120,6 +121,7 @@ impl Session {
             untold: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            operator_note: OnceLock::new(),
             over: watch::Sender::new(false),
         }
     }
@@ -127,6 +129,19 @@ impl Session {
     /// Asks it to end.
     pub fn end(&self, reason: CloseReason) {
         self.mailbox.end(reason);
+    }
+
+    /// Asks it to end because an operator wants it, for a reason in the operator's words. The first wish counts.
+    pub fn end_for_operator(&self, note: Option<String>) {
+        if let Some(note) = note {
+            self.operator_note.get_or_init(|| note);
+        }
+        self.end(CloseReason::Operator);
+    }
+
+    /// Why an operator asked it to end.
+    pub fn operator_note(&self) -> Option<&str> {
+        self.operator_note.get().map(String::as_str)
     }
 
     /// Says that its predecessors have ended.

@@ -77,7 +77,7 @@ impl Actor {
         }
         self.note_counters();
         let counts = (self.messages_in, self.messages_out);
-        let record = self.shared.events.disconnected(&self.session, reason.as_str(), code, counts);
+        let record = self.shared.events.disconnected(&self.session, reason, code, counts);
         self.publish_event(record);
         tracing::info!(
             reason = reason.as_str(),
