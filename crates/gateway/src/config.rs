@@ -6,6 +6,7 @@
 //! `docs/configuration.md`; a test compares.
 
 mod checks;
+mod client;
 mod keys;
 mod units;
 mod unknown;
@@ -16,6 +17,7 @@ use ocpp_bus::kafka::intake::IntakeOptions;
 
 use crate::command::request::RequestLimits;
 
+pub use client::ClientEnvironment;
 pub use keys::*;
 pub use units::{DottedOptions, Subprotocols};
 

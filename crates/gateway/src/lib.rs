@@ -16,10 +16,12 @@
 pub mod admin;
 pub mod app;
 pub mod auth;
+pub mod cli;
 pub mod command;
 pub mod config;
 pub mod drain;
 pub mod events;
+pub mod http_client;
 pub mod listener;
 pub mod metrics;
 pub mod registry;

@@ -1,13 +1,13 @@
 //! The binary: reads the command line, runs the gateway until a signal, and turns every failure into one line and an
-//! exit code (2: the configuration, 1: anything else).
+//! exit code (2: the configuration, 1: anything else). What asks a running gateway is `cli.rs`.
 
-use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ocpp_gateway::app::{App, READINESS_TICK};
-use ocpp_gateway::auth::password;
+use ocpp_gateway::cli::output::{fail, say};
+use ocpp_gateway::cli::{self, password};
 use ocpp_gateway::config::Config;
 use ocpp_gateway::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
@@ -29,14 +29,9 @@ enum Command {
     /// Check the configuration and exit: 0 if it can be used.
     CheckConfig(Sources),
     /// Read a password from the standard input and print its hash for the credentials file.
-    HashPassword {
-        /// The input is the hex text of a key, as OCPP 1.6 stations are given it.
-        #[arg(long)]
-        hex: bool,
-        /// Use a slow hash (Argon2id): for passwords that somebody chose. Random keys do not need it.
-        #[arg(long)]
-        slow: bool,
-    },
+    HashPassword(password::Options),
+    #[command(flatten)]
+    Client(cli::Command),
 }
 
 #[derive(Args, Default)]
@@ -62,10 +57,11 @@ fn main() -> ExitCode {
             Ok(_) => say("the configuration can be used"),
             Err(code) => code,
         },
-        Command::HashPassword { hex, slow } => match hash_password(hex, slow) {
+        Command::HashPassword(options) => match password::hash(&options) {
             Ok(hash) => say(&hash),
             Err(error) => fail(1, &error),
         },
+        Command::Client(command) => cli::run(command),
     }
 }
 
@@ -115,37 +111,4 @@ async fn serve(config: Config) -> Result<(), String> {
         _ = terminate.recv() => Err("a second signal: left at once, without draining".into()),
         _ = interrupt.recv() => Err("a second signal: left at once, without draining".into()),
     }
-}
-
-fn hash_password(hex: bool, slow: bool) -> Result<String, String> {
-    let mut input = Vec::new();
-    std::io::stdin().read_to_end(&mut input).map_err(|error| format!("cannot read the password: {error}"))?;
-    if input.last() == Some(&b'\n') {
-        input.pop();
-    }
-    if hex {
-        let text = String::from_utf8(input).map_err(|_| "the input is not hex text")?;
-        input = password::from_hex_any(text.trim()).ok_or("the input is not hex text")?;
-    }
-    if input.is_empty() {
-        return Err("the password is empty".into());
-    }
-    if slow {
-        password::hash_slow(&input).map_err(|error| error.to_string())
-    } else {
-        Ok(password::hash_fast(&input))
-    }
-}
-
-fn say(text: &str) -> ExitCode {
-    match writeln!(std::io::stdout(), "{text}") {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-fn fail(code: u8, text: &str) -> ExitCode {
-    // With nobody to read the standard error stream, the exit code still tells.
-    drop(writeln!(std::io::stderr(), "ocpp-gateway: {text}"));
-    ExitCode::from(code)
 }

@@ -124,6 +124,12 @@ async fn from_log(
 ) {
     let mut durable_end = view.subscribe();
     let mut reader = view.reader(position);
+    // A bare position: a watcher whose stream breaks before its first event goes on from here, and misses nothing.
+    if let Some(before) = position.min(view.next()).checked_sub(1)
+        && !pieces.send(Bytes::from(format!("id: {before}\n\n"))).await
+    {
+        return;
+    }
     loop {
         let (returned, items) = match read(reader).await {
             Ok(chunk) => chunk,

@@ -1,0 +1,217 @@
+//! `ocpp-gateway send`: a command to a station, and how it ended.
+
+use std::io::Read;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use hyper::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::Failure;
+use super::http::{Api, encoded};
+use super::line::compact;
+use super::output::{Colour, Output, Paint, plain};
+
+/// How much longer than the command's own time the gateway may take to say how it ended.
+const MARGIN: Duration = Duration::from_secs(30);
+/// How long to wait when the gateway's configuration decides: more than it is likely to allow.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// A command as a person states it.
+#[derive(Args)]
+pub struct Options {
+    /// The station's identity.
+    station: String,
+    /// The OCPP action, for example Reset.
+    action: String,
+    /// The payload: a JSON object, `@FILE`, or `-` for the standard input. `{}` if not given.
+    payload: Option<String>,
+    /// How long it may take; the gateway's `commands.default_timeout` if not given.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// What to do while the station is away.
+    #[arg(long, value_enum)]
+    if_offline: Option<IfOffline>,
+    /// The command's id; the gateway makes one if not given.
+    #[arg(long, value_name = "ID")]
+    id: Option<String>,
+    /// The gateway's answer as it is.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to do while the station is away.
+#[derive(Clone, Copy, Debug, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+enum IfOffline {
+    /// End at once.
+    Fail,
+    /// Keep the command and send it when the station is back.
+    Queue,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Command<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_id: Option<&'a str>,
+    action: &'a str,
+    payload: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    if_offline: Option<IfOffline>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Outcome {
+    command_id: String,
+    status: String,
+    payload: Option<Box<RawValue>>,
+    error: Option<Error>,
+}
+
+#[derive(Deserialize)]
+struct Error {
+    code: String,
+    description: String,
+    details: Box<RawValue>,
+}
+
+pub(super) async fn run(api: &Api, options: &Options, mut output: Output) -> Result<u8, Failure> {
+    let payload = payload(options.payload.as_deref())?;
+    let command = Command {
+        command_id: options.id.as_deref(),
+        action: &options.action,
+        payload: &payload,
+        timeout_ms: options
+            .timeout
+            .map(|timeout| u64::try_from(timeout.as_millis()))
+            .transpose()
+            .map_err(|_| Failure::Usage("--timeout is too long".to_owned()))?,
+        if_offline: options.if_offline,
+    };
+    let body = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
+    let path = format!("/api/v1/stations/{}/commands", encoded(&options.station));
+    let patience = options.timeout.map_or(LONGEST, |timeout| timeout.saturating_add(MARGIN));
+    let (status, answer) = api.post(&path, body, patience).await?;
+    let outcome: Outcome =
+        serde_json::from_slice(&answer).map_err(|error| Failure::NotUnderstood(error.to_string()))?;
+    if options.json {
+        output.line(&String::from_utf8_lossy(&answer))?;
+    } else {
+        let line = shown(&outcome, output.paint());
+        output.line(&line)?;
+    }
+    Ok(exit_code(status, &outcome.status))
+}
+
+fn payload(argument: Option<&str>) -> Result<Box<RawValue>, Failure> {
+    let text = match argument {
+        None => "{}".to_owned(),
+        Some("-") => {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| Failure::Usage(format!("cannot read the payload: {error}")))?;
+            text
+        }
+        Some(text) => match text.strip_prefix('@') {
+            Some(file) => std::fs::read_to_string(file)
+                .map_err(|error| Failure::Usage(format!("cannot read the payload from {file}: {error}")))?,
+            None => text.to_owned(),
+        },
+    };
+    RawValue::from_string(text.trim().to_owned())
+        .map_err(|error| Failure::Usage(format!("the payload is not JSON: {error}")))
+}
+
+/// The outcome in one line.
+fn shown(outcome: &Outcome, paint: Paint) -> String {
+    let colour = if outcome.error.is_none() { Colour::Good } else { Colour::Bad };
+    let mut line = paint.text(colour, &plain(&outcome.status));
+    match (&outcome.error, &outcome.payload) {
+        (Some(error), _) => {
+            // Of an end without the station's word, the code is the status again.
+            if error.code != outcome.status {
+                line.push(' ');
+                line.push_str(&plain(&error.code));
+            }
+            line.push_str(": ");
+            line.push_str(&plain(&error.description));
+            if error.details.get() != "{}" {
+                line.push(' ');
+                line.push_str(&compact(error.details.get()));
+            }
+        }
+        (None, Some(payload)) => {
+            line.push(' ');
+            line.push_str(&compact(payload.get()));
+        }
+        (None, None) => {
+            line.push_str(" as ");
+            line.push_str(&plain(&outcome.command_id));
+        }
+    }
+    line
+}
+
+/// What the status means to a script. A command that the gateway has accepted for later is well so far.
+fn exit_code(http: StatusCode, status: &str) -> u8 {
+    match (http, status) {
+        (StatusCode::ACCEPTED, _) | (_, "answered") => 0,
+        (_, "error") => 3,
+        _ => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> String {
+        shown(&serde_json::from_str(text).unwrap(), Paint { colours: false })
+    }
+
+    #[test]
+    fn an_outcome_is_one_line() {
+        assert_eq!(
+            line(
+                r#"{"commandId":"c","stationId":"s","status":"answered","payload":{"status" : "Accepted"}}"#
+            ),
+            r#"answered {"status":"Accepted"}"#
+        );
+        assert_eq!(
+            line(
+                r#"{"commandId":"c","status":"error","error":{"code":"NotSupported","description":"no\u001b[2J","details":{"a": 1}}}"#
+            ),
+            r#"error NotSupported: no\u001b[2J {"a":1}"#
+        );
+        assert_eq!(
+            line(
+                r#"{"commandId":"c","status":"offline","error":{"code":"offline","description":"not here","details":{}}}"#
+            ),
+            "offline: not here"
+        );
+        assert_eq!(line(r#"{"commandId":"c-1","status":"queued"}"#), "queued as c-1");
+    }
+
+    #[test]
+    fn a_script_can_tell_how_it_ended() {
+        assert_eq!(exit_code(StatusCode::OK, "answered"), 0);
+        assert_eq!(exit_code(StatusCode::ACCEPTED, "queued"), 0);
+        assert_eq!(exit_code(StatusCode::OK, "error"), 3);
+        assert_eq!(exit_code(StatusCode::OK, "timeout"), 4);
+    }
+
+    #[test]
+    fn a_payload_is_json_or_nothing_is_sent() {
+        assert_eq!(payload(None).unwrap().get(), "{}");
+        assert_eq!(payload(Some(" {\"a\": 1.50}\n")).unwrap().get(), "{\"a\": 1.50}");
+        let error = payload(Some("{type:Soft}")).unwrap_err();
+        assert!(error.to_string().starts_with("the payload is not JSON"), "{error}");
+        assert_eq!(error.code(), 2);
+    }
+}
