@@ -77,11 +77,12 @@ async def test_health_and_statistics(gateway):
     assert health["bus"]["state"] == "direct"
 
     wires = [await booted(node, f"CP-{n}", version) for n, version in enumerate(("1.6", "1.6", "2.0.1", "2.1"))]
+    # The event that tells of an answer may still be on its way when the answer is there.
+    wait_for(lambda: node.get("/stats").json()["bus"]["inFlightRecords"] == 0, "everything to be durable")
     stats = node.get("/stats").json()
     assert stats["sessions"] == 4
     assert stats["sessionsByVersion"] == {"1.6": 2, "2.0.1": 1, "2.1": 1}
     assert stats["stationsKnown"] == 4
-    wait_for(lambda: node.get("/stats").json()["bus"]["inFlightRecords"] == 0, "everything to be durable")
     for wire in wires:
         await wire.leave()
     wait_for(lambda: node.get("/stats").json()["sessions"] == 0, "everybody to be gone")
@@ -155,7 +156,7 @@ async def test_metrics_count_what_happened(gateway):
     stored = len(node.events())
     assert node.metric("ocpp_gateway_bus_durable_total", bus="events") == stored
     assert node.metric("ocpp_gateway_bus_latency_seconds_count", bus="events") == stored
-    wait_for(lambda: node.metric("ocpp_gateway_bus_queue_records", bus="events") == 0, "an empty queue")
+    assert node.metric("ocpp_gateway_bus_queue_records", bus="events") == 0
 
 
 async def test_stations_cannot_make_labels(gateway):

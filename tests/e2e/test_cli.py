@@ -106,6 +106,7 @@ async def test_a_command_and_its_answer(gateway, tmp_path):
             "commandId": "c-1",
             "stationId": "CP-001",
             "status": "answered",
+            "sent": "yes",
             "payload": {"status": "Accepted"},
         }
 

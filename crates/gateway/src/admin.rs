@@ -1,12 +1,19 @@
 //! The operators' listener: health, metrics and the API, as thin HTTP.
 //!
-//! Owns routing and the shape of answers and errors (`application/problem+json`, RFC 9457). Every decision is made
+//! Owns the connections and the shape of answers and errors (`application/problem+json`, RFC 9457). Every decision is made
 //! elsewhere: this parses, calls, and maps outcomes to status codes. Never on the stations' port.
+//!
+//! To add a path: a method of [`Admin`] that answers it, in a file of `admin/`; a function in `admin/interface.rs` that says the
+//! path, the parameters and every answer (`#[utoipa::path]`) and calls the method; its name in the list there. Dispatch,
+//! `Allow`, unknown query parameters, `/` and `/api/v1/openapi.json` follow from that. What is read or written as JSON derives
+//! `ToSchema`. `tests/e2e/test_openapi.py` wants a real answer of each path, and compares it with the document.
 
 mod commands;
 mod disconnect;
 mod events;
 mod health;
+mod interface;
+mod routes;
 mod stations;
 
 use std::convert::Infallible;
@@ -21,14 +28,14 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa::ToSchema;
 
 use crate::app::Readiness;
 use crate::command::router::Router;
@@ -41,6 +48,9 @@ pub const MAX_BODY_BYTES: usize = 1 << 20;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The media type of refusals.
+const PROBLEM: &str = "application/problem+json";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -71,7 +81,7 @@ struct Problem {
     title: &'static str,
     detail: String,
     /// The `Allow` header of a 405 (RFC 9110 section 15.5.6).
-    allow: Option<&'static str>,
+    allow: Option<String>,
 }
 
 impl Problem {
@@ -88,18 +98,36 @@ impl Problem {
     }
 
     fn response(self) -> Response<Body> {
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = typed(self.status, "application/problem+json", Bytes::from(problem.to_string()));
-        if let Some(allow) = self.allow {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+        let problem = ProblemDetails {
+            kind: "about:blank",
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail,
+        };
+        // A struct of texts and a number can always be written.
+        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let mut response = typed(self.status, PROBLEM, Bytes::from(body));
+        if let Some(allow) = self.allow.and_then(|allow| HeaderValue::from_str(&allow).ok()) {
+            response.headers_mut().insert(header::ALLOW, allow);
         }
         response
     }
+}
+
+/// An error as its body says it: problem details (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+struct ProblemDetails {
+    /// Always `about:blank`: the status says the kind.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The kind of problem, for people.
+    title: &'static str,
+    /// The status again.
+    #[schema(minimum = 400, maximum = 599)]
+    status: u16,
+    /// This problem, for people.
+    detail: String,
 }
 
 type Answer = Result<Response<Body>, Problem>;
@@ -136,7 +164,7 @@ impl Admin {
         let service = service_fn(move |request| {
             let this = Arc::clone(&self);
             async move {
-                let response = this.route(request).await.unwrap_or_else(Problem::response);
+                let response = routes::dispatch(&this, request).await.unwrap_or_else(Problem::response);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -147,107 +175,6 @@ impl Admin {
         if let Some(Err(error)) = stop.run_until_cancelled(Box::pin(connection)).await {
             tracing::debug!(%error, "admin connection");
         }
-    }
-
-    async fn route(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
-        let path = request.uri().path().to_owned();
-        let segments: Vec<String> = path
-            .split('/')
-            .skip(1)
-            .map(|segment| percent_decode_str(segment).decode_utf8().map(std::borrow::Cow::into_owned))
-            .collect::<Result<_, _>>()
-            .map_err(|_| Problem::bad_request("the path is not UTF-8"))?;
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let method = request.method().clone();
-        match (&method, segments.as_slice()) {
-            (&Method::GET, ["livez"]) => Ok(text("ok\n")),
-            (&Method::GET, ["readyz"]) => Ok(self.readyz()),
-            (&Method::GET, ["health"]) => Ok(self.health()),
-            (&Method::GET, ["stats"]) => Ok(self.stats()),
-            (&Method::GET, ["metrics"]) => self.metrics(),
-            (&Method::GET, ["api", "v1", "stations"]) => self.list_stations(&query(&request)?),
-            (&Method::GET, ["api", "v1", "stations", id]) => self.show_station(id),
-            (&Method::PUT, ["api", "v1", "stations", id, "registration"]) => {
-                self.decide_registration(id, request).await
-            }
-            (&Method::POST, ["api", "v1", "stations", id, "commands"]) => {
-                self.send_command(id, request).await
-            }
-            (&Method::GET, ["api", "v1", "commands", id]) => self.show_command(id),
-            (&Method::DELETE, ["api", "v1", "commands", id]) => self.call_command_back(id).await,
-            (&Method::POST, ["api", "v1", "stations", id, "disconnect"]) => {
-                self.disconnect_station(id, &body_of(request).await?)
-            }
-            (&Method::GET, ["api", "v1", "events"]) => {
-                let last_event = request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
-                let last_event = last_event.map(str::to_owned);
-                self.watch_events(&query(&request)?, last_event.as_deref())
-            }
-            (&Method::GET, [""]) => Ok(text(INDEX)),
-            (_, path_segments) => Err(match offered(path_segments) {
-                Some(allow) => Problem {
-                    status: StatusCode::METHOD_NOT_ALLOWED,
-                    title: "method not allowed",
-                    detail: format!("{method} is not offered for {path}"),
-                    allow: Some(allow),
-                },
-                None => Problem::not_found(format!("nothing is at {path}")),
-            }),
-        }
-    }
-}
-
-/// The method that a path offers; none if there is nothing.
-fn offered(segments: &[&str]) -> Option<&'static str> {
-    match segments {
-        ["api", "v1", "stations", _, "registration"] => Some("PUT"),
-        ["api", "v1", "commands", _] => Some("GET, DELETE"),
-        ["api", "v1", "stations", _, "commands" | "disconnect"] => Some("POST"),
-        ["api", "v1", "stations", _]
-        | ["api", "v1", "stations" | "events"]
-        | ["livez" | "readyz" | "health" | "stats" | "metrics" | ""] => Some("GET"),
-        _ => None,
-    }
-}
-
-const INDEX: &str = "ocpp-gateway\n\n\
-    /livez /readyz /health /stats /metrics\n\
-    /api/v1/stations                      ?limit= &after= &prefix= &connected= &version=\n\
-    /api/v1/stations/{id}\n\
-    /api/v1/stations/{id}/registration    PUT {\"status\":\"Accepted|Pending|Rejected\"}\n\
-    /api/v1/stations/{id}/commands        POST {\"action\":…,\"payload\":{…}}\n\
-    /api/v1/commands/{id}                 GET; DELETE calls it back\n\
-    /api/v1/stations/{id}/disconnect      POST {\"reason\":…,\"sessionId\":…}\n\
-    /api/v1/events                        ?from=earliest|POSITION &station= &type= &follow=false\n";
-
-/// The query's parameters, decoded. A parameter given twice counts once, the last time.
-fn query<B>(request: &Request<B>) -> Result<std::collections::BTreeMap<String, String>, Problem> {
-    let decode = |part: &str| {
-        percent_decode_str(&part.replace('+', " "))
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| Problem::bad_request("the query is not UTF-8"))
-    };
-    request
-        .uri()
-        .query()
-        .unwrap_or_default()
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
-}
-
-/// Refuses parameters that nothing reads: a misspelt filter would otherwise show everything.
-fn only(query: &std::collections::BTreeMap<String, String>, known: &[&str]) -> Result<(), Problem> {
-    match query.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => {
-            Err(Problem::bad_request(format!("unknown parameter {name:?}; known are {}", known.join(", "))))
-        }
-        None => Ok(()),
     }
 }
 
@@ -273,10 +200,6 @@ fn typed(status: StatusCode, content_type: &'static str, body: Bytes) -> Respons
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-fn text(body: &'static str) -> Response<Body> {
-    typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(body.as_bytes()))
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {

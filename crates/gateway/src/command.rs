@@ -20,6 +20,7 @@ use ocpp_protocol::{Action, IdentityKey};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
 use crate::session::Untold;
 
@@ -165,7 +166,7 @@ impl Outcome {
 }
 
 /// What becomes of a command while its station is away.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum IfOffline {
     /// It ends at once.

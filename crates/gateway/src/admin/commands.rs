@@ -3,20 +3,95 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use ocpp_bus::event::json_string;
 use ocpp_protocol::Identity;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Admin, Answer, Body, Problem, body_of, typed};
+use super::{Admin, Answer, Body, Problem, body_of, json};
 use crate::command::book::{Begun, CalledBack, Ended, Progress, Shown};
 use crate::command::request::{CommandRequest, Flaw};
 use crate::command::router::Submitted;
-use crate::command::{Command, Outcome};
+
+/// How a command ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CommandOutcome)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Outcome<'a> {
+    /// The sender's name for it, or the gateway's.
+    command_id: &'a str,
+    /// The station, in its registered spelling.
+    station_id: &'a str,
+    /// `answered`, `error`, `timeout`, `offline`, `expired`, `queueFull`, `invalid` or `replaced`.
+    #[schema(pattern = "^(answered|error|timeout|offline|expired|queueFull|invalid|replaced)$")]
+    status: &'a str,
+    /// Whether it went onto the wire, once: `no`, `yes`, or `unknown` where the gateway stopped at that moment.
+    #[schema(pattern = "^(no|yes|unknown)$")]
+    sent: &'a str,
+    /// Of `answered`: the station's answer, byte for byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    payload: Option<&'a RawValue>,
+    /// Of the others: what went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<OutcomeError<'a>>,
+}
+
+/// What went wrong with a command.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CommandError)]
+struct OutcomeError<'a> {
+    /// Of `error`, the station's error code; else the status again, or `calledBack`.
+    code: &'a str,
+    /// For people.
+    description: &'a str,
+    /// As the station sent it; an object if it keeps to the specification.
+    #[serde(serialize_with = "object_at_least")]
+    #[schema(value_type = serde_json::Value)]
+    details: Option<&'a RawValue>,
+}
+
+/// A command that has not ended.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CommandState)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Running<'a> {
+    /// The sender's name for it, or the gateway's.
+    command_id: &'a str,
+    /// The station, as the command named it.
+    station_id: &'a str,
+    /// `waiting` for its station's session, `kept` while the station is away, or `sending`: sent and not answered.
+    #[schema(pattern = "^(waiting|kept|sending)$")]
+    state: &'a str,
+    /// It is not sent after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    send_by: Option<String>,
+}
+
+/// A command, whether it has ended or not.
+#[derive(ToSchema)]
+#[schema(as = KnownCommand)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "only its schema is used: each answer is one of the two")]
+pub(super) enum Known<'a> {
+    Running(Running<'a>),
+    Ended(Outcome<'a>),
+}
+
+/// Details that are missing are an empty object, as in the event.
+fn object_at_least<S: Serializer>(details: &Option<&RawValue>, serializer: S) -> Result<S::Ok, S::Error> {
+    match details {
+        Some(details) => details.serialize(serializer),
+        None => serializer.serialize_map(Some(0))?.end(),
+    }
+}
 
 impl Admin {
     /// Sends a command. 200 with its outcome; 202 when it is kept for a station that is away, or with
@@ -49,7 +124,7 @@ impl Admin {
             }
             Submitted::Known(Begun::Running(progress)) => progress,
             Submitted::Known(Begun::Kept) => return Ok(accepted(&id, &station, "kept")),
-            Submitted::Known(Begun::Ended(ended)) => return ended_as_json(&ended),
+            Submitted::Known(Begun::Ended(ended)) => return outcome(&ended),
             Submitted::Known(Begun::Crowded) | Submitted::Busy => {
                 let detail = "commands.max_in_flight is reached, or too many wait for this one";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many commands", detail));
@@ -62,19 +137,20 @@ impl Admin {
             Submitted::Known(Begun::New(..)) => return Err(leaving()),
         };
         match progress.await.map_err(|_| leaving())? {
-            Progress::Ended(ended) => ended_as_json(&ended),
+            Progress::Ended(ended) => outcome(&ended),
             Progress::Kept => Ok(accepted(&id, &station, "kept")),
         }
     }
 
-    /// What is known of a command.
+    /// What is known of a command: its outcome, or how far it is.
     pub(super) fn show_command(&self, id: &str) -> Answer {
         match self.router.book.show(id) {
             Some(Shown::Running(state, command)) => {
-                let text = state_as_json(&command, state);
-                Ok(typed(StatusCode::OK, "application/json", Bytes::from(text)))
+                let send_by = Some(ocpp_bus::event::rfc3339(command.send_by()));
+                let running = Running { command_id: id, station_id: &command.station, state, send_by };
+                Ok(json(StatusCode::OK, &running))
             }
-            Some(Shown::Ended(ended)) => ended_as_json(&ended),
+            Some(Shown::Ended(ended)) => outcome(&ended),
             None => Err(unknown(id)),
         }
     }
@@ -82,7 +158,7 @@ impl Admin {
     /// Calls a command back that has not left. 200 with its outcome; 409 when it is too late.
     pub(super) async fn call_command_back(&self, id: &str) -> Answer {
         match self.router.call_back(id).await {
-            Ok(ended) => ended_as_json(&ended),
+            Ok(ended) => outcome(&ended),
             Err(CalledBack::Unknown) => Err(unknown(id)),
             Err(CalledBack::Ended) => Err(too_late("the command has ended")),
             Err(_) => Err(too_late("the command is being sent")),
@@ -119,56 +195,33 @@ fn prefers_async(headers: &HeaderMap) -> bool {
         .any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
 
-fn accepted(id: &str, station: &str, state: &str) -> Response<Body> {
-    let text = format!(
-        r#"{{"commandId":{},"stationId":{},"state":"{state}"}}"#,
-        json_string(id),
-        json_string(station)
-    );
-    let mut response = typed(StatusCode::ACCEPTED, "application/json", Bytes::from(text));
-    let place = format!("/api/v1/commands/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+fn accepted(command_id: &str, station_id: &str, state: &str) -> Response<Body> {
+    let mut response = json(StatusCode::ACCEPTED, &Running { command_id, station_id, state, send_by: None });
+    let place = format!("/api/v1/commands/{}", utf8_percent_encode(command_id, NON_ALPHANUMERIC));
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(header::LOCATION, place);
     }
     response
 }
 
-fn state_as_json(command: &Command, state: &str) -> String {
-    format!(
-        r#"{{"commandId":{},"stationId":{},"action":{},"state":"{state}","sendBy":"{}"}}"#,
-        json_string(&command.id),
-        json_string(&command.station),
-        json_string(&command.action),
-        ocpp_bus::event::rfc3339(command.send_by())
-    )
-}
-
-fn ended_as_json(ended: &Ended) -> Answer {
+/// The outcome, the station's answer spliced in byte for byte.
+fn outcome(ended: &Ended) -> Answer {
     let outcome = ended.outcome().ok_or_else(|| {
         let detail = format!("the result of {:?} is not readable", ended.id);
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "not readable", detail)
     })?;
-    let text = written(&ended.id, &ended.station, &outcome);
-    Ok(typed(StatusCode::OK, "application/json", Bytes::from(text)))
-}
-
-/// The outcome as JSON, the station's answer spliced in byte for byte.
-fn written(id: &str, station: &str, outcome: &Outcome) -> String {
-    let mut text = format!(
-        r#"{{"commandId":{},"stationId":{},"status":"{}","sent":"{}""#,
-        json_string(id),
-        json_string(station),
-        outcome.status.as_str(),
-        outcome.sent.as_str()
-    );
-    if let Some(payload) = &outcome.payload {
-        text.push_str(r#","payload":"#);
-        text.push_str(payload.get());
-    }
-    if let Some(error) = &outcome.error {
-        text.push_str(r#","error":"#);
-        text.push_str(&error.to_json());
-    }
-    text.push('}');
-    text
+    let error = outcome.error.as_ref().map(|error| OutcomeError {
+        code: &error.code,
+        description: &error.description,
+        details: error.details.as_deref(),
+    });
+    let written = Outcome {
+        command_id: &ended.id,
+        station_id: &ended.station,
+        status: outcome.status.as_str(),
+        sent: outcome.sent.as_str(),
+        payload: outcome.payload.as_deref(),
+        error,
+    };
+    Ok(json(StatusCode::OK, &written))
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use ocpp_protocol::IdentityKey;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{Admin, Answer, Problem, json};
 
@@ -14,31 +15,37 @@ use super::{Admin, Answer, Problem, json};
 const LONGEST_REASON: usize = 256;
 
 /// What an operator wants ended.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = DisconnectRequest)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Wish {
+pub(super) struct Wish {
     /// For people: it is in the `ocpp.station.disconnected` event and in the log, not in the close frame.
+    #[schema(max_length = 256)]
     reason: Option<String>,
     /// Only this session is to end: a station that has come back since is left alone.
     session_id: Option<String>,
 }
 
 /// The session that has been asked to end.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = DisconnectAccepted)]
 #[serde(rename_all = "camelCase")]
-struct Asked {
+pub(super) struct Asked {
+    /// The station, in its registered spelling.
     station_id: String,
+    /// The session.
     session_id: String,
 }
 
 impl Admin {
     /// Asks the session of a station to end. Its `disconnected` event says when it has.
     pub(super) fn disconnect_station(&self, id: &str, body: &Bytes) -> Answer {
-        let wish: Wish = if body.is_empty() {
-            Wish::default()
+        let wish: Option<Wish> = if body.is_empty() {
+            None
         } else {
             serde_json::from_slice(body).map_err(|error| Problem::bad_request(error.to_string()))?
         };
+        let wish = wish.unwrap_or_default();
         if wish.reason.as_ref().is_some_and(|reason| reason.chars().count() > LONGEST_REASON) {
             return Err(Problem::bad_request(format!("reason may have {LONGEST_REASON} characters")));
         }

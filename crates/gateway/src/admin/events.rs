@@ -19,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{Admin, Answer, Problem, StreamedBody, only};
+use super::{Admin, Answer, Problem, StreamedBody};
 
 /// Pieces of the stream that may wait for the client.
 const PIECES: usize = 16;
@@ -33,7 +33,6 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 impl Admin {
     pub(super) fn watch_events(&self, query: &BTreeMap<String, String>, last_event: Option<&str>) -> Answer {
-        only(query, &["from", "station", "type", "follow"])?;
         let filter = Filter {
             station: query.get("station").map(|station| IdentityKey::of(station)),
             event_type: query.get("type").cloned(),

@@ -7,54 +7,99 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use ocpp_protocol::{Identity, IdentityKey, Registration};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{Admin, Answer, Problem, body_of, json, only};
+use super::{Admin, Answer, Problem, body_of, json};
 use crate::events::millis;
 use crate::session::Session;
 
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
-#[derive(Serialize)]
+/// A station that is known or connected.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Station {
+pub(super) struct Station {
+    /// Its identity, in its registered spelling.
     id: String,
+    /// Whether it is connected; if so, the members of its session are here, too.
     connected: bool,
     #[serde(flatten)]
+    #[schema(value_type = Connected)]
     session: Option<Connected>,
+    /// What its last BootNotification was answered with; null if it never sent one.
     registration: Option<String>,
+    /// What its next one is answered with, if somebody has decided that.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_decision: Option<String>,
 }
 
-#[derive(Serialize)]
+/// The session by which a station is connected. All of it is there, or nothing: among the members of a [`Station`] none is
+/// required.
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Connected {
+    /// Its number; a later one is greater.
+    #[schema(required = false)]
     session_id: String,
+    /// The version agreed on.
+    #[schema(required = false)]
     ocpp_version: &'static str,
+    /// The token answered in the handshake; null when a lenient listener assumed 1.6.
+    #[schema(required = false)]
     subprotocol: Option<&'static str>,
+    /// Address and port of the TCP peer.
+    #[schema(required = false)]
     remote_address: String,
+    /// OCPP security profile; 0 for none.
+    #[schema(required = false)]
     security_profile: u8,
+    /// When it was admitted.
+    #[schema(required = false, format = DateTime)]
     connected_at: String,
+    /// Milliseconds since the last frame from the station.
+    #[schema(required = false)]
     silent_ms: u64,
+    /// Messages from the station in this session.
+    #[schema(required = false)]
     messages_in: u64,
+    /// Messages to the station in this session.
+    #[schema(required = false)]
     messages_out: u64,
+    /// Messages that wait for durability or for the socket.
+    #[schema(required = false)]
     unacknowledged: u64,
+    /// Commands that wait to be sent.
+    #[schema(required = false)]
     commands_waiting: usize,
+    /// Whether a command is with the station.
+    #[schema(required = false)]
     command_outstanding: bool,
 }
 
-#[derive(Serialize)]
-struct Page {
+/// Stations, in the order of their folded identities.
+#[derive(Serialize, ToSchema)]
+#[schema(as = StationPage)]
+pub(super) struct Page {
+    /// Those of this page.
     stations: Vec<Station>,
     /// Give it as `after` for the next page; none on the last one.
     next: Option<String>,
 }
 
+/// What a station's next BootNotification is to be answered with.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = RegistrationDecision)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Decision {
+    /// `Accepted`, `Pending` or `Rejected`.
+    #[schema(pattern = "^(Accepted|Pending|Rejected)$")]
+    status: String,
+}
+
 impl Admin {
     /// A page of stations in the order of their folded identities.
     pub(super) fn list_stations(&self, query: &BTreeMap<String, String>) -> Answer {
-        only(query, &["limit", "after", "prefix", "connected", "version"])?;
         let limit = match query.get("limit") {
             None => DEFAULT_PAGE,
             Some(text) => text
@@ -109,11 +154,6 @@ impl Admin {
 
     /// What the station's next BootNotification is answered with.
     pub(super) async fn decide_registration(&self, id: &str, request: Request<Incoming>) -> Answer {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Decision {
-            status: String,
-        }
         let body = body_of(request).await?;
         let decision: Decision =
             serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;

@@ -68,6 +68,8 @@ struct Command<'a> {
 #[serde(rename_all = "camelCase")]
 struct Outcome {
     command_id: String,
+    /// Of a command that has not ended, how far it is.
+    #[serde(alias = "state")]
     status: String,
     payload: Option<Box<RawValue>>,
     error: Option<Error>,

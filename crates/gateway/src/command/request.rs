@@ -9,6 +9,7 @@ use ocpp_bus::kafka::intake::{Delivery, RecordPlace};
 use ocpp_protocol::{Identity, IdentityKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{Command, IfOffline};
 use crate::config;
@@ -21,20 +22,25 @@ const LONGEST_ACTION: usize = 64;
 const NOBODY: &str = "unknown";
 
 /// A command as a backend writes it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Command)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommandRequest {
-    /// The backend's name for it.
+    /// The backend's name for it; the gateway makes one if there is none.
+    #[schema(min_length = 1, max_length = 128)]
     pub command_id: Option<String>,
     /// The station; over HTTP it is in the path.
     pub station_id: Option<String>,
     /// The OCPP action.
+    #[schema(max_length = 64)]
     pub action: String,
-    /// A JSON object; `{}` if left out.
+    /// A JSON object, sent byte for byte; `{}` if left out.
+    #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
-    /// How long it may take, in milliseconds.
+    /// How long it may take, in milliseconds; `commands.default_timeout` if it does not say, at most `commands.max_timeout`.
     pub timeout_ms: Option<u64>,
     /// Not to be sent after this; RFC 3339 in UTC.
+    #[schema(format = DateTime)]
     pub expires_at: Option<String>,
     /// `fail` (default) or `queue`.
     #[serde(default)]
