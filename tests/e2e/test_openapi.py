@@ -16,6 +16,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH")
 STATION = "/api/v1/stations/{id}"
 COMMAND = "/api/v1/commands/{id}"
+BATCH = {"batchId": "b-1", "to": {"tag": "depot"}, "action": "ClearCache"}
 RESET = {"action": "Reset", "payload": {"type": "Soft"}, "timeoutMs": 200}
 
 # (method, path of the document) -> requests that it answers: (what stands for {id}, query, body, status).
@@ -54,6 +55,20 @@ CASES = {
         ("AWAY", "", RESET | {"commandId": "ended"}, 200),
         ("HERE", "", RESET | {"commandId": "ended"}, 409),
     ],
+    ("PUT", STATION + "/tags"): [
+        ("AWAY", "", {"tags": ["depot"]}, 200),
+        ("AWAY", "", {"tags": [""]}, 400),
+        ("NEW", "", {"tags": ["depot"]}, 409),
+    ],
+    ("POST", "/api/v1/commands"): [
+        ("", "", BATCH, 202),
+        ("", "", BATCH, 202),
+        ("", "", BATCH | {"batchId": "slow", "to": {"stations": ["AWAY", "HERE"]}, "ratePerSecond": 0.01}, 202),
+        ("", "", BATCH | {"to": {"some": True}}, 400),
+        ("", "", BATCH | {"ratePerSecond": 0}, 400),
+    ],
+    ("GET", "/api/v1/batches/{id}"): [("b-1", "", None, 200), ("never", "", None, 404)],
+    ("DELETE", "/api/v1/batches/{id}"): [("slow", "", None, 202), ("never", "", None, 404)],
     ("GET", COMMAND): [("kept", "", None, 200), ("ended", "", None, 200), ("never", "", None, 404)],
     ("DELETE", COMMAND): [("kept", "", None, 200), ("ended", "", None, 409), ("never", "", None, 404)],
     ("GET", "/api/v1/events"): [("", "from=earliest&follow=false", None, 200), ("", "from=x", None, 400)],

@@ -16,6 +16,8 @@ pub enum Class {
     StationState = 2,
     /// A command's state, in a journal only; never sent to Kafka.
     Command = 3,
+    /// One command for many stations, in a journal only; never sent to Kafka.
+    CommandBatch = 4,
 }
 
 impl Class {
@@ -26,6 +28,7 @@ impl Class {
             1 => Some(Self::CommandResult),
             2 => Some(Self::StationState),
             3 => Some(Self::Command),
+            4 => Some(Self::CommandBatch),
             _ => None,
         }
     }

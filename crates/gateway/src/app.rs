@@ -180,7 +180,7 @@ impl App {
 
         let registry = Arc::new(Registry::default());
         let events = Events::new(&config.node.id);
-        let command_tasks = TaskTracker::new();
+        let stop_accepting = CancellationToken::new();
         let router = Arc::new(Router {
             book,
             journal: commands.clone(),
@@ -191,7 +191,8 @@ impl App {
             metrics: Arc::clone(&metrics),
             limits: config.request_limits(),
             places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
-            tasks: command_tasks,
+            tasks: TaskTracker::new(),
+            stop: stop_accepting.clone(),
         });
         let shared = Arc::new(Shared {
             limits: config.session.clone(),
@@ -223,7 +224,7 @@ impl App {
             shared: Arc::clone(&shared),
             readiness,
             tasks: TaskTracker::new(),
-            stop_accepting: CancellationToken::new(),
+            stop_accepting,
             stop_rest: CancellationToken::new(),
             rest: TaskTracker::new(),
             intake: None,

@@ -2,11 +2,13 @@
 //!
 //! Owns what a command is and the closed set of outcomes. The rest of the way is in `command/`: `request.rs` reads a
 //! command, `book.rs` remembers it over restarts, `router.rs` takes it to the right session and tells its outcome,
-//! `intake.rs` reads the topic of commands. The session owns sending it, one at a time (`session/outbound.rs`). Having been
+//! `intake.rs` reads the topic of commands, `batch.rs` and `pacing.rs` send one command to many stations. The session owns sending it, one at a time (`session/outbound.rs`). Having been
 //! written to the socket is not an outcome.
 
+pub mod batch;
 pub mod book;
 pub mod intake;
+pub mod pacing;
 pub mod request;
 pub mod router;
 
@@ -25,7 +27,7 @@ use utoipa::ToSchema;
 use crate::session::Untold;
 
 /// How a command ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Status {
     /// The station answered CALLRESULT.
@@ -200,6 +202,8 @@ pub struct Command {
     pub if_offline: IfOffline,
     /// Where it is in Kafka, if it came from there.
     pub origin: Option<RecordPlace>,
+    /// The batch that it is part of.
+    pub batch: Option<Arc<str>>,
     /// Why it cannot be sent whatever the station says: it was not readable as a command.
     pub flaw: Option<String>,
 }

@@ -186,6 +186,13 @@ impl Events {
         record(station, now, Class::CommandResult, writer)
     }
 
+    /// Every command of a batch has ended. The key is the batch.
+    pub fn batch_ended(&self, batch: &str, members: impl FnOnce(EventWriter) -> EventWriter) -> Record {
+        let now = SystemTime::now();
+        let writer = EventWriter::open(&self.source_json, "ocpp.command.summary", batch, now, 128);
+        record(batch, now, Class::CommandResult, members(writer))
+    }
+
     fn of_session(&self, session: &Session, event: &str, time: SystemTime, room: usize) -> EventWriter {
         EventWriter::open(&self.source_json, event, session.admission.identity.as_str(), time, room)
             .string("sessionId", &session.id.to_string())

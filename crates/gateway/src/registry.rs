@@ -107,6 +107,7 @@ mod tests {
             security_profile: 0,
             remote: ([127, 0, 0, 1], 1).into(),
             lenient: false,
+            tags: Arc::default(),
         };
         Session::new(id, admission, 1, predecessors)
     }

@@ -14,6 +14,7 @@ pub mod outbox;
 pub(crate) mod pending;
 pub mod shared;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -64,6 +65,8 @@ pub struct Admission {
     pub remote: SocketAddr,
     /// Binary messages with text in them are taken as text.
     pub lenient: bool,
+    /// Groups that its listener puts it into.
+    pub tags: Arc<BTreeSet<String>>,
 }
 
 /// A session's counters, written by its task and read by whoever asks.

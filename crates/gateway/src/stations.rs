@@ -5,7 +5,7 @@
 //! revision. A change is made in memory first and published by the caller, who lets the answer wait until it is
 //! durable (P1 holds for state as it does for events).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -47,6 +47,9 @@ struct State {
     decision: Option<String>,
     #[serde(default)]
     last_transaction: i32,
+    /// What groups it belongs to.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    tags: BTreeSet<String>,
     /// Start keys (hashed) with their transaction ids, oldest first.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     starts: VecDeque<(String, i32)>,
@@ -62,6 +65,8 @@ pub struct StationState {
     pub registration: Option<String>,
     /// What the operator decided for the next one.
     pub decision: Option<String>,
+    /// What groups it belongs to.
+    pub tags: Vec<String>,
 }
 
 impl Stations {
@@ -153,6 +158,33 @@ impl Stations {
         changed(&mut state)
     }
 
+    /// Adds a station to groups. None if it belongs to them already.
+    pub fn add_tags(&self, identity: &Identity, tags: &BTreeSet<String>) -> Option<Record> {
+        let known = self.states.get(&identity.folded()).is_some_and(|state| tags.is_subset(&state.tags));
+        if known || tags.is_empty() {
+            return None;
+        }
+        let mut state = self.slot(identity);
+        state.tags.extend(tags.iter().cloned());
+        Some(changed(&mut state))
+    }
+
+    /// Puts a station into these groups and no others.
+    pub fn tag(&self, identity: &Identity, tags: BTreeSet<String>) -> Record {
+        let mut state = self.slot(identity);
+        state.tags = tags;
+        changed(&mut state)
+    }
+
+    /// Every station that belongs to a group, or every one, in its registered spelling and in order.
+    pub fn members(&self, tag: Option<&str>) -> Vec<String> {
+        let belongs = |state: &State| tag.is_none_or(|tag| state.tags.contains(tag));
+        let mut members: Vec<_> =
+            self.states.iter().filter(|state| belongs(state)).map(|state| state.identity.clone()).collect();
+        members.sort();
+        members
+    }
+
     /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one.
     ///
     /// A new id is greater than every earlier one of the station and at least the number of seconds since 2020. So ids
@@ -201,6 +233,22 @@ impl Stations {
     }
 }
 
+/// Whether these can be a station's groups. Else why not.
+///
+/// # Errors
+/// The reason.
+pub fn check_tags(tags: &BTreeSet<String>) -> Result<(), String> {
+    const MOST: usize = 32;
+    const LONGEST: usize = 64;
+    if tags.len() > MOST {
+        return Err(format!("a station may have {MOST} tags"));
+    }
+    match tags.iter().find(|tag| tag.is_empty() || tag.len() > LONGEST) {
+        Some(_) => Err(format!("a tag has 1 to {LONGEST} bytes")),
+        None => Ok(()),
+    }
+}
+
 impl Snapshot for Stations {
     fn records(&self) -> Vec<Record> {
         self.states.iter().map(|state| record(&state)).collect()
@@ -212,6 +260,7 @@ fn shown(state: &State) -> StationState {
         identity: state.identity.clone(),
         registration: state.registration.clone(),
         decision: state.decision.clone(),
+        tags: state.tags.iter().cloned().collect(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! Does not touch a socket; `listener.rs` carries the decision out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version as HttpVersion};
@@ -111,6 +112,7 @@ impl Door<'_> {
             security_profile: u8::from(self.authenticator.is_some()),
             remote,
             lenient: self.rules.lenient,
+            tags: Arc::clone(&self.rules.tags),
         };
         Verdict::Admit { admission, accept, subprotocol }
     }

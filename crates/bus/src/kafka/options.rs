@@ -110,7 +110,7 @@ impl KafkaOptions {
     pub(crate) fn topic(&self, class: Class) -> &str {
         match class {
             Class::CommandResult => &self.command_results_topic,
-            Class::Event | Class::StationState | Class::Command => &self.events_topic,
+            Class::Event | Class::StationState | Class::Command | Class::CommandBatch => &self.events_topic,
         }
     }
 }

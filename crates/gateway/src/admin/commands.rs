@@ -178,10 +178,10 @@ fn leaving() -> Problem {
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is leaving", "ask for the command later")
 }
 
-fn problem(flaw: Flaw) -> Problem {
+pub(super) fn problem(flaw: Flaw) -> Problem {
     match flaw {
-        Flaw::TooLarge(_) => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the payload is too large", flaw.to_string())
+        Flaw::TooLarge(_) | Flaw::TooMany(_) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large", flaw.to_string())
         }
         other => Problem::bad_request(other.to_string()),
     }

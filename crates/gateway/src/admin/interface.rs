@@ -10,7 +10,8 @@ use hyper::StatusCode;
 use utoipa::OpenApi;
 
 use super::routes::{Ask, Handler, Refusals, Reply, document, index_page, now, text};
-use crate::command::request::CommandRequest;
+use crate::command::batch;
+use crate::command::request::{BatchRequest, CommandRequest};
 
 use super::{Admin, Problem, ProblemDetails, body_of, commands, disconnect, health, stations, typed};
 
@@ -43,9 +44,13 @@ interface! {
     list_stations,
     show_station,
     decide_registration,
+    tag_station,
     send_command,
     show_command,
     call_command_back,
+    send_batch,
+    show_batch,
+    call_batch_back,
     disconnect_station,
     watch_events,
     openapi,
@@ -103,6 +108,7 @@ fn metrics(admin: Arc<Admin>, _: Ask) -> Reply {
         ("prefix" = Option<String>, Query, description = "How the identity begins, in any case"),
         ("connected" = Option<bool>, Query, description = "Only those that are connected, or only those that are not"),
         ("version" = Option<String>, Query, description = "Only those connected with this OCPP version"),
+        ("tag" = Option<String>, Query, description = "Only those that carry this tag"),
     ),
     responses(
         (status = 200, description = "A page", body = stations::Page),
@@ -138,6 +144,24 @@ fn decide_registration(admin: Arc<Admin>, ask: Ask) -> Reply {
     Box::pin(async move {
         let (parameters, request) = ask.into_parts();
         admin.decide_registration(parameters.named("id"), request).await
+    })
+}
+
+/// Puts a station into groups: these tags and no others.
+///
+/// Durable when it is answered. A listener's own tags are added again at the station's next connection.
+#[utoipa::path(put, path = "/api/v1/stations/{id}/tags", tag = "stations",
+    params(("id" = String, Path, description = "Its identity")),
+    request_body = stations::Tags,
+    responses(
+        (status = 200, description = "The station, as it is now", body = stations::Station),
+        (status = 400, description = "Not tags, or no such identity"),
+        (status = 409, description = "registration.max_stations is reached"),
+    ))]
+fn tag_station(admin: Arc<Admin>, ask: Ask) -> Reply {
+    Box::pin(async move {
+        let (parameters, request) = ask.into_parts();
+        admin.tag_station(parameters.named("id"), request).await
     })
 }
 
@@ -185,6 +209,45 @@ fn show_command(admin: Arc<Admin>, ask: Ask) -> Reply {
     ))]
 fn call_command_back(admin: Arc<Admin>, ask: Ask) -> Reply {
     Box::pin(async move { admin.call_command_back(ask.parameters.named("id")).await })
+}
+
+/// Sends one command to many stations, at a pace.
+///
+/// Each has its own `ocpp.command.result`; an `ocpp.command.summary` follows the last. Taken in, durably, when it is answered. A
+/// `batchId` that is known is not sent again.
+#[utoipa::path(post, path = "/api/v1/commands", tag = "commands",
+    request_body = BatchRequest,
+    responses(
+        (status = 202, description = "It is taken in", body = batch::Summary),
+        (status = 400, description = "This is no command for stations"),
+        (status = 413, description = "Too many stations, or too large a payload"),
+        (status = 503, description = "commands.max_batches is reached"),
+    ))]
+fn send_batch(admin: Arc<Admin>, ask: Ask) -> Reply {
+    Box::pin(async move { admin.send_batch(ask.request).await })
+}
+
+/// How a command for many stations is going.
+#[utoipa::path(get, path = "/api/v1/batches/{id}", tag = "commands",
+    params(("id" = String, Path, description = "Its batchId")),
+    responses(
+        (status = 200, description = "It is known", body = batch::Summary),
+        (status = 404, description = "It is not, or was forgotten"),
+    ))]
+fn show_batch(admin: Arc<Admin>, ask: Ask) -> Reply {
+    now(admin.show_batch(ask.parameters.named("id")))
+}
+
+/// Calls back what has not been sent of a command for many stations.
+#[utoipa::path(delete, path = "/api/v1/batches/{id}", tag = "commands",
+    params(("id" = String, Path, description = "Its batchId")),
+    responses(
+        (status = 202, description = "What has not been sent comes to its end", body = batch::Summary),
+        (status = 404, description = "It is not known, or was forgotten"),
+        (status = 409, description = "It has ended"),
+    ))]
+fn call_batch_back(admin: Arc<Admin>, ask: Ask) -> Reply {
+    Box::pin(async move { admin.call_batch_back(ask.parameters.named("id")).await })
 }
 
 /// Asks a station's session to end.

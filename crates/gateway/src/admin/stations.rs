@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
+use ocpp_bus::Record;
 use ocpp_protocol::{Identity, IdentityKey, Registration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -32,6 +33,10 @@ pub(super) struct Station {
     /// What its next one is answered with, if somebody has decided that.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_decision: Option<String>,
+    /// The groups that it belongs to, for commands to many.
+    tags: Vec<String>,
+    /// Commands that are kept until it is back.
+    commands_kept: usize,
 }
 
 /// The session by which a station is connected. All of it is there, or nothing: among the members of a [`Station`] none is
@@ -97,6 +102,16 @@ pub(super) struct Decision {
     status: String,
 }
 
+/// The groups that a station belongs to.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StationTags)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tags {
+    /// At most 32, of 1 to 64 bytes each.
+    #[schema(max_items = 32)]
+    tags: BTreeSet<String>,
+}
+
 impl Admin {
     /// A page of stations in the order of their folded identities.
     pub(super) fn list_stations(&self, query: &BTreeMap<String, String>) -> Answer {
@@ -115,6 +130,7 @@ impl Admin {
             Some(_) => return Err(Problem::bad_request("connected must be true or false")),
         };
         let version = query.get("version").map(String::as_str);
+        let tag = query.get("tag");
         let after = query.get("after").map(|after| IdentityKey::of(after));
         let prefix = query.get("prefix").map(|prefix| IdentityKey::of(prefix));
         let mut keys: BTreeSet<IdentityKey> = self.shared.stations.keys().into_iter().collect();
@@ -130,6 +146,7 @@ impl Admin {
             }
             let Some(station) = self.station(&key) else { continue };
             if connected.is_some_and(|wanted| wanted != station.connected)
+                || tag.is_some_and(|tag| !station.tags.contains(tag))
                 || version.is_some_and(|wanted| {
                     station.session.as_ref().map(|session| session.ocpp_version) != Some(wanted)
                 })
@@ -159,17 +176,39 @@ impl Admin {
             serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
         let status = Registration::parse(&decision.status)
             .ok_or_else(|| Problem::bad_request("status must be Accepted, Pending or Rejected"))?;
+        let identity = self.known_or_new(id)?;
+        self.noted(self.shared.stations.decide(&identity, status)).await;
+        self.show_station(id)
+    }
+
+    /// Puts a station into groups.
+    pub(super) async fn tag_station(&self, id: &str, request: Request<Incoming>) -> Answer {
+        let body = body_of(request).await?;
+        let Tags { tags } =
+            serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+        if let Err(error) = crate::stations::check_tags(&tags) {
+            return Err(Problem::bad_request(error));
+        }
+        let identity = self.known_or_new(id)?;
+        self.noted(self.shared.stations.tag(&identity, tags)).await;
+        self.show_station(id)
+    }
+
+    /// A station whose state may be changed.
+    fn known_or_new(&self, id: &str) -> Result<Identity, Problem> {
         let identity = Identity::parse(id).map_err(|error| Problem::bad_request(error.to_string()))?;
         let known = self.shared.stations.knows(&identity.folded());
         if !known && self.shared.stations.len() >= self.shared.registration.max_stations {
             let detail = "registration.max_stations is reached";
             return Err(Problem::new(StatusCode::CONFLICT, "too many stations", detail));
         }
-        let record = self.shared.stations.decide(&identity, status);
+        Ok(identity)
+    }
+
+    async fn noted(&self, record: Record) {
         let mut lane = self.shared.journal.lane();
         let ordinal = lane.publish(record).await;
         lane.durability().wait(ordinal).await;
-        self.show_station(id)
     }
 
     fn station(&self, key: &IdentityKey) -> Option<Station> {
@@ -180,14 +219,16 @@ impl Admin {
             (None, Some(state)) => state.identity.clone(),
             (None, None) => return None,
         };
-        let (registration, registration_decision) =
-            state.map_or((None, None), |state| (state.registration, state.decision));
+        let (registration, registration_decision, tags) =
+            state.map_or_else(Default::default, |state| (state.registration, state.decision, state.tags));
         Some(Station {
             id,
             connected: session.is_some(),
             session: session.as_deref().map(connected),
             registration,
             registration_decision,
+            tags,
+            commands_kept: self.router.book.kept_for(key),
         })
     }
 }

@@ -27,6 +27,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
+use super::batch::Batches;
 use super::{Command, IfOffline, Outcome};
 use crate::config;
 use crate::events::millis;
@@ -39,6 +40,8 @@ const MOST_WAITERS: usize = 64;
 /// The book.
 #[derive(Debug)]
 pub struct Book {
+    /// The batches that commands are part of.
+    pub batches: Batches,
     inner: Mutex<Inner>,
     limits: config::Commands,
 }
@@ -103,6 +106,8 @@ pub struct Ended {
     pub station: String,
     /// Where it was in Kafka.
     pub origin: Option<RecordPlace>,
+    /// The batch that it was part of.
+    pub batch: Option<Arc<str>>,
     /// Its result event, the same whenever it is told.
     pub event: Box<RawValue>,
     /// When it ended, in milliseconds since 1970.
@@ -191,7 +196,7 @@ pub struct Full;
 impl Book {
     /// An empty book.
     pub fn new(limits: config::Commands) -> Self {
-        Self { inner: Mutex::default(), limits }
+        Self { batches: Batches::default(), inner: Mutex::default(), limits }
     }
 
     /// Takes a command in. `saved`: write it down at once.
@@ -291,6 +296,7 @@ impl Book {
             id: Arc::clone(&command.id),
             station: event.key.as_ref().to_owned(),
             origin: command.origin,
+            batch: command.batch.clone(),
             event: RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned()),
             at_ms: event.time_ms,
         });
@@ -300,6 +306,8 @@ impl Book {
         }
         inner.remove_kept(command);
         let record = inner.change(&command.id, Phase::Ended { ended: Arc::clone(&ended), told: false });
+        drop(inner);
+        self.count_in_batch(&ended);
         (ended, record)
     }
 
@@ -408,6 +416,14 @@ impl Book {
         (inner.due.len(), inner.ended.len())
     }
 
+    fn count_in_batch(&self, ended: &Ended) {
+        if let Some(batch) = &ended.batch
+            && let Some(outcome) = ended.outcome()
+        {
+            self.batches.count(batch, outcome.status);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -498,7 +514,9 @@ impl Phase {
 
 impl Snapshot for Book {
     fn records(&self) -> Vec<Record> {
-        self.lock().entries.iter().filter_map(|(id, entry)| entry.record(id)).collect()
+        let mut records = self.batches.records();
+        records.extend(self.lock().entries.iter().filter_map(|(id, entry)| entry.record(id)));
+        records
     }
 }
 
@@ -508,14 +526,14 @@ fn cost(command: &Command) -> u64 {
         as u64
 }
 
-fn since_epoch(time: SystemTime) -> u64 {
+pub(super) fn since_epoch(time: SystemTime) -> u64 {
     millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     since_epoch(SystemTime::now())
 }
 
-fn from_ms(ms: u64) -> SystemTime {
+pub(super) fn from_ms(ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(ms)
 }

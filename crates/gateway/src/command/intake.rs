@@ -10,6 +10,7 @@ use ocpp_bus::kafka::intake::Delivery;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::request::Wanted;
 use super::router::Router;
 
 /// Takes commands in until told to stop.
@@ -22,10 +23,16 @@ pub async fn serve(
     while let Some(Some(delivery)) = stop.run_until_cancelled(deliveries.recv()).await {
         // The semaphore is never closed.
         let Some(Some(place)) = stop.run_until_cancelled(router.place()).await else { return };
-        let command = router.limits.from_kafka(&topic, &delivery);
-        if let Some(flaw) = &command.flaw {
-            tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
+        match router.limits.from_kafka(&topic, &delivery, |to| router.addressed(to)) {
+            Wanted::Command(command) => {
+                if let Some(flaw) = &command.flaw {
+                    tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
+                }
+                router.take(command, place, || delivery.receipt.dealt_with());
+            }
+            Wanted::Batch(plan) => {
+                router.take_batch(Arc::new(plan), place, || delivery.receipt.dealt_with());
+            }
         }
-        router.take(command, place, || delivery.receipt.dealt_with());
     }
 }

@@ -5,12 +5,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ocpp_bus::kafka::intake::{Delivery, RecordPlace};
+use ocpp_bus::kafka::intake::Delivery;
 use ocpp_protocol::{Identity, IdentityKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use super::batch::{Addressees, Plan};
 use super::{Command, IfOffline};
 use crate::config;
 
@@ -20,6 +21,8 @@ pub const LONGEST_ID: usize = 128;
 const LONGEST_ACTION: usize = 64;
 /// A station that a result can be told of when its command names none.
 const NOBODY: &str = "unknown";
+/// Commands a second of a batch.
+pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=100_000.0;
 
 /// A command as a backend writes it.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -45,6 +48,44 @@ pub struct CommandRequest {
     /// `fail` (default) or `queue`.
     #[serde(default)]
     pub if_offline: IfOffline,
+}
+
+/// One command for many stations, as a backend writes it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = BatchRequest)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchRequest {
+    /// The backend's name for it; the gateway makes one if there is none.
+    #[schema(min_length = 1, max_length = 128)]
+    pub batch_id: Option<String>,
+    /// Whom it is for.
+    pub to: Addressees,
+    /// Commands a second; `commands.batch_rate` if it does not say.
+    #[schema(minimum = 0.01, maximum = 100_000)]
+    pub rate_per_second: Option<f64>,
+    /// The OCPP action.
+    #[schema(max_length = 64)]
+    pub action: String,
+    /// A JSON object, sent byte for byte; `{}` if left out.
+    #[schema(value_type = Option<Object>)]
+    pub payload: Option<Box<RawValue>>,
+    /// How long each command may take, in milliseconds, from its station's turn.
+    pub timeout_ms: Option<u64>,
+    /// None is sent after this; RFC 3339 in UTC.
+    #[schema(format = DateTime)]
+    pub expires_at: Option<String>,
+    /// `fail` (default) or `queue`.
+    #[serde(default)]
+    pub if_offline: IfOffline,
+}
+
+/// What a record of the topic of commands asks for.
+#[derive(Debug)]
+pub enum Wanted {
+    /// One command, perhaps with a flaw.
+    Command(Command),
+    /// One command for many stations.
+    Batch(Plan),
 }
 
 /// The limits of a command.
@@ -77,6 +118,12 @@ pub enum Flaw {
     /// The payload is larger than a station's messages may be.
     #[error("the payload may have {0} bytes (session.max_message_size)")]
     TooLarge(u64),
+    /// More stations than ended commands are remembered.
+    #[error("a batch may have {0} stations (commands.remembered)")]
+    TooMany(usize),
+    /// The rate is not one.
+    #[error("ratePerSecond must be between 0.01 and 100000")]
+    Rate,
     /// The time is not one.
     #[error("expiresAt {0:?} is not an RFC 3339 time in UTC")]
     Time(String),
@@ -139,25 +186,105 @@ impl RequestLimits {
             expires_at,
             if_offline,
             origin: None,
+            batch: None,
             flaw: None,
         })
     }
 
-    /// A record of the topic of commands. What is none becomes a command with a flaw.
-    pub fn from_kafka(&self, topic: &str, delivery: &Delivery) -> Command {
+    /// Checks a batch and completes it; `stations` finds whom it is for.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn plan(
+        &self,
+        request: BatchRequest,
+        id: impl FnOnce() -> String,
+        stations: impl FnOnce(&Addressees) -> Vec<String>,
+    ) -> Result<Plan, Flaw> {
+        let BatchRequest {
+            batch_id,
+            to,
+            rate_per_second,
+            action,
+            payload,
+            timeout_ms,
+            expires_at,
+            if_offline,
+        } = request;
+        let id = batch_id.unwrap_or_else(id);
+        let rate = rate_per_second.unwrap_or(self.commands.batch_rate);
+        if !RATES.contains(&rate) {
+            return Err(Flaw::Rate);
+        }
+        let stations = stations(&to);
+        if stations.len() > self.commands.remembered {
+            return Err(Flaw::TooMany(self.commands.remembered));
+        }
+        for station in &stations {
+            Identity::parse(station)?;
+        }
+        let one = CommandRequest {
+            command_id: Some(id.clone()),
+            station_id: None,
+            action,
+            payload,
+            timeout_ms,
+            expires_at,
+            if_offline,
+        };
+        // Every command of the batch is like this one, but for its station.
+        let model = self.command(one, Some(NOBODY), || id.clone(), SystemTime::now())?;
+        let plan = Plan::new(id.into(), stations, &model, rate);
+        let size = plan.size();
+        let most = self.max_payload_bytes;
+        if size > most { Err(Flaw::TooLarge(most)) } else { Ok(plan) }
+    }
+
+    /// A record of the topic of commands. What is neither a command nor a batch becomes a command with a flaw.
+    pub fn from_kafka(
+        &self,
+        topic: &str,
+        delivery: &Delivery,
+        stations: impl FnOnce(&Addressees) -> Vec<String>,
+    ) -> Wanted {
         let now = SystemTime::now();
         let taken_at = delivery.produced_ms.map_or(now, |ms| now.min(UNIX_EPOCH + Duration::from_millis(ms)));
         // The same record has the same name whenever it comes.
         let id = || format!("kafka:{topic}:{}:{}", delivery.place.partition, delivery.place.offset);
-        let command = if delivery.is_too_large {
-            Err(Flaw::TooLarge(self.max_payload_bytes))
-        } else {
-            serde_json::from_slice::<CommandRequest>(&delivery.value)
-                .map_err(|error| Flaw::NotACommand(error.to_string()))
-                .and_then(|request| self.command(request, delivery.key.as_deref(), id, taken_at))
-        };
-        let command = command.unwrap_or_else(|flaw| self.flawed(delivery, &flaw, id(), taken_at));
-        Command { origin: Some(delivery.place), ..command }
+        match self.read(delivery, id, taken_at, stations) {
+            Ok(Wanted::Command(command)) => {
+                Wanted::Command(Command { origin: Some(delivery.place), ..command })
+            }
+            Ok(batch) => batch,
+            Err(flaw) => {
+                let command = self.flawed(delivery, &flaw, id(), taken_at);
+                Wanted::Command(Command { origin: Some(delivery.place), ..command })
+            }
+        }
+    }
+
+    fn read(
+        &self,
+        delivery: &Delivery,
+        id: impl FnOnce() -> String,
+        taken_at: SystemTime,
+        stations: impl FnOnce(&Addressees) -> Vec<String>,
+    ) -> Result<Wanted, Flaw> {
+        #[derive(Deserialize)]
+        struct Kind {
+            to: Option<serde::de::IgnoredAny>,
+        }
+        let unreadable = |error: serde_json::Error| Flaw::NotACommand(error.to_string());
+        if delivery.is_too_large {
+            return Err(Flaw::TooLarge(self.max_payload_bytes));
+        }
+        let kind: Kind = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+        if kind.to.is_some() {
+            let request = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+            return self.plan(request, id, stations).map(Wanted::Batch);
+        }
+        let request = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+        self.command(request, delivery.key.as_deref(), id, taken_at).map(Wanted::Command)
     }
 
     /// A command that can only end as invalid, under the names that can be read of it.
@@ -187,7 +314,8 @@ impl RequestLimits {
             taken_at,
             expires_at: None,
             if_offline: IfOffline::Fail,
-            origin: None::<RecordPlace>,
+            origin: None,
+            batch: None,
             flaw: Some(flaw.to_string()),
         }
     }

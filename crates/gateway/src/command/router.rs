@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use ocpp_bus::{Bus, Record};
 use ocpp_protocol::{Action, Identity, IdentityKey, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::book::{Begun, Book, CalledBack, Ended, Progress, Unfinished};
@@ -53,6 +54,8 @@ pub struct Router {
     pub places: Arc<Semaphore>,
     /// A command goes on when whoever sent it has gone.
     pub tasks: TaskTracker,
+    /// Batches stop here, to go on at the next start.
+    pub stop: CancellationToken,
 }
 
 /// The next step of a command.
@@ -107,6 +110,29 @@ impl Router {
                 Submitted::New { command, saved, progress }
             }
             known => Submitted::Known(known),
+        }
+    }
+
+    /// Takes in a command of a batch, when there is a place for it. One that is known is left as it is.
+    pub(super) async fn submit_in_turn(self: &Arc<Self>, command: Command) {
+        let Some(place) = self.place().await else { return };
+        if let Begun::New(command, record, _) = self.book.begin(command, true) {
+            let this = Arc::clone(self);
+            drop(self.tasks.spawn(async move {
+                this.save(record).await;
+                let step = this.hand_over(&command);
+                this.follow(&command, step, place).await;
+            }));
+        }
+    }
+
+    /// Ends a command of a batch that was called back, unless it has been sent or has ended.
+    pub(super) async fn end_called_back(&self, command: Command) {
+        let id = Arc::clone(&command.id);
+        match self.book.begin(command, true) {
+            Begun::New(command, ..) => drop(self.end(&command, called_back(), None).await),
+            // What is being sent comes to its own end.
+            _ => drop(self.call_back(&id).await),
         }
     }
 
@@ -195,6 +221,9 @@ impl Router {
                 }
             })
             .await;
+        for batch in self.book.batches.unfinished() {
+            self.go_on(&batch);
+        }
     }
 
     /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
@@ -218,22 +247,15 @@ impl Router {
     /// # Errors
     /// Gives what stands in the way.
     pub async fn call_back(&self, id: &str) -> Result<Arc<Ended>, CalledBack> {
-        let outcome = || {
-            let mut outcome = Outcome::failed(Status::Expired, "called back before it was sent");
-            if let Some(error) = &mut outcome.error {
-                error.code = "calledBack".to_owned();
-            }
-            outcome
-        };
         match self.book.call_back(id) {
-            CalledBack::Kept(command) => Ok(self.end(&command, outcome(), None).await),
+            CalledBack::Kept(command) => Ok(self.end(&command, called_back(), None).await),
             CalledBack::Waiting(command) => {
                 let session = self.registry.get(&command.key);
                 let found = session.as_ref().and_then(|session| session.mailbox.withdraw(&command.id));
                 // Not there: it has just left, or comes back to the line in a moment.
                 let Some(pending) = found else { return Err(CalledBack::Sending) };
                 // Whoever follows the command finds the reply gone and the command ended.
-                let ended = self.end(&command, outcome(), None).await;
+                let ended = self.end(&command, called_back(), None).await;
                 drop(pending);
                 Ok(ended)
             }
@@ -443,19 +465,27 @@ impl Router {
         }
     }
 
-    async fn publish(&self, record: Record) {
+    pub(super) async fn publish(&self, record: Record) {
         let mut lane = self.bus.lane();
         let ordinal = lane.publish(record).await;
         lane.durability().wait(ordinal).await;
     }
 
-    async fn save(&self, record: Option<Record>) {
+    pub(super) async fn save(&self, record: Option<Record>) {
         if let Some(record) = record {
             let mut lane = self.journal.lane();
             let ordinal = lane.publish(record).await;
             lane.durability().wait(ordinal).await;
         }
     }
+}
+
+fn called_back() -> Outcome {
+    let mut outcome = Outcome::failed(Status::Expired, "called back before it was sent");
+    if let Some(error) = &mut outcome.error {
+        error.code = "calledBack".to_owned();
+    }
+    outcome
 }
 
 fn is_for_stations(action: &'static Action) -> bool {

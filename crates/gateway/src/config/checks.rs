@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{AuthMode, BusKind, Config};
+use crate::command::request::RATES;
 
 impl Config {
     /// Everything that is wrong, one line each.
@@ -25,6 +26,7 @@ impl Config {
             ("bus.queue_events", self.bus.queue_events),
             ("commands.max_in_flight", self.commands.max_in_flight),
             ("commands.offline_queue", self.commands.offline_queue),
+            ("commands.max_batches", self.commands.max_batches),
             ("commands.remembered", self.commands.remembered),
         ];
         for (key, count) in counts {
@@ -58,6 +60,10 @@ impl Config {
             !self.commands.default_timeout.is_zero()
                 && self.commands.default_timeout <= self.commands.max_timeout,
             "commands.default_timeout must be positive and not above commands.max_timeout",
+        );
+        demand(
+            RATES.contains(&self.commands.batch_rate),
+            "commands.batch_rate must be between 0.01 and 100000",
         );
         demand(!self.commands.offline_ttl.is_zero(), "commands.offline_ttl must be positive");
         demand(!self.commands.remember_for.is_zero(), "commands.remember_for must be positive");
@@ -112,6 +118,9 @@ impl Config {
             }
             if listener.subprotocols.0.is_empty() {
                 problems.push(format!("listeners.{name}.subprotocols must not be empty"));
+            }
+            if let Err(error) = crate::stations::check_tags(&listener.tags) {
+                problems.push(format!("listeners.{name}.tags: {error}"));
             }
             if !listener.path_prefix.is_empty()
                 && (!listener.path_prefix.starts_with('/') || listener.path_prefix.ends_with('/'))

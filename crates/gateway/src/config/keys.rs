@@ -1,8 +1,9 @@
 //! Every configuration key with its type and its default. Owns no checks (`checks.rs`) and no reading (`config.rs`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -85,6 +86,9 @@ pub struct Listener {
     /// Accept what real stations get wrong: no subprotocol header (counts as 1.6), double slashes in the path, binary
     /// frames with text.
     pub lenient: bool,
+    /// Groups that the stations of this listener belong to from their first connection.
+    #[serde(deserialize_with = "super::units::words")]
+    pub tags: Arc<BTreeSet<String>>,
 }
 
 impl Default for Listener {
@@ -95,6 +99,7 @@ impl Default for Listener {
             subprotocols: Subprotocols(vec![Version::V21, Version::V201, Version::V16]),
             auth: AuthMode::Open,
             lenient: false,
+            tags: Arc::default(),
         }
     }
 }
@@ -341,6 +346,10 @@ pub struct Commands {
     /// For how long.
     #[serde(with = "super::units::duration")]
     pub remember_for: Duration,
+    /// Commands a second that one batch sends, when it does not say.
+    pub batch_rate: f64,
+    /// Batches that may run at once.
+    pub max_batches: usize,
     /// The consumer group that reads `topics.commands`.
     pub consumer_group: String,
 }
@@ -358,6 +367,8 @@ impl Default for Commands {
             remembered: 100_000,
             remembered_bytes: ByteSize::mib(128),
             remember_for: Duration::from_secs(24 * 60 * 60),
+            batch_rate: 100.0,
+            max_batches: 16,
             consumer_group: "ocpp-gateway".into(),
         }
     }

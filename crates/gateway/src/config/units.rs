@@ -1,7 +1,8 @@
 //! How durations, registration states, subprotocol lists and free-form options are written in the configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use ocpp_protocol::Version;
 use serde::de::{DeserializeOwned, Error};
@@ -65,23 +66,32 @@ pub(super) mod registration {
     }
 }
 
+/// A list of words; in the environment separated by commas.
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::List(words) => words,
+        Written::Text(text) => text.split(',').map(|word| word.trim().to_owned()).collect(),
+    })
+}
+
+/// A set of words, shared by whoever asks for it often.
+pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<BTreeSet<String>>, D::Error> {
+    list(deserializer).map(|words| Arc::new(words.into_iter().collect()))
+}
+
 /// A list of subprotocols; in the environment separated by commas.
 #[derive(Clone, Debug)]
 pub struct Subprotocols(pub Vec<Version>);
 
 impl<'de> Deserialize<'de> for Subprotocols {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            List(Vec<String>),
-            Text(String),
-        }
-        let tokens = match Written::deserialize(deserializer)? {
-            Written::List(tokens) => tokens,
-            Written::Text(text) => text.split(',').map(|token| token.trim().to_owned()).collect(),
-        };
-        tokens
+        list(deserializer)?
             .iter()
             .map(|token| {
                 Version::from_subprotocol(token).ok_or_else(|| {

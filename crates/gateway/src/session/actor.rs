@@ -126,6 +126,10 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     tracing::info!(remote = %actor.session.admission.remote, replaced = replaced_id.is_some(), "station connected");
     let connected = actor.shared.events.connected(&actor.session, replaced_id);
     actor.publish_event(connected);
+    let admission = &actor.session.admission;
+    if let Some(record) = actor.shared.stations.add_tags(&admission.identity, &admission.tags) {
+        actor.publish_state(record);
+    }
     if let Some(reason) = ended_early {
         actor.begin_end(reason, None);
     }
@@ -458,7 +462,7 @@ async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>
 async fn room(lane: &mut Lane, states: &mut Lane, waiting: Option<(Class, u32)>) {
     match waiting {
         Some((Class::StationState, cost)) => states.room(cost).await,
-        Some((Class::Event | Class::CommandResult | Class::Command, cost)) => lane.room(cost).await,
+        Some((_, cost)) => lane.room(cost).await,
         None => std::future::pending().await,
     }
 }

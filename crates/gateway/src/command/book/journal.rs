@@ -14,7 +14,7 @@ use ocpp_protocol::IdentityKey;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
+use super::{Batches, Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
 use crate::config;
 use crate::events::millis;
 
@@ -40,6 +40,7 @@ struct Saved<'a, J> {
     /// Where it is in Kafka.
     partition: Option<i32>,
     offset: Option<i64>,
+    batch: Option<Arc<str>>,
     /// Until it has ended.
     request: Option<SavedRequest<'a, J>>,
     /// From then on.
@@ -80,21 +81,36 @@ enum Word {
 impl Entry {
     /// What the journal is told; nothing where whoever sent the command brings it again after a crash.
     pub(super) fn record(&self, id: &Arc<str>) -> Option<Record> {
-        let (phase, station, origin, request, result) = match &self.phase {
+        let (phase, station, origin, batch, request, result) = match &self.phase {
             Phase::Waiting { saved: false, .. } => return None,
-            Phase::Waiting { command, .. } => {
-                (Word::Waiting, &command.station, command.origin, Some(request(command, true, 0)), None)
-            }
-            Phase::Kept { command, order } => {
-                (Word::Kept, &command.station, command.origin, Some(request(command, true, *order)), None)
-            }
-            Phase::Sending { command, order } => {
-                (Word::Sending, &command.station, command.origin, Some(request(command, false, *order)), None)
-            }
+            Phase::Waiting { command, .. } => (
+                Word::Waiting,
+                &command.station,
+                command.origin,
+                &command.batch,
+                Some(request(command, true, 0)),
+                None,
+            ),
+            Phase::Kept { command, order } => (
+                Word::Kept,
+                &command.station,
+                command.origin,
+                &command.batch,
+                Some(request(command, true, *order)),
+                None,
+            ),
+            Phase::Sending { command, order } => (
+                Word::Sending,
+                &command.station,
+                command.origin,
+                &command.batch,
+                Some(request(command, false, *order)),
+                None,
+            ),
             Phase::Ended { ended, told } => {
                 let result = SavedResult { at_ms: ended.at_ms, event: &*ended.event };
                 let word = if *told { Word::Told } else { Word::Ended };
-                (word, &ended.station, ended.origin, None, Some(result))
+                (word, &ended.station, ended.origin, &ended.batch, None, Some(result))
             }
         };
         let saved = Saved {
@@ -104,6 +120,7 @@ impl Entry {
             station: Cow::Borrowed(station),
             partition: origin.map(|place| place.partition),
             offset: origin.map(|place| place.offset),
+            batch: batch.clone(),
             request,
             result,
         };
@@ -141,14 +158,18 @@ impl Book {
         const RECORDS: usize = 4096;
         const BYTES: usize = 4 << 20;
         let mut latest = HashMap::<String, Found>::new();
+        let batches = Batches::default();
         let mut reader = journal.reader(journal.oldest());
         loop {
             let items = reader.read(RECORDS, BYTES)?;
             if items.is_empty() {
-                return Ok(Self::restore(latest.into_values().collect(), limits));
+                return Ok(Self::restore(latest.into_values().collect(), batches, limits));
             }
             for item in items {
                 match item {
+                    Item::Record(record) if record.kind == Class::CommandBatch as u8 => {
+                        batches.restore(&record.value);
+                    }
                     Item::Record(record) => match serde_json::from_slice(&record.value) {
                         Ok(found) => keep_latest(&mut latest, found),
                         Err(error) => tracing::error!(%error, "a command in the journal is not readable"),
@@ -161,28 +182,28 @@ impl Book {
         }
     }
 
-    fn restore(mut found: Vec<Found>, limits: config::Commands) -> (Self, Vec<Unfinished>) {
+    fn restore(mut found: Vec<Found>, batches: Batches, limits: config::Commands) -> (Self, Vec<Unfinished>) {
         // Lines as they were, and what has ended in the order in which it did.
         found.sort_by_key(|found| {
             let order = found.request.as_ref().map_or(0, |request| request.order);
             if order > 0 { order } else { found.revision }
         });
-        let book = Self::new(limits);
+        let book = Self { batches, ..Self::new(limits) };
         let mut unfinished = Vec::new();
         let mut inner = book.lock();
-        for Saved { revision, id, phase: word, station, partition, offset, request, result } in found {
+        for Saved { revision, id, phase: word, station, partition, offset, batch, request, result } in found {
             inner.revision = inner.revision.max(revision);
             let id: Arc<str> = id.as_ref().into();
             let station = station.into_owned();
             let origin = partition.zip(offset).map(|(partition, offset)| RecordPlace { partition, offset });
             let phase = match (request, result) {
                 (None, Some(SavedResult { at_ms, event })) => {
-                    let ended = Arc::new(Ended { id: Arc::clone(&id), station, origin, event, at_ms });
+                    let ended = Arc::new(Ended { id: Arc::clone(&id), station, origin, batch, event, at_ms });
                     Phase::Ended { ended, told: word == Word::Told }
                 }
                 (Some(request), None) => {
                     let order = request.order;
-                    let command = Arc::new(command(Arc::clone(&id), station, origin, request));
+                    let command = Arc::new(command(Arc::clone(&id), station, origin, batch, request));
                     match word {
                         Word::Kept => Phase::Kept { command, order },
                         Word::Sending => Phase::Sending { command, order },
@@ -194,6 +215,9 @@ impl Book {
                     continue;
                 }
             };
+            if let Phase::Ended { ended, .. } = &phase {
+                book.count_in_batch(ended);
+            }
             inner.entries.insert(id, Entry { revision, phase: phase.clone(), waiters: Vec::new() });
             match phase {
                 Phase::Kept { command, .. } => inner.add_kept(&command),
@@ -221,6 +245,7 @@ fn command(
     id: Arc<str>,
     station: String,
     origin: Option<RecordPlace>,
+    batch: Option<Arc<str>>,
     request: SavedRequest<'static, Box<RawValue>>,
 ) -> Command {
     Command {
@@ -234,6 +259,7 @@ fn command(
         expires_at: request.expires_ms.map(from_ms),
         if_offline: request.if_offline,
         origin,
+        batch,
         flaw: None,
     }
 }

@@ -1,0 +1,157 @@
+//! Sending a batch: station after station at its rate, to its last command's end.
+//!
+//! Owns the pace and the way of a batch through the router; `batch.rs` owns what is remembered of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ocpp_bus::event::EventWriter;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
+
+use super::batch::{Addressees, Plan, Refused, Summary};
+use super::router::Router;
+
+/// After so many stations, at the latest, it is noted how far a batch is; what a restart begins anew is known to the book.
+const NOTED_EVERY: usize = 100;
+/// A batch looks at its end this often, whatever rings.
+const LOOK: Duration = Duration::from_secs(1);
+/// How far behind its pace a batch may be and catch up.
+const CATCH_UP: Duration = Duration::from_millis(200);
+
+impl Router {
+    /// The stations that are meant, in the order of sending.
+    pub fn addressed(&self, to: &Addressees) -> Vec<String> {
+        match to {
+            Addressees::Stations(stations) => stations.clone(),
+            Addressees::Tag(tag) => self.stations.members(Some(tag)),
+            Addressees::All(true) => {
+                let mut all = self.stations.members(None);
+                let connected = self.registry.all();
+                all.extend(connected.iter().map(|session| session.admission.identity.as_str().to_owned()));
+                all.sort_unstable();
+                all.dedup_by(|one, other| one.eq_ignore_ascii_case(other));
+                all
+            }
+            Addressees::All(false) => Vec::new(),
+        }
+    }
+
+    /// Takes a batch in, durably, and begins to send it.
+    ///
+    /// # Errors
+    /// When its id is known or too many are running.
+    pub async fn begin_batch(self: &Arc<Self>, plan: Arc<Plan>) -> Result<(), Refused> {
+        let record = self.book.batches.begin(Arc::clone(&plan), self.limits.commands.max_batches)?;
+        self.save(Some(record)).await;
+        self.go_on(&plan.id);
+        Ok(())
+    }
+
+    /// Takes in a batch that comes again after a crash as long as `done` was not called. It waits until fewer are running.
+    pub(super) fn take_batch(
+        self: &Arc<Self>,
+        plan: Arc<Plan>,
+        place: OwnedSemaphorePermit,
+        done: impl FnOnce() + Send + 'static,
+    ) {
+        let this = Arc::clone(self);
+        drop(self.tasks.spawn(async move {
+            while this.begin_batch(Arc::clone(&plan)).await == Err(Refused::Busy) {
+                if this.stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
+                    return;
+                }
+            }
+            done();
+            drop(place);
+        }));
+    }
+
+    /// Calls a batch back: what has not been sent is not. None if it is not known or has ended.
+    pub async fn call_batch_back(&self, id: &str) -> Option<Summary> {
+        let record = self.book.batches.call_back(id)?;
+        self.save(Some(record)).await;
+        self.book.batches.summary(id)
+    }
+
+    /// Sends a batch from where it is.
+    pub(super) fn go_on(self: &Arc<Self>, id: &Arc<str>) {
+        let (this, id) = (Arc::clone(self), Arc::clone(id));
+        drop(self.tasks.spawn(async move {
+            let stop = this.stop.clone();
+            // A batch that the gateway's end interrupts goes on at the next start.
+            stop.run_until_cancelled(this.send_batch(&id)).await;
+        }));
+    }
+
+    async fn send_batch(self: &Arc<Self>, id: &Arc<str>) {
+        let batches = &self.book.batches;
+        let Some((plan, begun, bell)) = batches.running(id) else { return };
+        let gap = Duration::from_secs_f64(1.0 / plan.rate);
+        let mut due = Instant::now();
+        for place in begun..plan.stations.len() {
+            if batches.is_called_back(id) {
+                break;
+            }
+            self.wait_until(due, id, &bell).await;
+            due = due.max(Instant::now() - CATCH_UP) + gap;
+            let Some(command) = plan.command(place) else { break };
+            self.submit_in_turn(command).await;
+            if (place + 1) % NOTED_EVERY == 0 {
+                self.save(batches.begun(id, place + 1)).await;
+            }
+        }
+        self.see_off(&plan, &bell).await;
+        if let Some(summary) = batches.summary(id) {
+            self.publish_summary(&summary).await;
+        }
+        self.save(batches.finish(id)).await;
+    }
+
+    /// Waits for a moment, or for the batch to be called back.
+    async fn wait_until(&self, due: Instant, id: &str, bell: &Notify) {
+        let called_back = async {
+            while !self.book.batches.is_called_back(id) {
+                bell.notified().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            () = called_back => {}
+        }
+    }
+
+    /// Waits for the last commands; ends those that have not been sent when the batch is called back.
+    async fn see_off(self: &Arc<Self>, plan: &Plan, bell: &Notify) {
+        let batches = &self.book.batches;
+        let total = plan.stations.len();
+        let mut is_called_back = false;
+        if !batches.is_called_back(&plan.id) {
+            self.save(batches.begun(&plan.id, total)).await;
+        }
+        while !batches.is_complete(&plan.id) {
+            if batches.is_called_back(&plan.id) && !std::mem::replace(&mut is_called_back, true) {
+                for place in 0..total {
+                    let Some(command) = plan.command(place) else { continue };
+                    self.end_called_back(command).await;
+                }
+                self.save(batches.begun(&plan.id, total)).await;
+                continue;
+            }
+            // What ends rings; a restart in between does not.
+            drop(tokio::time::timeout(LOOK, bell.notified()).await);
+        }
+    }
+
+    async fn publish_summary(&self, summary: &Summary) {
+        let statuses = serde_json::to_string(&summary.statuses).unwrap_or_else(|_| "{}".to_owned());
+        let event = self.events.batch_ended(&summary.batch_id, |writer: EventWriter| {
+            writer
+                .string("batchId", &summary.batch_id)
+                .string("action", &summary.action)
+                .number("stations", summary.stations as u64)
+                .raw("statuses", &statuses)
+        });
+        self.publish(event).await;
+    }
+}
