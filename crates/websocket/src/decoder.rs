@@ -1,0 +1,201 @@
+//! From bytes to events, however the bytes are cut.
+//!
+//! Owns the state between two pieces: the beginning of a header, the rest of a frame, the message so far. Invariant: the
+//! events depend on the bytes alone, not on where they were cut.
+
+use crate::breach::{Breach, Violation};
+use crate::header::{HEADER_MAX, Header, Kind};
+use crate::mask::unmask;
+use crate::message::Message;
+
+/// What a peer may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Bytes of the largest message, put together and inflated.
+    pub max_message: usize,
+    /// permessage-deflate was negotiated.
+    pub deflate: bool,
+}
+
+impl Rules {
+    /// Bytes of the largest message as it comes. Deflate makes what it cannot compress larger, by 5 bytes a block; a
+    /// 64th is more than any sensible sender needs.
+    pub(crate) fn max_compressed(&self) -> usize {
+        self.max_message + self.max_message / 64 + 64
+    }
+}
+
+/// What a peer said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A whole text.
+    Text {
+        /// The text.
+        text: String,
+        /// How many bytes it was, if it came compressed.
+        compressed: Option<usize>,
+    },
+    /// A whole binary message.
+    Binary {
+        /// The bytes.
+        bytes: Vec<u8>,
+        /// How many bytes it was, if it came compressed.
+        compressed: Option<usize>,
+    },
+    /// A ping, and what its pong must carry.
+    Ping(Vec<u8>),
+    /// A pong, and what it carries.
+    Pong(Vec<u8>),
+    /// The close frame, with its code if it has one. Nothing after it means anything (RFC 6455 section 5.5.1).
+    Close(Option<u16>),
+}
+
+/// One step of decoding.
+#[derive(Debug)]
+pub struct Step {
+    /// Bytes of the input that were used; 0 only for no input.
+    pub consumed: usize,
+    /// What they completed.
+    pub event: Option<Event>,
+}
+
+/// The rest of the frame that is being received.
+#[derive(Debug)]
+struct Frame {
+    kind: Kind,
+    is_final: bool,
+    mask: [u8; 4],
+    to_come: usize,
+}
+
+/// Decodes one direction of one connection.
+#[derive(Debug)]
+pub struct Decoder {
+    rules: Rules,
+    /// The beginning of a header.
+    head: [u8; HEADER_MAX],
+    head_len: usize,
+    frame: Option<Frame>,
+    message: Option<Message>,
+    /// The payload so far of a control frame that came in pieces.
+    control: Vec<u8>,
+}
+
+impl Decoder {
+    /// At the beginning of a connection.
+    pub fn new(rules: Rules) -> Self {
+        Self { rules, head: [0; HEADER_MAX], head_len: 0, frame: None, message: None, control: Vec::new() }
+    }
+
+    /// Decodes at most one frame. Unmasks in place what it uses of `input`; the rest comes again next time.
+    ///
+    /// # Errors
+    /// The rule that the peer broke; the decoder must not be used after that.
+    pub fn decode(&mut self, input: &mut [u8]) -> Result<Step, Breach> {
+        let mut consumed = 0;
+        let mut frame = match self.frame.take() {
+            Some(frame) => frame,
+            None => match self.begin(input, &mut consumed)? {
+                Some(frame) => frame,
+                None => return Ok(Step { consumed, event: None }),
+            },
+        };
+        let rest = input.get_mut(consumed..).unwrap_or_default();
+        let length = frame.to_come.min(rest.len());
+        let piece = rest.get_mut(..length).unwrap_or_default();
+        unmask(piece, &mut frame.mask);
+        frame.to_come -= length;
+        consumed += length;
+        let event = self.take(&frame, piece)?;
+        if frame.to_come > 0 {
+            self.frame = Some(frame);
+        }
+        Ok(Step { consumed, event })
+    }
+
+    /// Bytes on the heap that are owned now.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.control.capacity() + self.message.as_ref().map_or(0, Message::held_bytes)
+    }
+
+    /// Reads a header, from the input or from what was kept of it.
+    fn begin(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Frame>, Breach> {
+        let parsed = if self.head_len == 0 {
+            Header::parse(input, self.rules.deflate)?
+        } else {
+            let kept = self.head_len;
+            let more = input.len().min(HEADER_MAX - kept);
+            let mut bytes = self.head;
+            for (slot, byte) in bytes.iter_mut().skip(kept).zip(input) {
+                *slot = *byte;
+            }
+            let known = bytes.get(..kept + more).unwrap_or_default();
+            Header::parse(known, self.rules.deflate)?.map(|(header, taken)| (header, taken - kept))
+        };
+        let Some((header, taken)) = parsed else {
+            // An incomplete header is shorter than the longest one, so there is room for it.
+            for (slot, byte) in self.head.iter_mut().skip(self.head_len).zip(input) {
+                *slot = *byte;
+            }
+            self.head_len = (self.head_len + input.len()).min(HEADER_MAX);
+            *consumed = input.len();
+            return Ok(None);
+        };
+        self.head_len = 0;
+        *consumed = taken;
+        match (header.kind, &self.message) {
+            (Kind::First { text, compressed }, None) => {
+                let message = Message::new(text, compressed);
+                message.admit(header.length, &self.rules)?;
+                self.message = Some(message);
+            }
+            (Kind::Continuation, Some(message)) => message.admit(header.length, &self.rules)?,
+            (Kind::First { .. }, Some(_)) | (Kind::Continuation, None) => {
+                return Err(Violation::FragmentOrder.into());
+            }
+            (Kind::Ping | Kind::Pong | Kind::Close, _) => {}
+        }
+        // What does not fit was refused above; a control frame has 125 bytes at most.
+        let to_come = usize::try_from(header.length).map_err(|_| Breach::TooBig)?;
+        Ok(Some(Frame { kind: header.kind, is_final: header.is_final, mask: header.mask, to_come }))
+    }
+
+    /// A piece of a frame's payload, unmasked.
+    fn take(&mut self, frame: &Frame, piece: &[u8]) -> Result<Option<Event>, Breach> {
+        let is_whole = frame.to_come == 0;
+        match frame.kind {
+            Kind::First { .. } | Kind::Continuation => {
+                if let Some(message) = &mut self.message {
+                    message.push(piece, frame.to_come, frame.is_final)?;
+                }
+                let ends = is_whole && frame.is_final;
+                let Some(message) = self.message.take_if(|_| ends) else { return Ok(None) };
+                message.finish(&self.rules).map(Some)
+            }
+            Kind::Ping | Kind::Pong | Kind::Close => {
+                self.control.extend_from_slice(piece);
+                if !is_whole {
+                    return Ok(None);
+                }
+                let payload = std::mem::take(&mut self.control);
+                match frame.kind {
+                    Kind::Ping => Ok(Some(Event::Ping(payload))),
+                    Kind::Pong => Ok(Some(Event::Pong(payload))),
+                    _ => close_code(&payload).map(|code| Some(Event::Close(code))),
+                }
+            }
+        }
+    }
+}
+
+/// The code in a close frame, whose reason must be UTF-8 (RFC 6455 section 5.5.1).
+fn close_code(payload: &[u8]) -> Result<Option<u16>, Breach> {
+    match payload {
+        [] => Ok(None),
+        [_] => Err(Violation::CloseFrame.into()),
+        [high, low, reason @ ..] => {
+            std::str::from_utf8(reason).map_err(|_| Breach::NotUtf8)?;
+            Ok(Some(u16::from_be_bytes([*high, *low])))
+        }
+    }
+}

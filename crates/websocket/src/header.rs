@@ -1,0 +1,92 @@
+//! One frame's header: parsed and written by `tungstenite`, judged here (RFC 6455 sections 5.1, 5.2, 5.5; RFC 7692 section 6).
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use crate::breach::{Breach, Violation};
+
+/// The longest header: two bytes, eight of length, four of mask.
+pub(crate) const HEADER_MAX: usize = 14;
+
+/// The longest payload of a control frame (RFC 6455 section 5.5).
+const CONTROL_MAX: u64 = 125;
+
+/// What a frame carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// The first frame of a message.
+    First {
+        text: bool,
+        compressed: bool,
+    },
+    /// A later one.
+    Continuation,
+    Ping,
+    Pong,
+    Close,
+}
+
+/// The header of a frame that breaks no rule by itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(crate) kind: Kind,
+    pub(crate) is_final: bool,
+    pub(crate) mask: [u8; 4],
+    pub(crate) length: u64,
+}
+
+impl Header {
+    /// The header at the start of `bytes` and how many bytes it takes, or `None` while it is incomplete.
+    pub(crate) fn parse(bytes: &[u8], deflate: bool) -> Result<Option<(Self, usize)>, Breach> {
+        let mut cursor = Cursor::new(bytes);
+        // The library has one error for headers; reading from memory has none.
+        let Some((header, length)) =
+            FrameHeader::parse(&mut cursor).map_err(|_| Violation::ReservedOpcode)?
+        else {
+            return Ok(None);
+        };
+        let taken = usize::try_from(cursor.position()).unwrap_or(HEADER_MAX);
+        if taken != header.len(length) {
+            return Err(Violation::LongLength.into());
+        }
+        let kind = kind(&header, deflate)?;
+        let is_control = matches!(kind, Kind::Ping | Kind::Pong | Kind::Close);
+        if is_control && (!header.is_final || length > CONTROL_MAX) {
+            return Err(Violation::ControlFrame.into());
+        }
+        let mask = header.mask.ok_or(Violation::NotMasked)?;
+        Ok(Some((Self { kind, is_final: header.is_final, mask, length }, taken)))
+    }
+}
+
+fn kind(header: &FrameHeader, deflate: bool) -> Result<Kind, Violation> {
+    let kind = match header.opcode {
+        OpCode::Data(Data::Text) => Kind::First { text: true, compressed: header.rsv1 },
+        OpCode::Data(Data::Binary) => Kind::First { text: false, compressed: header.rsv1 },
+        OpCode::Data(Data::Continue) => Kind::Continuation,
+        OpCode::Control(Control::Ping) => Kind::Ping,
+        OpCode::Control(Control::Pong) => Kind::Pong,
+        OpCode::Control(Control::Close) => Kind::Close,
+        OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
+            return Err(Violation::ReservedOpcode);
+        }
+    };
+    if header.rsv2 || header.rsv3 {
+        return Err(Violation::ReservedBit);
+    }
+    match kind {
+        _ if !header.rsv1 => Ok(kind),
+        Kind::First { .. } if deflate => Ok(kind),
+        Kind::First { .. } => Err(Violation::NotNegotiated),
+        _ => Err(Violation::ReservedBit),
+    }
+}
+
+/// Writes the header of an unfragmented frame of a server.
+pub(crate) fn write(out: &mut Vec<u8>, opcode: OpCode, compressed: bool, length: usize) {
+    let header = FrameHeader { opcode, rsv1: compressed, ..FrameHeader::default() };
+    let written = header.format(length as u64, out);
+    debug_assert!(written.is_ok(), "writing to memory does not fail");
+}
