@@ -185,7 +185,7 @@ impl Listener {
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
                     drop(place);
-                    this.begin_session(upgraded, admitted).await;
+                    this.begin_session(upgraded, admitted);
                 });
                 drop(task);
                 switching(&accept, subprotocol)
@@ -216,9 +216,9 @@ impl Listener {
         Ok(Admitted { over: OverGuard(session), entry, replaced })
     }
 
-    async fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
+    fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
         let socket = match upgraded {
-            Ok(upgraded) => self.socket(upgraded).await,
+            Ok(upgraded) => self.socket(upgraded),
             Err(error) => {
                 tracing::debug!(%error, "the connection broke before its upgrade");
                 None
@@ -241,7 +241,7 @@ impl Listener {
     }
 
     /// The plain stream taken back from HTTP, with what was read of it too far.
-    async fn socket(&self, upgraded: Upgraded) -> Option<Socket<TcpStream>> {
+    fn socket(&self, upgraded: Upgraded) -> Option<Socket<TcpStream>> {
         let limits = SocketLimits {
             max_message_bytes: usize::try_from(self.shared.limits.max_message_size.as_u64())
                 .unwrap_or(usize::MAX),
@@ -249,7 +249,7 @@ impl Listener {
                 .unwrap_or(usize::MAX),
         };
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => Some(Socket::accept(parts.io.into_inner(), &parts.read_buf, limits).await),
+            Ok(parts) => Some(Socket::accept(parts.io.into_inner(), &parts.read_buf, limits)),
             Err(_) => {
                 tracing::error!("the upgraded connection is not a TCP stream");
                 None
@@ -259,7 +259,7 @@ impl Listener {
 
     /// What all versions ask for when no subprotocol matches: the handshake completes, and the connection closes.
     async fn close_at_once(&self, upgraded: Upgraded) {
-        let Some(mut socket) = self.socket(upgraded).await else { return };
+        let Some(mut socket) = self.socket(upgraded) else { return };
         let mut outbox = Outbox::default();
         outbox.close(1002, "no common subprotocol");
         let closing =

@@ -1,105 +1,68 @@
-//! The WebSocket seam: the only file that knows which WebSocket library is used.
+//! The WebSocket seam: what a session sees of its connection.
 //!
-//! Owns one connection's frames. The outside sees [`Socket::turn`], which writes what the outbox holds and reads what
-//! the station sent, and never more than one reader or writer: whoever has the `Socket` is both (P4). Pongs are answered
-//! by the library itself inside the same writer, ahead of everything else, and only the newest one is kept, so that
-//! a flood of pings costs one pong buffer.
+//! Owns one connection's frames, through `ocpp_websocket`. The outside sees [`Socket::turn`], which writes what the outbox
+//! holds and reads what the station sent, and never more than one reader or writer: whoever has the `Socket` is both (P4).
+//! Pongs and the answer to a close frame are written by the same turn, ahead of everything else.
 //!
-//! The library's default buffers cost 136 KB a connection (measured); the ones here are stated by the configuration.
+//! Between messages a socket owns no buffer; what it may own otherwise is stated in `ocpp_websocket`.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{Sink, Stream};
+use ocpp_websocket::{Connection, Encoder, Event, ReadEnd, Rules, Settings};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::session::outbox::{Outbox, Outgoing};
+use crate::session::outbox::Outbox;
 
-/// The `Sec-WebSocket-Accept` value for a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2).
-pub fn accept_key(key: &[u8]) -> String {
-    tokio_tungstenite::tungstenite::handshake::derive_accept_key(key)
-}
+pub use ocpp_websocket::{Breach, accept_key};
 
 /// What one connection may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketLimits {
     /// The largest message, reassembled.
     pub max_message_bytes: usize,
-    /// Bytes read by one system call; held for the connection's lifetime.
+    /// Bytes read by one system call.
     pub read_buffer_bytes: usize,
-}
-
-/// A text as it came: UTF-8, checked by the library.
-#[derive(Clone, Debug)]
-pub struct Text(Utf8Bytes);
-
-impl Text {
-    /// The text.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
 }
 
 /// What happened on a socket.
 #[derive(Debug)]
 pub enum Turn {
     /// A whole text message.
-    Text(Text),
+    Text(String),
     /// A whole binary message.
-    Binary(Bytes),
+    Binary(Vec<u8>),
     /// A ping; the pong is on its way.
     Ping,
     /// A pong, with what the ping carried.
-    Pong(Bytes),
+    Pong(Vec<u8>),
     /// The station's close frame; the answer to it is on its way.
     Close(Option<u16>),
     /// Everything handed over has left for the kernel.
     Flushed,
+    /// Answers left the outbox and wait for the kernel: whoever did not read because of them may read again.
+    Taken,
     /// The connection is over: both close frames went, or the peer is gone.
     Ended,
     /// The station broke a rule; a close frame can still be written, and nothing more can be read.
     Broken(Breach),
 }
 
-/// Which rule a station broke.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Breach {
-    /// A message larger than allowed.
-    TooBig,
-    /// Text that is not UTF-8.
-    NotUtf8,
-    /// Anything else of RFC 6455: no mask, reserved bits, fragmentation, control frames.
-    Protocol,
-}
-
 /// One connection.
 pub struct Socket<S> {
-    inner: WebSocketStream<S>,
-    unflushed: bool,
-    read_over: bool,
+    connection: Connection<S>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after the 101, with what was read of it too far.
-    pub async fn accept(stream: S, read_ahead: &[u8], limits: SocketLimits) -> Self {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(limits.read_buffer_bytes)
-            .write_buffer_size(0)
-            .max_write_buffer_size(2 * limits.max_message_bytes + 64 * 1024)
-            .max_message_size(Some(limits.max_message_bytes))
-            .max_frame_size(Some(limits.max_message_bytes));
-        let inner =
-            WebSocketStream::from_partially_read(stream, read_ahead.to_vec(), Role::Server, Some(config))
-                .await;
-        Self { inner, unflushed: false, read_over: false }
+    pub fn accept(stream: S, read_ahead: &[u8], limits: SocketLimits) -> Self {
+        let settings = Settings {
+            rules: Rules { max_message: limits.max_message_bytes, deflate: false },
+            encoder: Encoder { deflate: None, compress_above: 0 },
+            read_bytes: limits.read_buffer_bytes,
+        };
+        Self { connection: Connection::new(stream, read_ahead, settings) }
     }
 
     /// Writes what the outbox holds, most urgent first, and reads one message if asked to. Cancel-safe.
@@ -109,85 +72,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Whether something handed over has not left for the kernel yet.
     pub fn is_writing(&self) -> bool {
-        self.unflushed
+        self.connection.is_writing()
     }
 
     /// Whether nothing more can be read.
     pub fn is_read_over(&self) -> bool {
-        self.read_over
+        self.connection.is_read_over()
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, outbox: &mut Outbox, read: bool) -> Poll<Turn> {
-        match self.poll_write(context, outbox) {
+        let answers = outbox.answers();
+        match self.connection.poll_write(context, || outbox.pop()) {
             Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Flushed),
-            Poll::Ready(Ok(false)) | Poll::Pending => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended),
+            Poll::Pending if !read && outbox.answers() < answers => return Poll::Ready(Turn::Taken),
+            Poll::Ready(Ok(false)) | Poll::Pending => {}
         }
-        if !read || self.read_over {
+        if !read || self.is_read_over() {
             return Poll::Pending;
         }
-        match Pin::new(&mut self.inner).poll_next(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => {
-                self.read_over = true;
-                Poll::Ready(Turn::Ended)
-            }
-            Poll::Ready(Some(Ok(message))) => match message {
-                Message::Text(text) => Poll::Ready(Turn::Text(Text(text))),
-                Message::Binary(bytes) => Poll::Ready(Turn::Binary(bytes)),
-                Message::Ping(_) => {
-                    // The pong waits in the library's buffer for the next flush.
-                    self.unflushed = true;
-                    Poll::Ready(Turn::Ping)
-                }
-                Message::Pong(bytes) => Poll::Ready(Turn::Pong(bytes)),
-                Message::Close(frame) => {
-                    self.unflushed = true;
-                    Poll::Ready(Turn::Close(frame.map(|frame| frame.code.into())))
-                }
-                Message::Frame(_) => Poll::Ready(Turn::Broken(Breach::Protocol)),
-            },
-            Poll::Ready(Some(Err(error))) => {
-                self.read_over = true;
-                Poll::Ready(judge(&error))
-            }
-        }
-    }
-
-    /// Hands over everything the outbox holds and flushes once. `Ready(Ok(true))` when something has just left.
-    fn poll_write(&mut self, context: &mut Context<'_>, outbox: &mut Outbox) -> Poll<Result<bool, Error>> {
-        while !outbox.is_empty() {
-            match Pin::new(&mut self.inner).poll_ready(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Ready(Ok(())) => {}
-            }
-            let Some(outgoing) = outbox.pop() else { break };
-            self.unflushed = true;
-            match Pin::new(&mut self.inner).start_send(message(outgoing)) {
-                // After a close frame the library refuses everything else, which is what RFC 6455 5.5.1 asks for.
-                Ok(()) | Err(Error::Protocol(ProtocolError::SendAfterClosing)) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
-        if !self.unflushed {
-            return Poll::Ready(Ok(false));
-        }
-        match Pin::new(&mut self.inner).poll_flush(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => {
-                self.unflushed = false;
-                Poll::Ready(Ok(true))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-        }
+        self.connection.poll_read(context).map(|read| match read {
+            Ok(Event::Text { text, .. }) => Turn::Text(text),
+            Ok(Event::Binary { bytes, .. }) => Turn::Binary(bytes),
+            Ok(Event::Ping(_)) => Turn::Ping,
+            Ok(Event::Pong(payload)) => Turn::Pong(payload),
+            Ok(Event::Close(code)) => Turn::Close(code),
+            Err(ReadEnd::Broken(breach)) => Turn::Broken(breach),
+            // The peer vanished in the middle: no rule broken, and nobody left to tell.
+            Err(ReadEnd::Closed | ReadEnd::Lost) => Turn::Ended,
+        })
     }
 
     /// Ends the connection so that a close frame already written reaches a station that is still sending: closing a TCP
     /// socket with unread input would reset it and destroy what is on its way. Bounded by time and bytes.
     pub async fn linger(self, patience: Duration) {
         const MOST_BYTES: usize = 4 << 20;
-        let mut stream = self.inner.into_inner();
+        let mut stream = self.connection.into_stream();
         let drain = async {
             let mut rest = [0_u8; 4096];
             let mut read = 0;
@@ -203,29 +123,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         };
         // Running out of patience is one of the ways this ends.
         drop(tokio::time::timeout(patience, Box::pin(drain)).await);
-    }
-}
-
-fn message(outgoing: Outgoing) -> Message {
-    match outgoing {
-        Outgoing::Text(text) => Message::Text(text.into()),
-        Outgoing::Ping(payload) => Message::Ping(Bytes::copy_from_slice(&payload)),
-        Outgoing::Close { code, reason } => Message::Close(Some(CloseFrame {
-            code: CloseCode::from(code),
-            reason: Utf8Bytes::from_static(reason),
-        })),
-    }
-}
-
-fn judge(error: &Error) -> Turn {
-    match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => Turn::Broken(Breach::TooBig),
-        Error::Utf8(_) => Turn::Broken(Breach::NotUtf8),
-        // The peer vanished in the middle: no rule broken, and nobody left to tell.
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
-        | Error::Io(_)
-        | Error::ConnectionClosed
-        | Error::AlreadyClosed => Turn::Ended,
-        _ => Turn::Broken(Breach::Protocol),
     }
 }

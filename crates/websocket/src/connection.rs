@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::breach::Breach;
 use crate::decoder::{Decoder, Event, Rules};
@@ -284,7 +283,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 self.is_close_received = true;
                 self.release_ahead();
                 if !self.is_close_sent {
-                    self.close_reply = Some(code.map(reply_code));
+                    self.close_reply = Some(*code);
                 }
             }
         }
@@ -343,9 +342,4 @@ fn decode(decoder: &mut Decoder, input: &mut [u8], used: &mut usize) -> Result<O
 /// Bytes that the stream took: none at all means that it never will.
 fn taken(result: io::Result<usize>) -> io::Result<usize> {
     result.and_then(|count| if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) })
-}
-
-/// A close frame is answered with its own code, or with 1002 if that is one which no frame may carry (section 7.4).
-fn reply_code(code: u16) -> u16 {
-    if CloseCode::from(code).is_allowed() { code } else { CloseCode::Protocol.into() }
 }

@@ -3,6 +3,8 @@
 //! Owns the state between two pieces: the beginning of a header, the rest of a frame, the message so far. Invariant: the
 //! events depend on the bytes alone, not on where they were cut.
 
+use tungstenite::protocol::frame::coding::CloseCode;
+
 use crate::breach::{Breach, Violation};
 use crate::header::{HEADER_MAX, Header, Kind};
 use crate::mask::unmask;
@@ -46,7 +48,8 @@ pub enum Event {
     Ping(Vec<u8>),
     /// A pong, and what it carries.
     Pong(Vec<u8>),
-    /// The close frame, with its code if it has one. Nothing after it means anything (RFC 6455 section 5.5.1).
+    /// The close frame, with its code if it has one, or 1002 in place of one that no frame may carry (RFC 6455 section 7.4).
+    /// Nothing after it means anything (section 5.5.1).
     Close(Option<u16>),
 }
 
@@ -195,7 +198,8 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Breach> {
         [_] => Err(Violation::CloseFrame.into()),
         [high, low, reason @ ..] => {
             std::str::from_utf8(reason).map_err(|_| Breach::NotUtf8)?;
-            Ok(Some(u16::from_be_bytes([*high, *low])))
+            let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
+            Ok(Some(if code.is_allowed() { code } else { CloseCode::Protocol }.into()))
         }
     }
 }

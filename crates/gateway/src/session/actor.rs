@@ -246,7 +246,7 @@ impl Actor {
     fn on_turn<S>(&mut self, turn: Turn, socket: &mut Option<Socket<S>>) {
         let now = Instant::now();
         match &turn {
-            Turn::Flushed | Turn::Ended => {}
+            Turn::Flushed | Turn::Taken | Turn::Ended => {}
             _ => {
                 self.keepalive.seen(now);
                 self.session
@@ -257,7 +257,7 @@ impl Actor {
         }
         match turn {
             Turn::Flushed => self.writing_since = None,
-            Turn::Ping => {}
+            Turn::Ping | Turn::Taken => {}
             Turn::Pong(payload) => {
                 if let Some(round_trip) = self.keepalive.pong(now, &payload) {
                     self.shared.metrics.ping_round_trip(round_trip);
@@ -265,7 +265,7 @@ impl Actor {
             }
             Turn::Text(text) if self.ending.is_none() => {
                 self.messages_in += 1;
-                self.on_text(text.as_str());
+                self.on_text(&text);
             }
             Turn::Binary(bytes) if self.ending.is_none() => {
                 self.messages_in += 1;

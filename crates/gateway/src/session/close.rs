@@ -88,7 +88,7 @@ impl From<Breach> for CloseReason {
         match breach {
             Breach::TooBig => Self::MessageTooBig,
             Breach::NotUtf8 => Self::InvalidUtf8,
-            Breach::Protocol => Self::ProtocolError,
+            Breach::Protocol(_) => Self::ProtocolError,
         }
     }
 }

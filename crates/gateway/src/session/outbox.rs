@@ -1,26 +1,12 @@
 //! The one queue in front of a socket's only writer (P4): what goes out, most urgent first.
 //!
-//! Owns the order: close, then ping, then answers, then commands (pongs go ahead of all, inside `socket.rs`). Bounded
+//! Owns the order: close, then ping, then answers, then commands (pongs go ahead of all, inside the connection). Bounded
 //! by its users: one close, one ping, `session.max_unacknowledged` answers (the reader stops there) and the one
 //! command that may be outstanding.
 
 use std::collections::VecDeque;
 
-/// Something to write.
-#[derive(Debug)]
-pub enum Outgoing {
-    /// An OCPP message.
-    Text(String),
-    /// A ping; the payload comes back in the pong.
-    Ping([u8; 8]),
-    /// A close frame.
-    Close {
-        /// RFC 6455 section 7.4.
-        code: u16,
-        /// At most 123 bytes.
-        reason: &'static str,
-    },
-}
+pub use ocpp_websocket::Outgoing;
 
 /// What waits for the writer.
 #[derive(Debug, Default)]
