@@ -78,6 +78,7 @@ impl Events {
             Some(subprotocol) => writer.string("subprotocol", subprotocol),
             None => writer.raw("subprotocol", "null"),
         };
+        let writer = if admission.deflate.is_some() { writer.raw("compression", "true") } else { writer };
         let writer = writer.optional("replaced", replaced.map(|id| id.to_string()).as_deref());
         record(session.admission.identity.as_str(), session.connected_at, Class::Event, writer)
     }

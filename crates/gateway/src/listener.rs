@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -32,7 +33,7 @@ use crate::session::actor::{self, Admitted};
 use crate::session::outbox::Outbox;
 use crate::session::shared::Shared;
 use crate::session::{Admission, OverGuard, Session};
-use crate::socket::{Socket, SocketLimits, Turn};
+use crate::socket::{Deflate, Socket, SocketLimits, Turn};
 use crate::upgrade::{Door, Refusal, Verdict};
 
 use places::{Place, Places};
@@ -163,6 +164,7 @@ impl Listener {
         let door = Door {
             rules: &self.rules,
             authenticator: self.authenticator.as_deref(),
+            compression: self.shared.limits.compression,
             hide_unknown: self.hide_unknown,
             stations: &self.shared.stations,
             max_stations: self.shared.registration.max_stations,
@@ -174,7 +176,7 @@ impl Listener {
             Verdict::Admit { admission, accept, subprotocol } => {
                 // Before the 101 leaves: of two connections, the one that a station opens after it has seen the other's
                 // 101 must be the newer one here, too, whichever task runs first.
-                let identity = admission.identity.clone();
+                let (identity, deflate) = (admission.identity.clone(), admission.deflate);
                 let Ok(admitted) = self.admit(admission) else {
                     let text = "earlier connections of this station still wait for storage";
                     let refusal = Refusal { identity: Some(identity), ..unavailable("overloaded", text) };
@@ -188,7 +190,7 @@ impl Listener {
                     this.begin_session(upgraded, admitted);
                 });
                 drop(task);
-                switching(&accept, subprotocol)
+                switching(&accept, subprotocol, deflate)
             }
             Verdict::NoSubprotocol { identity, accept } => {
                 self.shared.metrics.handshake_ended(&self.name, "noSubprotocol");
@@ -203,7 +205,7 @@ impl Listener {
                     }
                 });
                 drop(task);
-                switching(&accept, None)
+                switching(&accept, None, None)
             }
         }
     }
@@ -218,7 +220,7 @@ impl Listener {
 
     fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
         let socket = match upgraded {
-            Ok(upgraded) => self.socket(upgraded),
+            Ok(upgraded) => self.socket(upgraded, admitted.over.0.admission.deflate),
             Err(error) => {
                 tracing::debug!(%error, "the connection broke before its upgrade");
                 None
@@ -241,15 +243,15 @@ impl Listener {
     }
 
     /// The plain stream taken back from HTTP, with what was read of it too far.
-    fn socket(&self, upgraded: Upgraded) -> Option<Socket<TcpStream>> {
+    fn socket(&self, upgraded: Upgraded, deflate: Option<Deflate>) -> Option<Socket<TcpStream>> {
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let limits = SocketLimits {
-            max_message_bytes: usize::try_from(self.shared.limits.max_message_size.as_u64())
-                .unwrap_or(usize::MAX),
-            read_buffer_bytes: usize::try_from(self.shared.limits.read_buffer_size.as_u64())
-                .unwrap_or(usize::MAX),
+            max_message_bytes: bytes(self.shared.limits.max_message_size),
+            read_buffer_bytes: bytes(self.shared.limits.read_buffer_size),
+            compress_above_bytes: bytes(self.shared.limits.compress_above),
         };
         match upgraded.downcast::<TokioIo<TcpStream>>() {
-            Ok(parts) => Some(Socket::accept(parts.io.into_inner(), &parts.read_buf, limits)),
+            Ok(parts) => Some(Socket::accept(parts.io.into_inner(), &parts.read_buf, limits, deflate)),
             Err(_) => {
                 tracing::error!("the upgraded connection is not a TCP stream");
                 None
@@ -259,7 +261,7 @@ impl Listener {
 
     /// What all versions ask for when no subprotocol matches: the handshake completes, and the connection closes.
     async fn close_at_once(&self, upgraded: Upgraded) {
-        let Some(mut socket) = self.socket(upgraded) else { return };
+        let Some(mut socket) = self.socket(upgraded, None) else { return };
         let mut outbox = Outbox::default();
         outbox.close(1002, "no common subprotocol");
         let closing =
@@ -319,7 +321,11 @@ fn unavailable(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned(), identity: None }
 }
 
-fn switching(accept: &str, subprotocol: Option<HeaderValue>) -> Response<Full<Bytes>> {
+fn switching(
+    accept: &str,
+    subprotocol: Option<HeaderValue>,
+    deflate: Option<Deflate>,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::new()));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -330,6 +336,9 @@ fn switching(accept: &str, subprotocol: Option<HeaderValue>) -> Response<Full<By
     }
     if let Some(subprotocol) = subprotocol {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
+    }
+    if let Some(agreed) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.response()).ok()) {
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, agreed);
     }
     response
 }

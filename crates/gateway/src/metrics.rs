@@ -12,6 +12,7 @@ use prometheus::{
 
 use crate::command::Status;
 use crate::session::close::CloseReason;
+use crate::socket::{Traffic, Violation};
 use ocpp_protocol::Version;
 
 /// What the gateway counts.
@@ -23,6 +24,9 @@ pub struct Metrics {
     handshakes_in_progress: IntGauge,
     sessions_opened: IntCounterVec,
     sessions_closed: IntCounterVec,
+    sessions_compressed: IntGauge,
+    compression_bytes: IntCounterVec,
+    protocol_violations: IntCounterVec,
     replacements: IntCounter,
     messages: IntCounterVec,
     calls: IntCounterVec,
@@ -92,6 +96,17 @@ impl Metrics {
                 &["version"],
             )?,
             sessions_closed: counters("sessions_closed_total", "Sessions ended, by reason", &["reason"])?,
+            sessions_compressed: gauge("sessions_compressed", "Sessions now that agreed on compression")?,
+            compression_bytes: counters(
+                "compression_bytes_total",
+                "Bytes of messages that travelled compressed, by direction and form",
+                &["direction", "form"],
+            )?,
+            protocol_violations: counters(
+                "protocol_violations_total",
+                "Connections ended because the station broke a rule of the WebSocket, by rule",
+                &["rule"],
+            )?,
             replacements: counter(
                 "replacements_total",
                 "Sessions replaced by a newer connection of the same identity",
@@ -160,6 +175,9 @@ impl Metrics {
         for reason in CloseReason::ALL {
             metrics.sessions_closed.with_label_values(&[reason.as_str()]).reset();
         }
+        for violation in Violation::ALL {
+            metrics.protocol_violations.with_label_values(&[violation.as_str()]).reset();
+        }
         for status in Status::ALL {
             metrics.commands.with_label_values(&[status.as_str()]).reset();
         }
@@ -197,7 +215,8 @@ impl Metrics {
     }
 
     /// A session began.
-    pub fn session_opened(&self, version: Version, replaced: bool) {
+    pub fn session_opened(&self, version: Version, replaced: bool, compressed: bool) {
+        self.sessions_compressed.add(i64::from(compressed));
         self.sessions.with_label_values(&[version.as_str()]).inc();
         self.sessions_opened.with_label_values(&[version.as_str()]).inc();
         if replaced {
@@ -206,9 +225,28 @@ impl Metrics {
     }
 
     /// A session ended.
-    pub fn session_closed(&self, version: Version, reason: CloseReason) {
+    pub fn session_closed(&self, version: Version, reason: CloseReason, compressed: bool) {
+        self.sessions_compressed.sub(i64::from(compressed));
         self.sessions.with_label_values(&[version.as_str()]).dec();
         self.sessions_closed.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// Messages travelled compressed.
+    pub fn compressed_traffic(&self, traffic: Traffic) {
+        let counts = [
+            ("in", "compressed", traffic.received_compressed),
+            ("in", "plain", traffic.received_plain),
+            ("out", "compressed", traffic.sent_compressed),
+            ("out", "plain", traffic.sent_plain),
+        ];
+        for (direction, form, bytes) in counts.into_iter().filter(|(_, _, bytes)| *bytes > 0) {
+            self.compression_bytes.with_label_values(&[direction, form]).inc_by(bytes);
+        }
+    }
+
+    /// A station broke a rule of the WebSocket, which ends its connection.
+    pub fn protocol_violation(&self, violation: Violation) {
+        self.protocol_violations.with_label_values(&[violation.as_str()]).inc();
     }
 
     /// A message came in. `action` must be one of the table's names or `unknown`, never a station's text.

@@ -106,6 +106,7 @@ mod tests {
             subprotocol: Some("ocpp1.6"),
             security_profile: 0,
             remote: ([127, 0, 0, 1], 1).into(),
+            deflate: None,
             lenient: false,
             tags: Arc::default(),
         };

@@ -26,6 +26,7 @@ use uuid::Uuid;
 
 use self::close::CloseReason;
 use self::mailbox::Mailbox;
+use crate::socket::Deflate;
 
 /// A session's number. A UUIDv7 from a clock that never steps back within a process: a later session of a station has
 /// the greater number, which is what fences presence (P5).
@@ -63,6 +64,8 @@ pub struct Admission {
     pub security_profile: u8,
     /// Where it comes from.
     pub remote: SocketAddr,
+    /// The compression agreed on.
+    pub deflate: Option<Deflate>,
     /// Binary messages with text in them are taken as text.
     pub lenient: bool,
     /// Groups that its listener puts it into.

@@ -15,15 +15,18 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::session::outbox::Outbox;
 
-pub use ocpp_websocket::{Breach, accept_key};
+pub use ocpp_websocket::negotiation::Malformed as MalformedOffer;
+pub use ocpp_websocket::{Breach, Deflate, Traffic, Violation, accept_key};
 
-/// What one connection may hold.
+/// What one connection may hold, and when it compresses.
 #[derive(Clone, Copy, Debug)]
 pub struct SocketLimits {
     /// The largest message, reassembled.
     pub max_message_bytes: usize,
     /// Bytes read by one system call.
     pub read_buffer_bytes: usize,
+    /// A message to the station is compressed if it is larger, where compression was negotiated.
+    pub compress_above_bytes: usize,
 }
 
 /// What happened on a socket.
@@ -56,10 +59,10 @@ pub struct Socket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Takes over a stream after the 101, with what was read of it too far.
-    pub fn accept(stream: S, read_ahead: &[u8], limits: SocketLimits) -> Self {
+    pub fn accept(stream: S, read_ahead: &[u8], limits: SocketLimits, deflate: Option<Deflate>) -> Self {
         let settings = Settings {
-            rules: Rules { max_message: limits.max_message_bytes, deflate: false },
-            encoder: Encoder { deflate: None, compress_above: 0 },
+            rules: Rules { max_message: limits.max_message_bytes, deflate: deflate.is_some() },
+            encoder: Encoder { deflate, compress_above: limits.compress_above_bytes },
             read_bytes: limits.read_buffer_bytes,
         };
         Self { connection: Connection::new(stream, read_ahead, settings) }
@@ -78,6 +81,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Whether nothing more can be read.
     pub fn is_read_over(&self) -> bool {
         self.connection.is_read_over()
+    }
+
+    /// What travelled compressed since this was asked last.
+    pub fn take_traffic(&mut self) -> Traffic {
+        self.connection.take_traffic()
     }
 
     fn poll_turn(&mut self, context: &mut Context<'_>, outbox: &mut Outbox, read: bool) -> Poll<Turn> {

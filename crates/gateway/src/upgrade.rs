@@ -13,7 +13,7 @@ use ocpp_protocol::{Identity, IdentityError, Version};
 use crate::auth::{Authenticator, Decision};
 use crate::config::Listener;
 use crate::session::Admission;
-use crate::socket;
+use crate::socket::{self, Deflate, MalformedOffer};
 use crate::stations::Stations;
 
 /// What a listener asks before it lets a station in.
@@ -23,6 +23,8 @@ pub struct Door<'a> {
     pub rules: &'a Listener,
     /// Credentials; none on an open listener.
     pub authenticator: Option<&'a Authenticator>,
+    /// Agree to compression when a station offers it.
+    pub compression: bool,
     /// Answer 401 instead of 404.
     pub hide_unknown: bool,
     /// Known stations, for spellings.
@@ -93,6 +95,12 @@ impl Door<'_> {
             Err((status, text)) => return refuse("notWebSocket", status, text, Some(identity)),
         };
         let accept = socket::accept_key(key);
+        let deflate = match self.compression(headers) {
+            Ok(deflate) => deflate,
+            Err(error) => {
+                return refuse("notWebSocket", StatusCode::BAD_REQUEST, error.to_string(), Some(identity));
+            }
+        };
         let agreed = self.agree(headers);
         let version = agreed.as_ref().map(|(version, _)| *version);
         let identity = match self.authenticate(identity, version, headers).await {
@@ -111,6 +119,7 @@ impl Door<'_> {
             subprotocol: subprotocol.is_some().then(|| version.subprotocol()),
             security_profile: u8::from(self.authenticator.is_some()),
             remote,
+            deflate,
             lenient: self.rules.lenient,
             tags: Arc::clone(&self.rules.tags),
         };
@@ -136,6 +145,16 @@ impl Door<'_> {
             }
             Decision::Missing => Err(unauthorized("missingCredentials", identity)),
             Decision::Wrong => Err(unauthorized("wrongCredentials", identity)),
+        }
+    }
+
+    /// The first offer of permessage-deflate that can be kept. A malformed header fails the handshake, as RFC 6455 section
+    /// 9.1 demands, but not on a lenient listener: there it is no offer.
+    fn compression(&self, headers: &HeaderMap) -> Result<Option<Deflate>, MalformedOffer> {
+        let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
+        match Deflate::negotiate(lines) {
+            Err(_) if self.rules.lenient => Ok(None),
+            negotiated => Ok(negotiated?.filter(|_| self.compression)),
         }
     }
 
@@ -220,6 +239,7 @@ mod tests {
         let door = Door {
             rules: &rules,
             authenticator: None,
+            compression: true,
             hide_unknown: false,
             stations: &stations,
             max_stations: 1,
@@ -249,6 +269,26 @@ mod tests {
             request(&[("sec-websocket-protocol", "ocpp9.9"), ("sec-websocket-protocol", "ocpp2.0.1")]);
         assert_eq!(echoed(judge(Listener::default(), &two_lines).await).unwrap(), "ocpp2.0.1");
         assert!(echoed(judge(only_16(), &two_lines).await).is_none());
+    }
+
+    #[tokio::test]
+    async fn compression_is_agreed_on_when_it_is_offered() {
+        let offering = |extensions| {
+            request(&[("sec-websocket-protocol", "ocpp1.6"), ("sec-websocket-extensions", extensions)])
+        };
+        let agreed = |verdict: Verdict| match verdict {
+            Verdict::Admit { admission, .. } => Some(admission.deflate.is_some()),
+            Verdict::NoSubprotocol { .. } | Verdict::Refuse(_) => None,
+        };
+        let strict = Listener::default;
+        let lenient = || Listener { lenient: true, ..Listener::default() };
+        assert_eq!(agreed(judge(strict(), &offering("permessage-deflate")).await), Some(true));
+        let not_offered = request(&[("sec-websocket-protocol", "ocpp1.6")]);
+        assert_eq!(agreed(judge(strict(), &not_offered).await), Some(false));
+        let malformed = offering("permessage-deflate; =");
+        let Verdict::Refuse(refusal) = judge(strict(), &malformed).await else { panic!("malformed") };
+        assert_eq!((refusal.reason, refusal.status), ("notWebSocket", StatusCode::BAD_REQUEST));
+        assert_eq!(agreed(judge(lenient(), &malformed).await), Some(false));
     }
 
     #[tokio::test]

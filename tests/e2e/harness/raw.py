@@ -126,13 +126,19 @@ class RawStation:
         body = self._take(length) or b""
         return Response(response.status, headers, body.decode())
 
-    def frame(self) -> tuple[int, bytes] | None:
-        """The next frame, opcode and payload; None when the connection has ended, politely or not."""
+    def frame(self, *, compressed: bool = False) -> tuple[int, bytes] | None:
+        """The next frame, opcode and payload; None when the connection has ended, politely or not.
+
+        It has to be `compressed` (RSV1) or not to be; the payload is given as it came.
+        """
         head = self._take(2)
         if head is None:
             return None
         assert not head[1] & 0x80, "a server does not mask (RFC 6455 5.1)"
-        assert head[0] & 0xF0 == 0x80, "the gateway sends whole messages without reserved bits"
+        expected = 0xC0 if compressed else 0x80
+        assert head[0] & 0xF0 == expected, (
+            "the gateway sends whole messages, and no reserved bits but the one asked for"
+        )
         length = head[1]
         if length == 126:
             (length,) = struct.unpack("!H", self._take(2) or b"")

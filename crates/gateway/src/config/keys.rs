@@ -84,7 +84,7 @@ pub struct Listener {
     #[serde(deserialize_with = "super::units::word")]
     pub auth: AuthMode,
     /// Accept what real stations get wrong: no subprotocol header (counts as 1.6), double slashes in the path, binary
-    /// frames with text.
+    /// frames with text, a malformed offer of extensions.
     pub lenient: bool,
     /// Groups that the stations of this listener belong to from their first connection.
     #[serde(deserialize_with = "super::units::words")]
@@ -176,8 +176,12 @@ impl Default for Credentials {
 pub struct Session {
     /// The largest message; a larger one closes the connection with 1009.
     pub max_message_size: ByteSize,
-    /// Bytes read at once; held by every connection.
+    /// Bytes read at once, into a buffer that a worker thread lends to its connections.
     pub read_buffer_size: ByteSize,
+    /// Agree to permessage-deflate when a station offers it.
+    pub compression: bool,
+    /// Where it was agreed on, larger messages to the station are compressed.
+    pub compress_above: ByteSize,
     /// How often the gateway pings; `0s` means never.
     #[serde(with = "super::units::duration")]
     pub ping_interval: Duration,
@@ -205,7 +209,9 @@ impl Default for Session {
     fn default() -> Self {
         Self {
             max_message_size: ByteSize::mib(1),
-            read_buffer_size: ByteSize::kib(4),
+            read_buffer_size: ByteSize::kib(16),
+            compression: true,
+            compress_above: ByteSize::b(256),
             ping_interval: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(15 * 60),
             write_timeout: Duration::from_secs(60),

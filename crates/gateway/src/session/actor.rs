@@ -109,7 +109,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let Admitted { over, entry, replaced } = admitted;
     let session = Arc::clone(&over.0);
     let version = session.admission.version;
-    shared.metrics.session_opened(version, replaced.is_some());
+    let is_compressed = session.admission.deflate.is_some();
+    shared.metrics.session_opened(version, replaced.is_some(), is_compressed);
     let mut ended_early = socket.is_none().then_some(CloseReason::ConnectionLost);
     if let Some(replaced) = &replaced {
         let asked_to_end = wait_for_predecessor(&session, replaced).await;
@@ -134,7 +135,7 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         actor.begin_end(reason, None);
     }
     let reason = actor.serve(&mut socket).await;
-    actor.shared.metrics.session_closed(version, reason);
+    actor.shared.metrics.session_closed(version, reason, is_compressed);
     if let Some(socket) = socket {
         socket.linger(Duration::from_secs(1)).await;
     }
@@ -243,8 +244,13 @@ impl Actor {
         }
     }
 
-    fn on_turn<S>(&mut self, turn: Turn, socket: &mut Option<Socket<S>>) {
+    fn on_turn<S: AsyncRead + AsyncWrite + Unpin>(&mut self, turn: Turn, socket: &mut Option<Socket<S>>) {
         let now = Instant::now();
+        if self.session.admission.deflate.is_some()
+            && let Some(socket) = socket
+        {
+            self.shared.metrics.compressed_traffic(socket.take_traffic());
+        }
         match &turn {
             Turn::Flushed | Turn::Taken | Turn::Ended => {}
             _ => {
@@ -274,7 +280,7 @@ impl Actor {
             // What comes after our close frame was not read in time to be answered; the station keeps it.
             Turn::Text(_) | Turn::Binary(_) => {}
             Turn::Close(code) => self.begin_end(CloseReason::StationClosed, code),
-            Turn::Broken(breach) => self.begin_end(breach.into(), None),
+            Turn::Broken(breach) => self.on_breach(breach),
             Turn::Ended => {
                 *socket = None;
                 self.begin_end(CloseReason::ConnectionLost, None);

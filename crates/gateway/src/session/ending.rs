@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::actor::Actor;
 use super::close::CloseReason;
 use crate::command::Status;
-use crate::socket::Socket;
+use crate::socket::{Breach, Socket};
 
 /// How a session is ending.
 #[derive(Debug)]
@@ -49,6 +49,15 @@ impl Actor {
             self.pending.clear();
             self.outbox.clear();
         }
+    }
+
+    /// The station broke a rule of the WebSocket, and nothing more can be read from it.
+    pub(super) fn on_breach(&mut self, breach: Breach) {
+        if let Breach::Protocol(violation) = breach {
+            self.shared.metrics.protocol_violation(violation);
+        }
+        tracing::debug!(%breach, "the station broke a rule of the WebSocket");
+        self.begin_end(breach.into(), None);
     }
 
     /// Queues the close frame and the last event, when what is in flight has been answered.
