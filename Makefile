@@ -40,6 +40,7 @@ test-unit: ## the Rust tests of the workspace
 test-e2e: ## the built binary against real stations and a real Kafka (PYTEST='-k tour' for some of it)
 	@tools/packages.sh build kafka test
 	@tools/venv.sh
+	@tools/ws.sh
 	@tools/kafka.sh setup
 	cargo build --locked --package ocpp-gateway
 	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway $(python) -m pytest tests/e2e $(PYTEST)
@@ -76,6 +77,7 @@ kafka-stop: ## stop it; its data stays
 setup: ## install and fetch what build and tests need, and nothing else
 	@tools/packages.sh build kafka test
 	@tools/venv.sh
+	@tools/ws.sh
 	@tools/kafka.sh setup
 	cargo fetch --locked
 

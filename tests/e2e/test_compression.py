@@ -6,8 +6,10 @@ The agreement is checked with an independent client in every combination of its 
 import asyncio
 import contextlib
 import json
+import os
 import random
 import re
+import shutil
 import threading
 import zlib
 from pathlib import Path
@@ -136,6 +138,51 @@ async def test_what_travelled_is_counted(gateway):
         assert 0 < compressed < plain / 5
     node.await_events(lambda events: events, "the end", type="ocpp.station.disconnected")
     assert node.metric("ocpp_gateway_sessions_compressed") == 0
+
+
+# -- another independent client -----------------------------------------------------------------------------------
+
+HERE = Path(__file__).parent
+MODULES = os.environ.get("NODE_PATH") or str(HERE.parents[1] / ".tools/ws/node_modules")
+NODE = shutil.which("node") if (Path(MODULES) / "ws").is_dir() else None
+WS_OPTIONS = {
+    "default": {},
+    "everything": {"threshold": 0},
+    "small-windows": {"threshold": 0, "serverMaxWindowBits": 9, "clientMaxWindowBits": 10},
+    "no-context": {"threshold": 0, "serverNoContextTakeover": True, "clientNoContextTakeover": True},
+    "none": False,
+}
+
+
+@pytest.mark.skipif(NODE is None, reason="there is no node, or tools/ws.sh has not fetched the npm package ws")
+@pytest.mark.parametrize("name", WS_OPTIONS)
+async def test_the_npm_client_ws(node, name):
+    identity, options = f"npm-{name}", WS_OPTIONS[name]
+    process = await asyncio.create_subprocess_exec(
+        NODE,
+        str(HERE / "ws/station.js"),
+        node.ws_url(identity),
+        json.dumps(options),
+        METER_VALUES,
+        stdout=asyncio.subprocess.PIPE,
+        env=os.environ | {"NODE_PATH": MODULES},
+    )
+    assert json.loads(await process.stdout.readline()) == {"ready": True}
+    data = "0123456789abcdef" * 2000
+    body = {"action": "DataTransfer", "payload": {"vendorId": "v", "data": data}}
+    outcome = await asyncio.to_thread(node.post, f"/api/v1/stations/{identity}/commands", body)
+    assert outcome.json()["status"] == "answered"
+    seen = json.loads(await process.stdout.readline())
+    assert await process.wait() == 0
+    if options is False:
+        assert seen["extensions"] == ""
+    else:
+        assert seen["extensions"].startswith(TAKEOVER)
+    assert seen["answers"] == [[3, "boot"], [3, "large"]]
+    assert seen["call"] == {"vendorId": "v", "data": data}
+    assert (seen["pongs"], seen["code"]) == (1, 1000)
+    meters = [event for event in node.events(station=identity) if event.data.get("messageId") == "large"]
+    assert meters[0].payload_text == METER_VALUES
 
 
 # -- byte by byte -------------------------------------------------------------------------------------------------
