@@ -1,7 +1,7 @@
 # Everything one does with this repository. CI calls `lint` and `test`; both set up what they need.
 #
 # Variables: CONFIG=FILE for `make run`; PYTEST='-k tour -x' for `make test-e2e`;
-# SCENARIO=kafka-killed and QUICK=1 for `make faults`;
+# SCENARIO=kafka-killed and QUICK=1 for `make faults`; BENCH=… for `make bench-cost`;
 # KAFKA_PORT and the others of tools/kafka.sh; CARGO_TARGET_DIR as cargo takes it.
 
 SHELL := /bin/bash
@@ -13,11 +13,12 @@ MAKEFLAGS += --no-print-directory
 CONFIG ?=
 PYTEST ?=
 SCENARIO ?=
+BENCH ?=
 target := $(or $(CARGO_TARGET_DIR),target)
 python := .tools/venv/bin/python
 python_sources := tests/e2e tests/faults docs/examples
 
-.PHONY: help run build test test-unit test-e2e faults lint fmt kafka kafka-stop setup clean
+.PHONY: help run build test test-unit test-e2e faults bench-cost lint fmt kafka kafka-stop setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -51,6 +52,11 @@ faults: ## every outage and crash, for real, and what was lost (SCENARIO=gateway
 	@tools/kafka.sh setup
 	cargo build --locked --package ocpp-gateway
 	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway PYTHONPATH=tests/e2e:tests $(python) -m faults $(SCENARIO)
+
+bench-cost: ## what a connection and a message cost, beside servers that do less (BENCH='--rate 5000 --kafka 127.0.0.1:19092')
+	@tools/packages.sh build
+	cargo build --release --locked --package ocpp-gateway --package ocpp-benches
+	taskset -c 1 $(target)/release/bench-cost compare --gateway $(target)/release/ocpp-gateway $(BENCH)
 
 lint: ## formatting, clippy, layering, Python
 	@tools/packages.sh build test

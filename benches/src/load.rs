@@ -1,0 +1,143 @@
+//! The load, the same for every server: everybody connects, is idle, sends at a fixed rate, sends as fast as answers come,
+//! sends one large message.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::task::{JoinSet, LocalSet};
+
+use crate::process::{Server, processor_seconds};
+use crate::station::{LARGE_BYTES, MESSAGE_BYTES, Message, Station};
+
+/// How much of it.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Load {
+    /// Connections.
+    #[arg(long, default_value_t = 12_000)]
+    pub(crate) connections: usize,
+    /// Messages a second at the fixed rate.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) rate: usize,
+    /// Seconds at the fixed rate, and again in a closed loop.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    /// Seconds until memory is looked at.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) settle: u64,
+}
+
+/// What one server cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cost {
+    /// Connections that had their first message answered, a second; all of them at once, no pacing.
+    pub(crate) accepts: f64,
+    /// Resident bytes of a connection that has sent its first message.
+    pub(crate) idle: f64,
+    /// The same after each has sent a large one.
+    pub(crate) after_large: f64,
+    /// At the fixed rate, open loop.
+    pub(crate) fixed: Run,
+    /// As fast as answers come.
+    pub(crate) closed: Run,
+}
+
+/// One run of messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// The server's processor time for each message.
+    pub(crate) cpu_micros: f64,
+    /// Messages answered, a second.
+    pub(crate) rate: f64,
+    /// From when a message should have been sent to its answer.
+    pub(crate) p99_millis: f64,
+    /// The load's own share of its core.
+    pub(crate) driver_share: f64,
+}
+
+/// Large messages on their way at the same time.
+const LARGE_AT_ONCE: usize = 64;
+
+impl Load {
+    /// Puts it on a server.
+    pub(crate) async fn measure(self, server: &Server) -> Cost {
+        LocalSet::new().run_until(self.phases(server)).await
+    }
+
+    async fn phases(self, server: &Server) -> Cost {
+        let empty = server.resident_bytes();
+        let begin = Instant::now();
+        let mut connecting = JoinSet::new();
+        for number in 0..self.connections {
+            connecting.spawn_local(Station::connect(server.address, server.dialect, number));
+        }
+        let mut stations = Vec::with_capacity(self.connections);
+        while let Some(station) = connecting.join_next().await {
+            stations.push(station.expect("a task").expect("a connection"));
+        }
+        let accepts = self.connections as f64 / begin.elapsed().as_secs_f64();
+        let idle = self.resident(server, empty).await;
+        let message = Rc::new(Message::meter_values(MESSAGE_BYTES));
+        let fixed = self.run(server, &mut stations, &message, Some(self.rate)).await;
+        let closed = self.run(server, &mut stations, &message, None).await;
+        let large = Rc::new(Message::meter_values(LARGE_BYTES));
+        for group in stations.chunks_mut(LARGE_AT_ONCE) {
+            let calls = group.iter_mut().map(|station| station.call(&large));
+            for answered in futures_util::future::join_all(calls).await {
+                answered.expect("an answer");
+            }
+        }
+        let after_large = self.resident(server, empty).await;
+        Cost { accepts, idle, after_large, fixed, closed }
+    }
+
+    async fn resident(self, server: &Server, empty: f64) -> f64 {
+        tokio::time::sleep(Duration::from_secs(self.settle)).await;
+        (server.resident_bytes() - empty) / self.connections as f64
+    }
+
+    /// Every station sends its share; `rate` is that of all, or none for a closed loop.
+    async fn run(
+        self,
+        server: &Server,
+        stations: &mut Vec<Station>,
+        message: &Rc<Message>,
+        rate: Option<usize>,
+    ) -> Run {
+        let connections = stations.len();
+        let every = rate.map(|rate| Duration::from_secs_f64(connections as f64 / rate as f64));
+        let begin = Instant::now() + Duration::from_millis(200);
+        let end = begin + Duration::from_secs(self.seconds);
+        let (server_before, driver_before) = (server.processor_seconds(), processor_seconds("self"));
+        let mut running = JoinSet::new();
+        for (number, mut station) in stations.drain(..).enumerate() {
+            let message = Rc::clone(message);
+            running.spawn_local(async move {
+                let mut latencies = Vec::new();
+                let mut due = begin + every.unwrap_or_default().mul_f64(number as f64 / connections as f64);
+                while due < end {
+                    tokio::time::sleep_until(due.into()).await;
+                    station.call(&message).await.expect("an answer");
+                    latencies.push(due.elapsed());
+                    due = every.map_or_else(Instant::now, |every| due + every);
+                }
+                (station, latencies)
+            });
+        }
+        let mut latencies = Vec::new();
+        while let Some(ended) = running.join_next().await {
+            let (station, mine) = ended.expect("a task");
+            stations.push(station);
+            latencies.extend(mine);
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        latencies.sort_unstable();
+        let count = latencies.len() as f64;
+        Run {
+            cpu_micros: (server.processor_seconds() - server_before) / count * 1e6,
+            rate: count / seconds,
+            p99_millis: latencies[(latencies.len() - 1) * 99 / 100].as_secs_f64() * 1e3,
+            driver_share: (processor_seconds("self") - driver_before) / seconds,
+        }
+    }
+}
