@@ -37,6 +37,9 @@ enum Command {
         /// The gateway's binary; without it the echo servers alone are compared.
         #[arg(long)]
         gateway: Option<PathBuf>,
+        /// Leaves the echo servers out, for a profile of the gateway; there are no ratios then.
+        #[arg(long, requires = "gateway")]
+        gateway_only: bool,
         /// A Kafka, `host:port`: the gateway is measured once more with it.
         #[arg(long)]
         kafka: Option<String>,
@@ -52,15 +55,17 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     match Arguments::parse().command {
         Command::Serve { echo } => runtime.block_on(servers::serve(echo)),
-        Command::Compare { load, gateway, kafka } => {
+        Command::Compare { load, gateway, gateway_only, kafka } => {
             let mut rows = Vec::new();
             let mut measure = |name: &str, server: Server| {
                 eprintln!("measuring {name}");
                 rows.push((name.to_owned(), runtime.block_on(load.measure(&server))));
             };
-            measure("tcp echo", Server::echo(Echo::Tcp));
-            measure("tungstenite echo", Server::echo(Echo::Tungstenite));
-            measure("engine echo", Server::echo(Echo::Engine));
+            if !gateway_only {
+                measure("tcp echo", Server::echo(Echo::Tcp));
+                measure("tungstenite echo", Server::echo(Echo::Tungstenite));
+                measure("engine echo", Server::echo(Echo::Engine));
+            }
             if let Some(gateway) = gateway {
                 measure("gateway, local log", Server::gateway(&gateway, None));
                 if let Some(kafka) = kafka {
