@@ -14,6 +14,9 @@ const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// What is inflated at once; a bomb is noticed so many bytes after the limit at most.
 const CHUNK: usize = 16 * 1024;
 
+/// Final blocks in one message: a sender has use for one, and each costs 0.3 µs for two bytes (measured).
+const MOST_FINAL_BLOCKS: usize = 16;
+
 /// The window sizes that zlib can deflate with, as powers of two; 8 is the one of RFC 7692 that it cannot.
 pub(crate) const WINDOW_BITS: std::ops::RangeInclusive<u8> = 9..=15;
 
@@ -48,27 +51,36 @@ pub(crate) fn inflate(compressed: &[u8], most: usize) -> Result<Vec<u8>, Inflate
         inflater.reset(false);
         codecs.chunk.resize(CHUNK, 0);
         let mut message = Vec::new();
-        for input in [compressed, &TAIL] {
-            inflate_part(inflater, input, &mut codecs.chunk, &mut message, most)?;
+        let mut final_blocks = 0;
+        for mut input in [compressed, &TAIL] {
+            while inflate_stream(inflater, &mut input, &mut codecs.chunk, &mut message, most)? {
+                // A sender may end what it sends with a final block (RFC 7692 section 7.2.3.4); then a new stream begins.
+                inflater.reset(false);
+                final_blocks += 1;
+                if final_blocks > MOST_FINAL_BLOCKS {
+                    return Err(InflateError::Corrupt);
+                }
+            }
         }
         Ok(message)
     })
 }
 
-fn inflate_part(
+/// Inflates up to the end of the input, or of a final block: says whether it was that.
+fn inflate_stream(
     inflater: &mut Decompress,
-    mut input: &[u8],
+    input: &mut &[u8],
     chunk: &mut [u8],
     message: &mut Vec<u8>,
     most: usize,
-) -> Result<(), InflateError> {
+) -> Result<bool, InflateError> {
     loop {
         let (before_in, before_out) = (inflater.total_in(), inflater.total_out());
         let status =
             inflater.decompress(input, chunk, FlushDecompress::Sync).map_err(|_| InflateError::Corrupt)?;
         let used = usize::try_from(inflater.total_in() - before_in).unwrap_or(usize::MAX);
         let produced = usize::try_from(inflater.total_out() - before_out).unwrap_or(usize::MAX);
-        input = input.get(used..).unwrap_or_default();
+        *input = input.get(used..).unwrap_or_default();
         if produced > most - message.len() {
             return Err(InflateError::TooBig);
         }
@@ -79,14 +91,12 @@ fn inflate_part(
         }
         message.extend_from_slice(inflated);
         if status == Status::StreamEnd {
-            // A sender may end a message with a final block (RFC 7692 section 7.2.3.4), after which a new stream begins.
-            inflater.reset(false);
+            return Ok(true);
         }
-        let is_stuck = used == 0 && produced == 0;
         if input.is_empty() && produced < chunk.len() {
-            return Ok(());
+            return Ok(false);
         }
-        if is_stuck {
+        if used == 0 && produced == 0 {
             return Err(InflateError::Corrupt);
         }
     }
@@ -182,6 +192,13 @@ mod tests {
         assert_eq!(inflate(&[0xff; 64], 1000), Err(InflateError::Corrupt));
         let good = deflated(&[b'a'; 1000], 15).unwrap();
         assert_eq!(inflate(&good, 1000).unwrap(), vec![b'a'; 1000]);
+    }
+
+    #[test]
+    fn a_flood_of_final_blocks_is_not_inflated() {
+        let blocks = |count| [0x03, 0x00].repeat(count);
+        assert_eq!(inflate(&blocks(16), 10).unwrap(), b"");
+        assert_eq!(inflate(&blocks(17), 10), Err(InflateError::Corrupt));
     }
 
     #[test]
