@@ -17,9 +17,9 @@ use socket2::{Domain, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
-use tokio_tungstenite::accept_async_with_config;
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 /// An echo server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -82,25 +82,22 @@ async fn tcp(mut stream: TcpStream) -> Result<(), Error> {
     }
 }
 
-async fn tungstenite(stream: TcpStream) -> Result<(), Error> {
-    let mut socket = accept_async_with_config(stream, Some(tuned())).await?;
+async fn tungstenite(mut stream: TcpStream) -> Result<(), Error> {
+    shake_hands(&mut stream).await?;
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4096)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let mut socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
     while let Some(message) = socket.next().await {
         socket.send(message?).await?;
     }
     Ok(())
 }
 
-fn tuned() -> WebSocketConfig {
-    WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .write_buffer_size(0)
-        .max_message_size(Some(MAX_MESSAGE))
-        .max_frame_size(Some(MAX_MESSAGE))
-}
-
-async fn engine(stream: TcpStream) -> Result<(), Error> {
-    // The handshake is not what is compared; a client waits for its end, so nothing was read too far.
-    let stream = Box::pin(accept_async_with_config(stream, Some(tuned()))).await?.into_inner();
+async fn engine(mut stream: TcpStream) -> Result<(), Error> {
+    shake_hands(&mut stream).await?;
     let settings = Settings {
         rules: Rules { max_message: MAX_MESSAGE, deflate: false },
         encoder: Encoder { deflate: None, compress_above: 0 },
@@ -122,4 +119,27 @@ async fn engine(stream: TcpStream) -> Result<(), Error> {
             Err(_) => return Ok(()),
         }
     }
+}
+
+/// The least that is a handshake: it is not what is compared. A client waits for its end, so nothing is read too far.
+async fn shake_hands(stream: &mut TcpStream) -> io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        stream.readable().await?;
+        let mut bytes = [0; 512];
+        match stream.try_read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => request.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let request = String::from_utf8_lossy(&request);
+    let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+    let accept = ocpp_websocket::accept_key(key.unwrap_or_default().as_bytes());
+    let response = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(response.as_bytes()).await
 }

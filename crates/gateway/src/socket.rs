@@ -42,7 +42,8 @@ pub enum Turn {
     Pong(Vec<u8>),
     /// The station's close frame; the answer to it is on its way.
     Close(Option<u16>),
-    /// Everything handed over has left for the kernel.
+    /// Everything handed over has left for the kernel. Not told when it left in the same turn and reading goes on: nobody had
+    /// begun to wait, and a turn more for each answer is a tenth of what a message costs.
     Flushed,
     /// Answers left the outbox and wait for the kernel: whoever did not read because of them may read again.
     Taken,
@@ -90,11 +91,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     fn poll_turn(&mut self, context: &mut Context<'_>, outbox: &mut Outbox, read: bool) -> Poll<Turn> {
         let answers = outbox.answers();
+        let is_awaited = self.is_writing() || !read || self.is_read_over();
         match self.connection.poll_write(context, || outbox.pop()) {
-            Poll::Ready(Ok(true)) => return Poll::Ready(Turn::Flushed),
+            Poll::Ready(Ok(true)) if is_awaited => return Poll::Ready(Turn::Flushed),
             Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended),
             Poll::Pending if !read && outbox.answers() < answers => return Poll::Ready(Turn::Taken),
-            Poll::Ready(Ok(false)) | Poll::Pending => {}
+            Poll::Ready(Ok(_)) | Poll::Pending => {}
         }
         if !read || self.is_read_over() {
             return Poll::Pending;

@@ -236,6 +236,8 @@ impl Actor {
                 () = both(&events_durable, &states_durable, held) => {}
                 () = room(&mut self.lane, &mut self.states, waiting) => {}
                 () = &mut timer => {
+                    // What was waiting to be written when this was looked at last may have left since.
+                    self.note_state(socket.as_ref());
                     self.on_timer(Instant::now());
                     armed = self.next_deadline();
                     timer.as_mut().reset(armed.into());
