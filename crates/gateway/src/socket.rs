@@ -43,7 +43,7 @@ pub enum Turn {
     /// The station's close frame; the answer to it is on its way.
     Close(Option<u16>),
     /// Everything handed over has left for the kernel. Not told when it left in the same turn and reading goes on: nobody had
-    /// begun to wait, and a turn more for each answer is a tenth of what a message costs.
+    /// begun to wait, and a turn more for each answer is not free.
     Flushed,
     /// Answers left the outbox and wait for the kernel: whoever did not read because of them may read again.
     Taken,
@@ -55,7 +55,8 @@ pub enum Turn {
 
 /// One connection.
 pub struct Socket<S> {
-    connection: Connection<S>,
+    // Boxed, because a task has room for each place that a value is moved through.
+    connection: Box<Connection<S>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -66,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             encoder: Encoder { deflate, compress_above: limits.compress_above_bytes },
             read_bytes: limits.read_buffer_bytes,
         };
-        Self { connection: Connection::new(stream, read_ahead, settings) }
+        Self { connection: Box::new(Connection::new(stream, read_ahead, settings)) }
     }
 
     /// Writes what the outbox holds, most urgent first, and reads one message if asked to. Cancel-safe.

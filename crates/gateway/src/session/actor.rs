@@ -390,28 +390,40 @@ impl Actor {
 
     pub(super) fn publish_event(&mut self, record: Record) {
         self.queued_events += 1;
-        self.unpublished.push_back(record);
-        self.publish_what_fits();
+        self.publish(record);
     }
 
     pub(super) fn publish_state(&mut self, record: Record) {
         self.queued_states += 1;
-        self.unpublished.push_back(record);
-        self.publish_what_fits();
+        self.publish(record);
+    }
+
+    /// Publishes behind everything that waits for room; where nothing waits, a session has no queue of its own.
+    fn publish(&mut self, record: Record) {
+        if !self.unpublished.is_empty() {
+            self.unpublished.push_back(record);
+        } else if let Err(record) = self.try_publish(record) {
+            self.unpublished.push_back(record);
+        }
     }
 
     pub(super) fn publish_what_fits(&mut self) {
         while let Some(record) = self.unpublished.pop_front() {
-            let lane = if record.class == Class::StationState { &mut self.states } else { &mut self.lane };
-            if let Err(record) = lane.try_publish(record) {
+            if let Err(record) = self.try_publish(record) {
                 self.unpublished.push_front(record);
                 return;
             }
         }
+        self.unpublished = VecDeque::new();
         for (reply, report) in self.reports.drain(..) {
             // Whoever followed the command has gone only when the process is leaving.
             drop(reply.send(report));
         }
+    }
+
+    fn try_publish(&mut self, record: Record) -> Result<(), Record> {
+        let lane = if record.class == Class::StationState { &mut self.states } else { &mut self.lane };
+        lane.try_publish(record).map(drop)
     }
 
     fn note_state<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: Option<&Socket<S>>) {
@@ -467,10 +479,11 @@ async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>
     }
 }
 
+/// Boxed, so that the sessions that need not wait do not have the room for it.
 async fn room(lane: &mut Lane, states: &mut Lane, waiting: Option<(Class, u32)>) {
     match waiting {
-        Some((Class::StationState, cost)) => states.room(cost).await,
-        Some((_, cost)) => lane.room(cost).await,
+        Some((Class::StationState, cost)) => Box::pin(states.room(cost)).await,
+        Some((_, cost)) => Box::pin(lane.room(cost)).await,
         None => std::future::pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! What a session sends: held answers once they are free, and commands, one at a time (ocpp-j 2.3).
 
+use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
 use ocpp_protocol::{
@@ -47,6 +48,8 @@ impl Actor {
             let Some(Pending { answer, .. }) = self.pending.pop_front() else { return };
             self.send_answer(answer);
         }
+        // A queue keeps its room otherwise, and most stations have nothing pending most of the time.
+        self.pending = VecDeque::new();
     }
 
     fn send_answer(&mut self, answer: Answer) {

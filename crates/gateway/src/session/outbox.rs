@@ -65,7 +65,12 @@ impl Outbox {
         if let Some(payload) = self.ping.take() {
             return Some(Outgoing::Ping(payload));
         }
-        self.answers.pop_front().or_else(|| self.command.take()).map(Outgoing::Text)
+        let text = self.answers.pop_front().or_else(|| self.command.take());
+        if self.answers.is_empty() {
+            // A queue keeps its room otherwise.
+            self.answers = VecDeque::new();
+        }
+        text.map(Outgoing::Text)
     }
 
     /// Nothing waits.
