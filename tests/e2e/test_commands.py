@@ -1,0 +1,549 @@
+"""Commands over HTTP on the local bus: what is remembered of them, what is kept for stations that are away, what is called back.
+
+Proves: a commandId that is seen again, at once, after a restart or after a crash, gives the first outcome and puts nothing on the
+wire; what was under way in a crash ends once and says what is known of its sending; the offline queue is bounded, durable,
+in order and emptied only when the station may be asked; a command that is called back never leaves.
+"""
+
+import asyncio
+import json
+import random
+import time
+
+import pytest
+import requests
+from harness.gateway import Gateway, merged
+from harness.obedient import ACTION, Obedient, body
+from harness.orders import ASYNC, call_back, ended, in_state, post, problem, results, show
+from harness.waiting import wait_for
+from harness.wire import Wire
+
+# Stations of a test that is over read nothing any more, and need not be waited for.
+SOON = {"commands": {"grace": "100ms"}, "session": {"close_timeout": "500ms"}}
+
+
+async def leave(node: Gateway, how: str) -> None:
+    """Ends the gateway: `sigterm` or `kill9`."""
+    if how == "sigterm":
+        assert await asyncio.to_thread(node.sigterm) == 0
+    else:
+        node.kill9()
+
+
+async def settled(node: Gateway, station: Obedient) -> None:
+    """Returns when whatever was on its way to the station before has arrived: a command of now is served last."""
+    id = f"last-{time.monotonic_ns()}"
+    assert (await post(node, station.identity, body(id))).json()["status"] == "answered"
+    assert station.arrived.pop() == id
+
+
+# -- the same command again ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", ["nothing", "sigterm", "kill9"])
+async def test_a_repeated_command_gets_the_first_outcome_and_nothing_is_sent(gateway, between):
+    node = gateway(SOON)
+    station = await Obedient("CP-1").connect(node)
+    first = await post(node, "CP-1", body("c-1"))
+    assert (first.status_code, first.json()["status"], first.json()["sent"]) == (200, "answered", "yes")
+    nobody = await post(node, "CP-2", body("c-2"))
+    assert (nobody.json()["status"], nobody.json()["sent"]) == ("offline", "no")
+    told = results(node)
+    if between != "nothing":
+        await leave(node, between)
+        await asyncio.to_thread(node.restart)
+        await station.connect(node)
+        # Now it could be sent: its outcome is the first one all the same.
+        other = await Obedient("CP-2").connect(node)
+    for identity, id, before in (("CP-1", "c-1", first), ("CP-2", "c-2", nobody)):
+        again = await post(node, identity, body(id))
+        assert (again.status_code, again.text) == (200, before.text)
+        assert show(node, id).text == before.text
+        assert (await post(node, identity, body(id), ASYNC)).text == before.text
+    await settled(node, station)
+    assert station.arrived == ["c-1"]
+    if between != "nothing":
+        await settled(node, other)
+        assert other.arrived == []
+    after = results(node)
+    assert {id: after[id].text for id in told} == {id: event.text for id, event in told.items()}
+
+
+async def test_a_repeat_while_it_is_under_way_waits_for_the_same_outcome(gateway):
+    node = gateway(SOON)
+    station = await Obedient("CP-1", delay=None).connect(node)
+    waiting = [post(node, "CP-1", body("c-1", timeoutMs=20_000)) for _ in range(6)]
+    await in_state(node, "c-1", "sending")
+    assert (await post(node, "CP-1", body("c-1"), ASYNC)).status_code == 202
+    assert not any(one.done() for one in waiting)
+    # A new connection, so that it ends.
+    await station.connect(node)
+    assert {(await one).text for one in waiting} == {show(node, "c-1").text}
+    assert (await ended(node, "c-1"))["status"] == "replaced"
+    assert station.arrived == ["c-1"]
+    assert list(results(node)) == ["c-1"]
+
+
+async def test_an_id_belongs_to_one_command(gateway):
+    node = gateway(SOON)
+    await Obedient("CP-1", delay=None).connect(node)
+    other = await Obedient("CP-2").connect(node)
+    first = post(node, "CP-1", body("c-1", timeoutMs=3000))
+    await in_state(node, "c-1", "sending")
+    problem(await post(node, "CP-2", body("c-1")), 409)
+    problem(await post(node, "CP-1", {"commandId": "c-1", "action": "ClearCache"}), 409)
+    assert (await first).json()["status"] == "timeout"
+    problem(await post(node, "CP-2", body("c-1")), 409)
+    await settled(node, other)
+    assert other.arrived == []
+    # The station in another spelling is the same station.
+    assert (await post(node, "cp-1", body("c-1"))).json() == (await first).json()
+
+
+async def test_what_was_under_way_in_a_crash_ends_once_and_says_what_is_known_of_its_sending(gateway):
+    node = gateway(SOON)
+    station = await Obedient("CP-1", delay=None).connect(node)
+    lost = [post(node, "CP-1", body("on-the-wire"))]
+    await in_state(node, "on-the-wire", "sending")
+    lost.append(post(node, "CP-1", body("waited")))
+    await in_state(node, "waited", "waiting")
+    lost.append(post(node, "CP-1", body("to-be-kept", ifOffline="queue")))
+    await in_state(node, "to-be-kept", "waiting")
+    assert station.arrived == ["on-the-wire"]
+    node.kill9()
+    assert all(isinstance(one, requests.ConnectionError) for one in await asyncio.gather(*lost, return_exceptions=True))
+    await asyncio.to_thread(node.restart)
+    outcomes = {id: await ended(node, id) for id in ("on-the-wire", "waited")}
+    assert {id: (one["status"], one["sent"]) for id, one in outcomes.items()} == {
+        "on-the-wire": ("offline", "unknown"),
+        "waited": ("offline", "no"),
+    }
+    await in_state(node, "to-be-kept", "kept")
+    station.delay = 0
+    await station.connect(node)
+    assert (await ended(node, "to-be-kept"))["status"] == "answered"
+    for id, outcome in outcomes.items():
+        assert (await post(node, "CP-1", body(id))).json() == outcome
+    await settled(node, station)
+    assert station.arrived == ["on-the-wire", "to-be-kept"]
+    assert set(results(node)) >= {"on-the-wire", "waited", "to-be-kept"}
+
+
+@pytest.mark.parametrize("crash", range(6))
+async def test_crashes_at_any_moment_leave_one_outcome_each(gateway, crash):
+    """Ten stations work through what a hundred requests bring when the gateway is killed, a little later each time."""
+    node = gateway(SOON | {"log": {"level": "info"}})
+    stations = [Obedient(f"CP-{number}", delay=0.01) for number in range(10)]
+    await asyncio.gather(*(station.connect(node) for station in stations))
+    ids = {f"c-{number}": stations[number % 10] for number in range(100)}
+    answers = [post(node, station.identity, body(id)) for id, station in ids.items()]
+
+    def served() -> bool:
+        return sum(len(station.arrived) for station in stations) > 12 * crash
+
+    await asyncio.to_thread(wait_for, served, "some work", 20, 0.001)
+    node.kill9()
+    heard = await asyncio.gather(*answers, return_exceptions=True)
+    await asyncio.to_thread(node.restart)
+    await asyncio.gather(*(station.connect(node) for station in stations))
+    told, wire = 0, {id: ids[id].arrived.count(id) for id in ids}
+    for (id, station), before in zip(ids.items(), heard, strict=True):
+        if isinstance(before, requests.Response):
+            assert show(node, id).text == before.text, "what the sender heard is what is remembered"
+            told += 1
+            continue
+        if show(node, id).status_code == 404:
+            # It had not been taken in: nothing can have happened to it.
+            assert wire[id] == 0
+            continue
+        outcome = await ended(node, id)
+        assert outcome["sent"] in (("yes", "unknown") if wire[id] else ("no", "unknown")), outcome
+        assert (await post(node, station.identity, body(id))).json() == outcome
+    for station in stations:
+        await settled(node, station)
+    assert {id: ids[id].arrived.count(id) for id in ids} == wire, "nothing was sent again"
+    assert max(wire.values()) == 1
+    results(node)
+    print(f"\n{sum(wire.values())} of 100 arrived, {told} were told before the crash")
+
+
+# -- not waiting for the outcome ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("id", ["c-1", "a/b c?d=ü%2F"])
+async def test_respond_async_names_the_place_where_the_outcome_will_be(gateway, id):
+    node = gateway(SOON)
+    station = await Obedient("CP-1", delay=None).connect(node)
+    response = await post(node, "CP-1", body(id), {"Prefer": 'handling=lenient, respond-async; foo="bar"'})
+    assert response.status_code == 202
+    assert (response.json()["commandId"], response.json()["stationId"]) == (id, "CP-1")
+    place = response.headers["Location"]
+    await in_state(node, id, "sending")
+    shown = node.get(place).json()
+    assert (shown["commandId"], shown["stationId"], shown["action"]) == (id, "CP-1", ACTION)
+    assert station.arrived == [id]
+    station.delay = 0
+    station.wire.reset()
+    outcome = await ended(node, id)
+    assert (outcome["status"], outcome["sent"]) == ("offline", "yes")
+    assert node.get(place).json() == outcome
+
+
+async def test_a_command_without_an_id_gets_one(gateway):
+    node = gateway(SOON)
+    await Obedient("CP-1").connect(node)
+    first, second = [(await post(node, "CP-1", {"action": ACTION, "payload": {"data": "x"}})).json() for _ in range(2)]
+    assert first["status"] == second["status"] == "answered"
+    assert first["commandId"] != second["commandId"]
+    assert show(node, first["commandId"]).json() == first
+
+
+async def test_what_respond_async_has_taken_in_survives_a_crash(gateway):
+    node = gateway(SOON)
+    station = await Obedient("CP-1", delay=None).connect(node)
+    ids = [f"c-{number}" for number in range(20)]
+    assert {one.status_code for one in await asyncio.gather(*(post(node, "CP-1", body(id), ASYNC) for id in ids))} == {
+        202
+    }
+    node.kill9()
+    await asyncio.to_thread(node.restart)
+    for id in ids:
+        outcome = await ended(node, id)
+        assert outcome["status"] == "offline"
+        assert outcome["sent"] in (("unknown",) if id in station.arrived else ("no", "unknown"))
+    assert set(results(node)) == set(ids)
+
+
+# -- calling back -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("between", ["nothing", "kill9"])
+async def test_a_kept_command_that_is_called_back_never_leaves(gateway, between):
+    node = gateway(SOON)
+    for id in ("c-1", "c-2", "c-3"):
+        assert (await post(node, "CP-1", body(id, ifOffline="queue"))).status_code == 202
+    if between == "kill9":
+        node.kill9()
+        await asyncio.to_thread(node.restart)
+    response = call_back(node, "c-2")
+    assert response.status_code == 200
+    outcome = response.json()
+    assert (outcome["status"], outcome["sent"], outcome["error"]["code"]) == ("expired", "no", "calledBack")
+    assert show(node, "c-2").json() == outcome
+    problem(call_back(node, "c-2"), 409)
+    if between == "kill9":
+        node.kill9()
+        await asyncio.to_thread(node.restart)
+    station = await Obedient("CP-1").connect(node)
+    assert (await ended(node, "c-3"))["status"] == "answered"
+    assert station.arrived == ["c-1", "c-3"]
+    assert results(node)["c-2"].data["status"] == "expired"
+
+
+async def test_a_waiting_command_that_is_called_back_never_leaves_and_a_sent_one_cannot_be(gateway):
+    node = gateway(SOON)
+    station = await Obedient("CP-1", delay=None).connect(node)
+    first = post(node, "CP-1", body("sent"))
+    await in_state(node, "sent", "sending")
+    second = post(node, "CP-1", body("waits"))
+    await in_state(node, "waits", "waiting")
+    problem(call_back(node, "sent"), 409)
+    outcome = call_back(node, "waits")
+    assert outcome.status_code == 200
+    assert (outcome.json()["status"], outcome.json()["sent"]) == ("expired", "no")
+    assert (await second).json() == outcome.json(), "whoever waited hears it"
+    problem(call_back(node, "nobody-sent-this"), 404)
+    problem(show(node, "nobody-sent-this"), 404)
+    # The slot is freed by a reconnect; the one that was called back does not go to the new connection.
+    station.delay = 0
+    await station.connect(node)
+    assert (await first).json()["status"] == "replaced"
+    await settled(node, station)
+    assert station.arrived == ["sent"]
+    problem(call_back(node, "sent"), 409)
+
+
+# -- stations that are away ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("how", "word"), [("sigterm", "boot"), ("kill9", "message")])
+async def test_a_hundred_are_kept_over_a_restart_and_go_in_order_after_the_first_word(gateway, how, word):
+    node = gateway(SOON)
+    station = Obedient("CP-1")
+    if word == "message":
+        # It is registered, so that it need not boot when it comes back.
+        await station.connect(node)
+        await station.wire.leave()
+    ids = [f"c-{number:03}" for number in range(100)]
+    for id in ids:
+        response = await post(node, "CP-1", body(id, ifOffline="queue"))
+        assert (response.status_code, response.json()["state"]) == (202, "kept"), response.text
+    refused = (await post(node, "CP-1", body("c-100", ifOffline="queue"))).json()
+    assert (refused["status"], refused["sent"]) == ("queueFull", "no")
+    # Full is full for one station only.
+    assert (await post(node, "CP-2", body("other", ifOffline="queue"))).status_code == 202
+    again = await post(node, "CP-1", body("c-007", ifOffline="queue"))
+    assert (again.status_code, again.json()["state"]) == (202, "kept")
+    await leave(node, how)
+    await asyncio.to_thread(node.restart)
+    assert show(node, "c-000").json()["state"] == "kept"
+    # A restart makes no room.
+    assert (await post(node, "CP-1", body("c-101", ifOffline="queue"))).json()["status"] == "queueFull"
+
+    await station.connect(node, boots=False)
+    # Ten times the grace: being connected is not being ready.
+    await asyncio.sleep(1.0)
+    assert station.arrived == []
+    if word == "boot":
+        await station.call("BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"})
+    else:
+        assert (await station.call("Heartbeat", {}))[0] == 3
+    await ended(node, ids[-1], timeout=30)
+    assert station.arrived == ids
+    found = results(node)
+    assert {found[id].data["status"] for id in ids} == {"answered"}
+    assert [event.data["payload"]["data"] for id, event in found.items() if id in ids] == ids, "told in order too"
+    assert (await post(node, "CP-1", body("c-100"))).json() == refused, "what was refused stays refused"
+    assert station.arrived == ids
+
+
+async def test_the_payload_of_a_kept_command_is_sent_byte_for_byte(gateway):
+    node = gateway(SOON)
+    payload = '{ "vendorId" : "v",\t"data":"1.50 \\u00e9\\/" , "n": 1.50 }'
+    text = f'{{"commandId":"c-1","action":"DataTransfer","ifOffline":"queue","payload":{payload}}}'
+    url = f"{node.admin_url}/api/v1/stations/CP-1/commands"
+    assert requests.post(url, data=text.encode(), timeout=10).status_code == 202
+    node.kill9()
+    await asyncio.to_thread(node.restart)
+    wire = await Wire.connect(node, "CP-1")
+    arrived: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    wire.on_text = lambda text: arrived.set_result(text) if text.startswith("[2") else None
+    wire.send('[2,"1","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]')
+    assert (await asyncio.wait_for(arrived, 10)).endswith(f',"DataTransfer",{payload}]')
+
+
+@pytest.mark.parametrize("away", ["running", "stopped"])
+async def test_what_is_kept_too_long_is_reported_as_expired_and_not_sent(gateway, away):
+    """The gateway runs, or is stopped, when the time is over."""
+    node = gateway(merged(SOON, {"commands": {"offline_ttl": "3s"}}))
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
+    late = "2099-01-01T00:00:00Z"
+    for id, more in (("ttl", {}), ("own", {"expiresAt": soon}), ("longer", {"expiresAt": late})):
+        assert (await post(node, "CP-1", body(id, ifOffline="queue", **more))).status_code == 202
+    over = await post(node, "CP-1", body("over", ifOffline="queue", expiresAt="2020-01-01T00:00:00Z"))
+    assert (over.status_code, over.json()["status"]) == (200, "expired")
+    if away == "stopped":
+        node.kill9()
+        until = time.time() + 3
+        await asyncio.to_thread(wait_for, lambda: time.time() > until, "the time to be over")
+        await asyncio.to_thread(node.restart)
+    for id in ("own", "ttl", "longer"):
+        outcome = await ended(node, id)
+        assert (outcome["status"], outcome["sent"]) == ("expired", "no")
+    station = await Obedient("CP-1").connect(node)
+    await settled(node, station)
+    assert station.arrived == []
+    found = results(node)
+    assert {found[id].data["status"] for id in ("own", "ttl", "longer", "over")} == {"expired"}
+    assert (await post(node, "CP-2", body("room", ifOffline="queue"))).status_code == 202
+
+
+@pytest.mark.parametrize("first", ["Pending", "Rejected"])
+async def test_kept_commands_wait_until_the_station_is_accepted(gateway, first):
+    node = gateway(SOON | {"registration": {"default": first}})
+    for id in ("c-1", "c-2"):
+        assert (await post(node, "CP-1", body(id, ifOffline="queue"))).status_code == 202
+    station = await Obedient("CP-1").connect(node)
+    await station.call("Heartbeat", {})
+    await asyncio.sleep(0.5)
+    assert station.arrived == []
+    assert show(node, "c-1").json()["state"] == "kept"
+    assert node.put("/api/v1/stations/CP-1/registration", {"status": "Accepted"}).status_code == 200
+    await station.call("BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"})
+    assert (await ended(node, "c-2"))["status"] == "answered"
+    assert station.arrived == ["c-1", "c-2"]
+
+
+async def test_kept_commands_keep_their_order_whatever_they_are(gateway):
+    """Urgent ones overtake what waits for a station that is there; a line is a line."""
+    node = gateway(SOON)
+    sent = ["GetConfiguration", "RemoteStopTransaction", "ClearCache", "Reset"]
+    for action in sent:
+        command = {"commandId": action, "action": action, "ifOffline": "queue"}
+        assert (await post(node, "CP-1", command)).status_code == 202
+    wire = await Wire.connect(node, "CP-1")
+    wire.send('[2,"1","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]')
+    assert (await wire.receive())[0] == 3
+    arrived = []
+    for _ in sent:
+        call = await wire.receive()
+        arrived.append(call[2])
+        wire.send(json.dumps([3, call[1], {}]))
+    assert arrived == sent
+
+
+async def test_a_station_that_leaves_while_its_line_is_sent_gets_the_rest_next_time(gateway):
+    node = gateway(SOON)
+    ids = [f"c-{number:02}" for number in range(30)]
+    for id in ids:
+        await post(node, "CP-1", body(id, ifOffline="queue"))
+    station = Obedient("CP-1", delay=0.005)
+    cut = random.Random(5)
+    for round in range(5):
+        await station.connect(node)
+
+        def progressed(least: int = len(station.arrived) + 1 + cut.randrange(4)) -> bool:
+            return len(station.arrived) >= least
+
+        await asyncio.to_thread(wait_for, progressed, f"commands in round {round}", 10, 0.001)
+        station.wire.reset()
+        await station.wire.end()
+    await station.connect(node)
+    outcomes = [await ended(node, id) for id in ids]
+    assert sorted(set(station.arrived)) == station.arrived, "in order, and none twice"
+    for id, outcome in zip(ids, outcomes, strict=True):
+        # A command that was being sent when the connection broke has ended; it may not have arrived.
+        assert outcome["status"] in ("answered", "offline", "replaced")
+        assert outcome["status"] != "answered" or id in station.arrived
+    lost = [outcome for outcome in outcomes if outcome["status"] != "answered"]
+    assert len(lost) <= 5
+    assert {outcome["sent"] for outcome in lost} <= {"yes"}
+    assert list(results(node)) == ids
+
+
+async def test_what_waits_keeps_its_order_over_reconnects(gateway):
+    """A station replaces its connection again and again, as those behind bad radio do, while commands flow."""
+    node = gateway(SOON | {"log": {"level": "info"}})
+    station = await Obedient("CP-1", delay=0.01).connect(node)
+    ids = [f"c-{number:03}" for number in range(150)]
+
+    async def give() -> None:
+        for id in ids:
+            while (response := await post(node, "CP-1", body(id, ifOffline="queue"), ASYNC)).status_code != 202:
+                raise AssertionError(response.text)
+            # As fast as the station takes them, and a little faster.
+            await asyncio.sleep(0.003)
+
+    giving = asyncio.create_task(give())
+    old = []
+    while not giving.done():
+        before = len(station.arrived)
+        await asyncio.sleep(0.08)
+        old.append(station.wire)
+        if len(old) % 2:
+            station.wire.reset()
+        await station.connect(node)
+        assert len(station.arrived) >= before
+    await giving
+    outcomes = {id: await ended(node, id, 30) for id in ids}
+    assert sorted(station.arrived) == station.arrived, "in the order in which they were given"
+    assert len(set(station.arrived)) == len(station.arrived), "none twice"
+    for id, outcome in outcomes.items():
+        assert outcome["status"] in ("answered", "offline", "replaced"), outcome
+        assert outcome["status"] != "answered" or id in station.arrived
+        assert outcome["sent"] == "yes", "none was given up that could be sent later"
+    assert set(results(node)) == set(ids)
+    print(f"\n{len(old)} reconnects, {len(station.arrived)} of {len(ids)} arrived")
+
+
+# -- a connection that is replaced --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old_is", ["alive", "half-dead"])
+@pytest.mark.parametrize("if_offline", ["fail", "queue"])
+async def test_what_waited_goes_out_once_on_the_new_connection_in_order(gateway, old_is, if_offline):
+    node = gateway(SOON)
+    old = Obedient("CP-1", delay=None)
+    if old_is == "alive":
+        await old.connect(node)
+        first = post(node, "CP-1", body("first", timeoutMs=40_000))
+    else:
+        # It takes so little that a large command does not even leave the gateway's buffers.
+        old.wire = await Wire.connect(node, "CP-1", receive_buffer=8192)
+        assert (await old.wire.call("1", "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}))[
+            0
+        ] == 3
+        old.wire.stop_reading()
+        large = {"vendorId": "x" * 900_000, "data": "first"}
+        first = post(node, "CP-1", {"commandId": "first", "action": ACTION, "payload": large, "timeoutMs": 40_000})
+    await in_state(node, "first", "sending")
+    ids = [f"c-{number:02}" for number in range(30)]
+    outcomes = {}
+    for id in ids:
+        outcomes[id] = post(node, "CP-1", body(id, ifOffline=if_offline, timeoutMs=40_000))
+        await in_state(node, id, "waiting")
+    new = await Obedient("CP-1").connect(node)
+    for one in outcomes.values():
+        response = await one
+        if response.status_code == 202:
+            continue  # It was kept for a moment, between the two connections.
+        assert (response.json()["status"], response.json()["sent"]) == ("answered", "yes")
+    assert (await ended(node, ids[-1]))["status"] == "answered"
+    assert {(await ended(node, id))["status"] for id in ids} == {"answered"}
+    assert new.arrived == ids, "once each, in order"
+    outcome = (await first).json()
+    assert (outcome["status"], outcome["sent"]) == ("replaced", "yes")
+    assert old.arrived == (["first"] if old_is == "alive" else [])
+    if old_is == "half-dead":
+        old.wire.reset()
+    assert set(results(node)) == {"first", *ids}
+
+
+# -- limits -------------------------------------------------------------------------------------------------------
+
+
+async def test_too_many_at_once_are_refused_and_room_comes_back(gateway):
+    node = gateway(merged(SOON, {"commands": {"max_in_flight": 3}}))
+    station = await Obedient("CP-1", delay=None).connect(node)
+    waiting = []
+    for number in range(3):
+        waiting.append(post(node, "CP-1", body(f"c-{number}", timeoutMs=30_000)))
+        await in_state(node, f"c-{number}", "sending" if number == 0 else "waiting")
+    problem(await post(node, "CP-1", body("c-3")), 503)
+    problem(show(node, "c-3"), 404)
+    station.delay = 0
+    await station.connect(node)
+    assert sorted([(await one).json()["status"] for one in waiting]) == ["answered", "answered", "replaced"]
+    # Refused without a trace: the same command may come again.
+    assert (await post(node, "CP-1", body("c-3"))).json()["status"] == "answered"
+
+
+async def test_outcomes_are_forgotten_when_there_are_too_many(gateway):
+    node = gateway(merged(SOON, {"commands": {"remembered": 10}}))
+    station = await Obedient("CP-1").connect(node)
+    for number in range(20):
+        assert (await post(node, "CP-1", body(f"c-{number}"))).json()["status"] == "answered"
+    problem(show(node, "c-0"), 404)
+    assert show(node, "c-19").status_code == 200
+    node.kill9()
+    await asyncio.to_thread(node.restart)
+    problem(show(node, "c-0"), 404)
+    assert show(node, "c-10").status_code == 200
+    await station.connect(node)
+    assert (await post(node, "CP-1", body("c-19"))).json()["status"] == "answered"
+    assert station.arrived == [f"c-{number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "status"),
+    [
+        ("CP-1", b'{"action":"Reset","ifOffline":"wait"}', 400),
+        ("CP-1", b'{"action":"Reset","commandId":"' + b"x" * 129 + b'"}', 400),
+        ("CP-1", b'{"action":"Reset","stationId":"CP-2"}', 400),
+        ("CP-1", b'{"action":"' + b"x" * 65 + b'"}', 400),
+        ("CP-1", b'{"action":"Reset","payload":{"a":"\xff"}}', 400),
+        ("CP-1", b'{"action":"Reset","expiresAt":1}', 400),
+        ("CP-1", b'{"action":"Reset","payload":{"a":"' + b"x" * (1 << 20) + b'"}}', 413),
+        ("x" * 2000, b'{"action":"Reset"}', 400),
+        ("%FF", b'{"action":"Reset"}', 400),
+    ],
+)
+def test_what_is_no_command_is_a_problem_and_leaves_nothing(shared_node, path, text, status):
+    response = requests.post(f"{shared_node.admin_url}/api/v1/stations/{path}/commands", data=text, timeout=10)
+    problem(response, status)
+    assert shared_node.events() == [], "no command, no result"
+
+
+@pytest.fixture(scope="module")
+def shared_node(shared_gateway) -> Gateway:
+    return shared_gateway()
