@@ -12,6 +12,7 @@ import time
 
 import pytest
 import requests
+from harness.disk import COMPILER, Disk
 from harness.gateway import Gateway, merged
 from harness.obedient import ACTION, Obedient, body
 from harness.orders import ASYNC, call_back, ended, in_state, post, problem, results, show
@@ -20,6 +21,8 @@ from harness.wire import Wire
 
 # Stations of a test that is over read nothing any more, and need not be waited for.
 SOON = {"commands": {"grace": "100ms"}, "session": {"close_timeout": "500ms"}}
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler for disk_shim.c")
 
 
 async def leave(node: Gateway, how: str) -> None:
@@ -35,6 +38,11 @@ async def settled(node: Gateway, station: Obedient) -> None:
     id = f"last-{time.monotonic_ns()}"
     assert (await post(node, station.identity, body(id))).json()["status"] == "answered"
     assert station.arrived.pop() == id
+
+
+async def arrival(station: Obedient, id: str) -> None:
+    """Waits until a command is at the station."""
+    await asyncio.to_thread(wait_for, lambda: id in station.arrived, f"{id} at the station")
 
 
 # -- the same command again ---------------------------------------------------------------------------------------
@@ -109,6 +117,7 @@ async def test_what_was_under_way_in_a_crash_ends_once_and_says_what_is_known_of
     await in_state(node, "waited", "waiting")
     lost.append(post(node, "CP-1", body("to-be-kept", ifOffline="queue")))
     await in_state(node, "to-be-kept", "waiting")
+    await arrival(station, "on-the-wire")
     assert station.arrived == ["on-the-wire"]
     node.kill9()
     assert all(isinstance(one, requests.ConnectionError) for one in await asyncio.gather(*lost, return_exceptions=True))
@@ -167,6 +176,104 @@ async def test_crashes_at_any_moment_leave_one_outcome_each(gateway, crash):
     print(f"\n{sum(wire.values())} of 100 arrived, {told} were told before the crash")
 
 
+async def test_a_stop_ends_what_is_under_way_and_keeps_what_may_be_kept(gateway):
+    node = gateway(SOON)
+    station = await Obedient("CP-1", delay=None).connect(node)
+    asked = [post(node, "CP-1", body("on-the-wire"))]
+    await arrival(station, "on-the-wire")
+    for id, more in (("waited", {}), ("to-be-kept", {"ifOffline": "queue"})):
+        asked.append(post(node, "CP-1", body(id, **more)))
+        await in_state(node, id, "waiting")
+    assert await asyncio.to_thread(node.sigterm) == 0
+    heard = [one.json() for one in await asyncio.gather(*asked)]
+    await asyncio.to_thread(node.restart)
+    outcomes = [show(node, id).json() for id in ("on-the-wire", "waited")]
+    # A stop is no crash: what was sent is known.
+    assert [(one["status"], one["sent"]) for one in outcomes] == [("offline", "yes"), ("offline", "no")]
+    assert heard[:2] == outcomes
+    assert heard[2]["state"] == show(node, "to-be-kept").json()["state"] == "kept"
+    station.delay = 0
+    await station.connect(node)
+    assert (await ended(node, "to-be-kept"))["status"] == "answered"
+    assert station.arrived == ["on-the-wire", "to-be-kept"]
+    assert set(results(node)) == set(station.arrived) | {"waited"}
+
+
+@needs_compiler
+async def test_no_command_leaves_before_the_note_that_it_leaves_is_durable(gateway, tmp_path):
+    disk = Disk(tmp_path / "disk")
+    node = gateway(SOON, start=False)
+    node.environment = disk.environment
+    node.start()
+    station = await Obedient("CP-1").connect(node)
+    with disk.holding():
+        outcome = post(node, "CP-1", body("c-1"))
+        kept = post(node, "CP-2", body("c-2", ifOffline="queue"))
+        taken_in = post(node, "CP-3", body("c-3", ifOffline="queue"), ASYNC)
+        await asyncio.sleep(1.0)
+        assert station.arrived == []
+        assert not any(one.done() for one in (outcome, kept, taken_in))
+    assert (await outcome).json()["status"] == "answered"
+    assert [(await one).status_code for one in (kept, taken_in)] == [202, 202]
+    assert station.arrived == ["c-1"]
+
+
+@needs_compiler
+async def test_nobody_hears_an_outcome_before_it_is_durable(gateway, tmp_path):
+    """A crash could take it back: whoever had heard `answered` would hear something else afterwards."""
+    disk = Disk(tmp_path / "disk")
+    node = gateway(SOON, start=False)
+    node.environment = disk.environment
+    node.start()
+    station = await Obedient("CP-1", delay=0.3).connect(node)
+    outcome = post(node, "CP-1", body("c-1", timeoutMs=60_000))
+    await arrival(station, "c-1")
+    with disk.holding():
+        # Behind the answer, on the same connection: the gateway has read both.
+        await asyncio.sleep(0.5)
+        station.wire.send('[4,"no-such-call","GenericError","",{}]')
+        await asyncio.to_thread(
+            wait_for,
+            lambda: node.metric("ocpp_gateway_unmatched_answers_total", kind="unknown") == 1,
+            "what came behind the answer to be read",
+        )
+        assert not outcome.done()
+        assert show(node, "c-1").json().get("state") == "sending"
+    assert (await outcome).json()["status"] == show(node, "c-1").json()["status"] == "answered"
+    assert results(node)["c-1"].data["status"] == "answered"
+
+
+@needs_compiler
+async def test_a_power_cut_takes_nothing_that_was_told_and_sends_nothing_again(gateway, tmp_path):
+    disk = Disk(tmp_path / "disk")
+    node = gateway(SOON, start=False)
+    node.environment = disk.environment
+    node.start()
+    station, mute = await Obedient("CP-1").connect(node), await Obedient("MUTE", delay=None).connect(node)
+    told = {f"c-{number}": (await post(node, "CP-1", body(f"c-{number}"))).json() for number in range(10)}
+    kept = [f"k-{number}" for number in range(10)]
+    for id in kept:
+        assert (await post(node, "AWAY", body(id, ifOffline="queue"))).status_code == 202
+    assert (await post(node, "MUTE", body("out", timeoutMs=60_000), ASYNC)).status_code == 202
+    await arrival(mute, "out")
+    node.kill9()
+    print(f"\nbytes that the power cut took: {disk.power_cut(node.data_dir)}")
+    await asyncio.to_thread(node.restart)
+    for one in (station, mute):
+        one.delay = 0
+        await one.connect(node)
+    for id, before in told.items():
+        assert (await post(node, "CP-1", body(id))).json() == before
+    assert (await ended(node, "out"))["sent"] == "unknown"
+    assert (await post(node, "MUTE", body("out"))).json()["status"] == "offline"
+    away = await Obedient("AWAY").connect(node)
+    assert (await ended(node, kept[-1]))["status"] == "answered"
+    for one, ids in ((station, list(told)), (mute, ["out"]), (away, kept)):
+        await settled(node, one)
+        assert one.arrived == ids
+    results(node)
+
+
 # -- not waiting for the outcome ----------------------------------------------------------------------------------
 
 
@@ -181,7 +288,7 @@ async def test_respond_async_names_the_place_where_the_outcome_will_be(gateway, 
     await in_state(node, id, "sending")
     shown = node.get(place).json()
     assert (shown["commandId"], shown["stationId"], shown["action"]) == (id, "CP-1", ACTION)
-    assert station.arrived == [id]
+    await arrival(station, id)
     station.delay = 0
     station.wire.reset()
     outcome = await ended(node, id)
@@ -506,6 +613,44 @@ async def test_too_many_at_once_are_refused_and_room_comes_back(gateway):
     assert sorted([(await one).json()["status"] for one in waiting]) == ["answered", "answered", "replaced"]
     # Refused without a trace: the same command may come again.
     assert (await post(node, "CP-1", body("c-3"))).json()["status"] == "answered"
+
+
+async def test_what_is_kept_is_bounded_by_bytes_too_and_room_comes_back(gateway):
+    node = gateway(merged(SOON, {"commands": {"offline_bytes": "64KiB"}}))
+    large = {"vendorId": "x" * 20_000, "data": "-"}
+    for number in range(3):
+        command = body(f"c-{number}", ifOffline="queue") | {"payload": large}
+        assert (await post(node, f"CP-{number}", command)).status_code == 202
+    full = body("c-3", ifOffline="queue") | {"payload": large}
+    assert (await post(node, "CP-3", full)).json()["status"] == "queueFull"
+    assert (await post(node, "CP-3", body("small", ifOffline="queue"))).status_code == 202
+    node.kill9()
+    await asyncio.to_thread(node.restart)
+    assert (await post(node, "CP-3", full | {"commandId": "c-4"})).json()["status"] == "queueFull"
+    assert call_back(node, "c-0").status_code == 200
+    assert (await post(node, "CP-3", full | {"commandId": "c-5"})).status_code == 202
+
+
+async def test_the_journal_does_not_grow_with_every_command(gateway):
+    """A few hundred large commands pass through; what is remembered of them is small."""
+    node = gateway(merged(SOON, {"commands": {"remembered": 20}, "log": {"level": "info"}}))
+    station = await Obedient("CP-1").connect(node)
+    large = {"vendorId": "x" * 900_000, "data": "-"}
+
+    def on_disk() -> int:
+        return sum(file.stat().st_size for file in (node.data_dir / "commands").rglob("*") if file.is_file())
+
+    sizes = []
+    for number in range(120):
+        command = body(f"c-{number}") | {"payload": large}
+        assert (await post(node, "CP-1", command)).json()["status"] == "answered"
+        sizes.append(on_disk())
+    print(f"\nthe journal had at most {max(sizes) >> 20} MiB and has {sizes[-1] >> 20} MiB")
+    assert len(station.arrived) == 120
+    assert max(sizes) < 100 << 20
+    node.kill9()
+    await asyncio.to_thread(node.restart)
+    assert show(node, "c-119").json()["status"] == "answered"
 
 
 async def test_outcomes_are_forgotten_when_there_are_too_many(gateway):

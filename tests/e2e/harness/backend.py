@@ -101,6 +101,8 @@ class Backend:
             "bus": {"kind": "kafka", "kafka": {"brokers": self.broker.address}},
             "topics": self.topics,
             "commands": {"consumer_group": self.group, "grace": "100ms"},
+            # Stations of a test that is over read nothing any more, and need not be waited for.
+            "session": {"close_timeout": "500ms"},
             "log": {"level": "info"},
         }
         return merged(base, over)
