@@ -1,0 +1,70 @@
+"""A backend in sixty lines: authorises tags, gives transactions their numbers, starts charging at a station.
+
+    python docs/examples/backend.py [STATION] [BROKERS]
+
+STATION is CP-16 when not given, BROKERS is 127.0.0.1:19092 (`make kafka`). The gateway leaves these questions to a backend with
+
+    [answers.Authorize]
+    by = "backend"
+    [answers.StartTransaction]
+    by = "backend"
+"""
+
+import itertools
+import json
+import sys
+import time
+import uuid
+from typing import Any
+
+from confluent_kafka import Consumer, Producer
+
+TAGS = {"TAG-1", "TAG-2"}
+transaction_ids = itertools.count(int(time.time()))
+
+
+def tag_info(payload: dict[str, Any]) -> dict[str, Any]:
+    return {"idTagInfo": {"status": "Accepted" if payload["idTag"] in TAGS else "Invalid"}}
+
+
+ANSWERS = {
+    "Authorize": tag_info,
+    "StartTransaction": lambda payload: {"transactionId": next(transaction_ids)} | tag_info(payload),
+}
+
+
+def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
+    producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
+    settings = {"group.id": "example-backend", "auto.offset.reset": "earliest", "allow.auto.create.topics": True}
+    consumer = Consumer({"bootstrap.servers": brokers} | settings)
+    consumer.subscribe(["ocpp.events", "ocpp.command-results"])
+
+    def tell(station: str, what: dict[str, Any]) -> None:
+        producer.produce("ocpp.commands", json.dumps({"stationId": station} | what), key=station)
+        producer.poll(0)
+
+    command = {"commandId": str(uuid.uuid4()), "action": "RemoteStartTransaction", "ifOffline": "queue"}
+    tell(station, command | {"payload": {"idTag": "TAG-1", "connectorId": 1}})
+    answered: set[str] = set()  # An event may come twice, with the same id; a real backend keeps these in its database.
+    try:
+        while True:
+            message = consumer.poll(0.1)
+            producer.poll(0)
+            if message is None or message.error():
+                continue
+            event = json.loads(message.value())
+            data = event["data"]
+            if event["type"] == "ocpp.command.result" and data["commandId"] == command["commandId"]:
+                print(f"{event['subject']} {data['action']}: {data['status']} {data.get('payload', data.get('error'))}")
+            if data.get("answeredBy") == "backend" and data["action"] in ANSWERS and event["id"] not in answered:
+                answered.add(event["id"])
+                answer = {"messageId": data["messageId"], "sessionId": data["sessionId"]}
+                tell(event["subject"], answer | {"payload": ANSWERS[data["action"]](data["payload"])})
+                print(f"{event['subject']} {data['action']}: answered")
+    finally:
+        producer.flush(10)
+        consumer.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

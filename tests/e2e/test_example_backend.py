@@ -1,0 +1,58 @@
+"""The backend of docs/examples against the built gateway and a real Kafka; the station is the PyPI client `ocpp`.
+
+Proves its command half: a remote start waits for a station that is away, reaches it when it boots, and its result is
+printed. The half that answers a station's questions is not covered here.
+"""
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+from harness.gateway import REPOSITORY
+from harness.station import Station
+from harness.waiting import wait_for
+from ocpp.routing import on
+from ocpp.v16 import ChargePoint, call, call_result
+from ocpp.v16.enums import Action, RemoteStartStopStatus
+
+
+class Charger(ChargePoint):
+    """A station that takes a remote start."""
+
+    started: tuple[str, int] | None = None
+
+    @on(Action.remote_start_transaction)
+    def start_transaction(self, id_tag: str, connector_id: int, **_: object) -> call_result.RemoteStartTransaction:
+        self.started = (id_tag, connector_id)
+        return call_result.RemoteStartTransaction(status=RemoteStartStopStatus.accepted)
+
+
+async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kafka, gateway):
+    own_kafka.start()
+    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
+    script = REPOSITORY / "docs" / "examples" / "backend.py"
+    backend = subprocess.Popen(
+        [sys.executable, "-u", script, "CP-16", own_kafka.address], stdout=subprocess.PIPE, text=True
+    )
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(backend.stdout), daemon=True)
+    try:
+        reader.start()
+        await asyncio.to_thread(
+            wait_for, lambda: node.metric("ocpp_gateway_commands_kept") == 1, "the command to be kept", 30
+        )
+        async with await Station.connect(node, "CP-16") as connection:
+            station = Charger("CP-16", connection)
+            listening = asyncio.create_task(station.start())
+            answer = await station.call(call.BootNotification(charge_point_vendor="V", charge_point_model="M"))
+            assert answer.status == "Accepted"
+            await asyncio.to_thread(wait_for, lambda: lines, "the result to be printed", 30)
+            listening.cancel()
+        assert station.started == ("TAG-1", 1)
+        assert backend.poll() is None, "it goes on"
+    finally:
+        backend.terminate()
+        backend.wait(10)
+    reader.join(10)
+    assert lines == ["CP-16 RemoteStartTransaction: answered {'status': 'Accepted'}\n"]
