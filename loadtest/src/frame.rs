@@ -1,0 +1,110 @@
+//! OCPP-J frames as a station needs them: reading what a CSMS says, writing what a station says.
+//!
+//! Owns the envelope only. Deliberately not `ocpp-protocol`: what tests the gateway must not share its mistakes.
+
+use serde_json::value::RawValue;
+
+/// What came from the gateway.
+#[derive(Debug)]
+pub enum Heard<'a> {
+    /// `[3, id, payload]`
+    Result {
+        /// The id of our CALL.
+        id: &'a str,
+        /// The answer.
+        payload: &'a RawValue,
+    },
+    /// `[4, id, code, description, details]`
+    Error {
+        /// The id of our CALL.
+        id: &'a str,
+        /// The error code.
+        code: &'a str,
+    },
+    /// `[2, id, action, payload]`
+    Call {
+        /// The gateway's id.
+        id: &'a str,
+        /// What is asked.
+        action: &'a str,
+    },
+    /// Not OCPP: a fault of the gateway.
+    Nonsense,
+}
+
+/// Reads one text. Ids, codes and actions with escapes in them count as nonsense: the gateway writes none.
+pub fn read(text: &str) -> Heard<'_> {
+    let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Heard::Nonsense };
+    let string = |at: usize| -> Option<&str> { serde_json::from_str(elements.get(at)?.get()).ok() };
+    let heard = match (elements.first().map(|first| first.get()), elements.len()) {
+        (Some("3"), 3) => string(1).map(|id| Heard::Result { id, payload: elements[2] }),
+        (Some("4"), 5) => string(1).zip(string(2)).map(|(id, code)| Heard::Error { id, code }),
+        (Some("2"), 4) => string(1).zip(string(2)).map(|(id, action)| Heard::Call { id, action }),
+        _ => None,
+    };
+    heard.unwrap_or(Heard::Nonsense)
+}
+
+/// A CALL. `id` and `action` must need no escapes, `payload` is JSON.
+pub fn call(id: &str, action: &str, payload: &str) -> String {
+    format!("[2,\"{id}\",\"{action}\",{payload}]")
+}
+
+/// The answer to a command: what the simplest station would say, or that it does not know the action.
+pub fn answer(id: &str, action: &str) -> String {
+    let payload = match action {
+        "GetConfiguration" => r#"{"configurationKey":[],"unknownKey":[]}"#,
+        "UnlockConnector" => r#"{"status":"Unlocked"}"#,
+        "ChangeAvailability"
+        | "ChangeConfiguration"
+        | "ClearCache"
+        | "ClearChargingProfile"
+        | "DataTransfer"
+        | "GetBaseReport"
+        | "GetReport"
+        | "RemoteStartTransaction"
+        | "RemoteStopTransaction"
+        | "RequestStartTransaction"
+        | "RequestStopTransaction"
+        | "Reset"
+        | "SetChargingProfile"
+        | "TriggerMessage" => r#"{"status":"Accepted"}"#,
+        _ => {
+            return format!(
+                "[4,\"{id}\",\"NotImplemented\",\"a simulated station does not know this\",{{}}]"
+            );
+        }
+    };
+    format!("[3,\"{id}\",{payload}]")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gateway_says_is_understood() {
+        assert!(
+            matches!(read(r#"[3,"r-7",{"a":[1, 2]}]"#), Heard::Result { id: "r-7", payload } if payload.get() == r#"{"a":[1, 2]}"#)
+        );
+        assert!(matches!(
+            read(r#"[4,"r-8","SecurityError","no",{}]"#),
+            Heard::Error { id: "r-8", code: "SecurityError" }
+        ));
+        assert!(matches!(
+            read(r#"[2,"x","Reset",{"type":"Soft"}]"#),
+            Heard::Call { id: "x", action: "Reset" }
+        ));
+        for nonsense in ["", "{}", "[3]", "[3,1,{}]", r#"[9,"a",{}]"#, r#"[3,"a"]"#] {
+            assert!(matches!(read(nonsense), Heard::Nonsense), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn answers_are_frames() {
+        for action in ["DataTransfer", "GetConfiguration", "UnlockConnector", "NoSuchThing"] {
+            let text = answer("5", action);
+            assert!(serde_json::from_str::<Vec<serde_json::Value>>(&text).is_ok(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Simulates charging stations against a gateway, measures how it answers, and verifies that nothing it answered is lost.
+//!
+//! ```text
+//!   coordinator ──┬── worker 1..n      stations on their own source addresses; latency from the due time
+//!        │        └── verifier         reads the bus (Kafka, or the gateway's local log) and keeps the books
+//!        ├── /metrics, /proc           what the gateway and everybody else costs
+//!        └── summary, JSON, HTML
+//! ```
+//!
+//! All processes are this binary; they speak JSON lines over pipes. In reading order:
+//!
+//! * [`scenario`]: what a run does
+//! * [`station`], [`frame`]: one station as a state machine, and what it says
+//! * [`ranges`], [`random`], [`latency`]: sets of numbers, numbers, distributions
+
+pub mod frame;
+pub mod latency;
+pub mod random;
+pub mod ranges;
+pub mod scenario;
+pub mod station;

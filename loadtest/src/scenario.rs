@@ -1,0 +1,456 @@
+//! What a run does, as a TOML file says it.
+//!
+//! Owns every key of a scenario, its default and its checks. Every key has a default, an unknown one is an error.
+//! A scenario says what stations do and what is expected of the gateway; where to read the bus, and which processes to
+//! watch, belongs to the command line.
+
+pub mod builtin;
+pub mod units;
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Connections of one worker process, at most: a process may open 20,000 files, and needs some for itself.
+pub const MOST_STATIONS_PER_WORKER: u32 = 18_000;
+/// Connections that an ordinary worker is given: one core serves them at ten times the reference's rate.
+const STATIONS_PER_WORKER: u32 = 9_000;
+/// Workers, at most: their source addresses are told apart by one byte.
+const MOST_WORKERS: u32 = 200;
+
+/// A load test.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// What it is called; the file's name without `.toml` if the file does not say.
+    pub name: String,
+    /// What it is for, for people.
+    pub about: String,
+    /// Stations.
+    pub stations: u32,
+    /// Where they connect; station n has the n-th of them, modulo their number, over all its connections.
+    pub targets: Vec<String>,
+    /// How long CALLs are sent, counted from when the last station should have connected.
+    #[serde(with = "units")]
+    pub duration: Duration,
+    /// How long answers are waited for at the end.
+    #[serde(with = "units")]
+    pub settle: Duration,
+    /// Processes of stations; 0: as many as they need.
+    pub workers: u32,
+    /// The beginning of every identity; the station's number follows.
+    pub prefix: String,
+    /// Which versions they speak.
+    pub versions: Versions,
+    /// How they connect.
+    pub connect: Connect,
+    /// How they connect again.
+    pub reconnect: Reconnect,
+    /// What they say.
+    pub traffic: Traffic,
+    /// What happens to all of them at some time.
+    pub moments: Vec<Moment>,
+    /// Stations that stop reading.
+    pub slow_readers: Misbehaviour,
+    /// Stations that flood.
+    pub chatty: Misbehaviour,
+    /// What they are asked.
+    pub commands: Commands,
+    /// What is expected.
+    pub limits: Limits,
+}
+
+/// Shares of the stations, in relation to each other.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Versions {
+    /// OCPP 1.6.
+    #[serde(rename = "1.6")]
+    pub v16: u32,
+    /// OCPP 2.0.1.
+    #[serde(rename = "2.0.1")]
+    pub v201: u32,
+    /// OCPP 2.1.
+    #[serde(rename = "2.1")]
+    pub v21: u32,
+}
+
+/// How stations connect.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connect {
+    /// The first connections are spread over this long; `0s`: all at once.
+    #[serde(with = "units")]
+    pub over: Duration,
+    /// How long TCP and the handshake may take.
+    #[serde(with = "units")]
+    pub timeout: Duration,
+}
+
+/// The wait before the next attempt, doubled with each: half of it to one and a half.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconnect {
+    /// The first wait.
+    #[serde(with = "units")]
+    pub first: Duration,
+    /// The longest.
+    #[serde(with = "units")]
+    pub longest: Duration,
+}
+
+/// What stations say once they are registered.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traffic {
+    /// CALLs of all well-behaved stations together; 0: none.
+    pub messages_per_second: f64,
+    /// One CALL in so many is a Heartbeat; 0: none but what a station without sessions sends.
+    pub heartbeat_every: u32,
+    /// MeterValues of one charging session; 0: no sessions.
+    pub meter_values_per_session: u32,
+    /// Bytes of their payload, about: samples are added until it is as long.
+    pub meter_values_bytes: usize,
+    /// Connectors of each station, whose status is told after each boot.
+    pub connectors: u32,
+    /// How often a station pings; `0s`: never.
+    #[serde(with = "units")]
+    pub ping_every: Duration,
+}
+
+/// Something that happens to all stations, or to a share of them.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moment {
+    /// When, counted from the start of the run.
+    #[serde(with = "units")]
+    pub at: Duration,
+    /// What.
+    pub what: Happening,
+    /// The share of the stations, 0 to 1.
+    #[serde(default = "everyone")]
+    pub share: f64,
+    /// It is spread over this long.
+    #[serde(default, with = "units")]
+    pub over: Duration,
+    /// For a large message: the bytes of its payload.
+    #[serde(default)]
+    pub bytes: usize,
+}
+
+/// What can happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Happening {
+    /// The connection is cut without a close frame, and opened again at once.
+    Reconnect,
+    /// A DataTransfer with much in it is sent.
+    LargeMessage,
+}
+
+/// Stations that do not behave.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Misbehaviour {
+    /// How many of the stations.
+    pub stations: u32,
+    /// They behave until then, counted from the start of the run.
+    #[serde(with = "units")]
+    pub after: Duration,
+    /// Time from one CALL of such a station to the next.
+    #[serde(with = "units")]
+    pub every: Duration,
+    /// CALLs without an answer, at most, of a station that floods. More than the gateway's `session.remembered_calls`
+    /// can make a second event of a CALL that is sent again.
+    pub window: usize,
+}
+
+/// Commands that the coordinator sends through the first gateway's admin listener that knows the station.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Commands {
+    /// To stations chosen at random; 0: none.
+    pub per_second: f64,
+}
+
+/// What is expected. What is not met fails the run, `send_lag_p99` makes it invalid.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The share of connection attempts that succeed, at least.
+    pub connections: f64,
+    /// The share of CALLs of well-behaved stations that are answered with a CALLRESULT, at least.
+    pub answered: f64,
+    /// Connections of well-behaved stations that end without anybody here wanting it, at most.
+    pub disconnects: u64,
+    /// The share of commands that are answered, at least.
+    pub commands_answered: f64,
+    /// Latency of well-behaved stations' CALLs, from when they were due to their answer.
+    #[serde(with = "units::optional")]
+    pub p99: Option<Duration>,
+    /// How late the load test itself may send.
+    #[serde(with = "units")]
+    pub send_lag_p99: Duration,
+}
+
+/// Why a scenario cannot be used.
+#[derive(Debug, Error)]
+pub enum ScenarioError {
+    /// Neither a file nor a name.
+    #[error("{name:?} is neither a file that can be read ({source}) nor one of {known}")]
+    NotFound {
+        /// What was asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+        /// Why it is no file.
+        source: std::io::Error,
+    },
+    /// Not TOML, or keys that are not known.
+    #[error("{0}")]
+    Syntax(String),
+    /// A value that makes no sense.
+    #[error("{key}: {problem}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Scenario {
+    /// Loads a file, or the built-in scenario of this name.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be used.
+    pub fn load(name: &str) -> Result<Self, ScenarioError> {
+        if let Some(text) = builtin::find(name) {
+            return Self::parse(name, text);
+        }
+        let text = std::fs::read_to_string(name).map_err(|source| ScenarioError::NotFound {
+            name: name.to_owned(),
+            known: builtin::SCENARIOS.iter().map(|known| known.0).collect::<Vec<_>>().join(", "),
+            source,
+        })?;
+        let stem = Path::new(name).file_stem().map_or_else(|| name.into(), |stem| stem.to_string_lossy());
+        Self::parse(&stem, &text)
+    }
+
+    /// Reads a scenario's text and checks it.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
+        let mut scenario: Self =
+            toml::from_str(text).map_err(|error| ScenarioError::Syntax(error.to_string()))?;
+        if scenario.name.is_empty() {
+            name.clone_into(&mut scenario.name);
+        }
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    /// Checks the values; again after some were overridden.
+    ///
+    /// # Errors
+    /// The first that makes no sense.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        let wrong =
+            |key: &'static str, problem: &str| Err(ScenarioError::Value { key, problem: problem.to_owned() });
+        if !(1..=1_000_000).contains(&self.stations) {
+            return wrong("stations", "1 to 1,000,000");
+        }
+        if self.targets.is_empty() || !self.targets.iter().all(|target| target.starts_with("ws://")) {
+            return wrong("targets", "at least one, each ws://HOST:PORT/PATH");
+        }
+        if self.workers > MOST_WORKERS || self.stations.div_ceil(self.workers()) > MOST_STATIONS_PER_WORKER {
+            return wrong("workers", "at most 200, and at most 18,000 stations each");
+        }
+        if self.prefix.is_empty()
+            || !self.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return wrong("prefix", "letters, digits and hyphens, at least one");
+        }
+        if self.versions.total() == 0 {
+            return wrong("versions", "at least one share must not be 0");
+        }
+        if !(0.0..=1e7).contains(&self.traffic.messages_per_second) {
+            return wrong("traffic.messages_per_second", "0 to 10,000,000");
+        }
+        if !(0.0..=1e4).contains(&self.commands.per_second) {
+            return wrong("commands.per_second", "0 to 10,000");
+        }
+        if self.reconnect.first.is_zero() || self.reconnect.longest < self.reconnect.first {
+            return wrong("reconnect.first", "longer than 0 and no longer than reconnect.longest");
+        }
+        if !(1..=100).contains(&self.traffic.connectors) {
+            return wrong("traffic.connectors", "1 to 100");
+        }
+        if self.moments.iter().any(|moment| !(0.0..=1.0).contains(&moment.share)) {
+            return wrong("moments.share", "0 to 1");
+        }
+        if u64::from(self.slow_readers.stations) + u64::from(self.chatty.stations) > u64::from(self.stations)
+        {
+            return wrong("slow_readers.stations", "with chatty.stations more than there are stations");
+        }
+        for group in [&self.slow_readers, &self.chatty] {
+            if group.stations > 0 && (group.every.is_zero() || !(1..=1000).contains(&group.window)) {
+                return wrong("chatty.every", "longer than 0, with a window of 1 to 1,000");
+            }
+        }
+        Ok(())
+    }
+
+    /// Processes of stations.
+    pub fn workers(&self) -> u32 {
+        if self.workers > 0 { self.workers } else { self.stations.div_ceil(STATIONS_PER_WORKER).max(1) }
+    }
+
+    /// From the start of a run until no new CALLs are made.
+    pub fn talking(&self) -> Duration {
+        self.connect.over + self.duration
+    }
+
+    /// How often everything is looked at: each second, or less often when that made more points than a plot can show.
+    pub fn step(&self) -> Duration {
+        const MOST_POINTS: u64 = 3600;
+        Duration::from_secs(((self.talking() + self.settle).as_secs() / MOST_POINTS).max(1))
+    }
+}
+
+impl Versions {
+    /// The sum of the shares.
+    pub fn total(&self) -> u32 {
+        self.v16.saturating_add(self.v201).saturating_add(self.v21)
+    }
+}
+
+impl Default for Scenario {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            about: String::new(),
+            stations: 100,
+            targets: vec!["ws://127.0.0.1:9000/ocpp".into()],
+            duration: Duration::from_secs(60),
+            settle: Duration::from_secs(30),
+            workers: 0,
+            prefix: "LT-".into(),
+            versions: Versions::default(),
+            connect: Connect::default(),
+            reconnect: Reconnect::default(),
+            traffic: Traffic::default(),
+            moments: Vec::new(),
+            slow_readers: Misbehaviour::default(),
+            chatty: Misbehaviour::default(),
+            commands: Commands::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Self { v16: 60, v201: 30, v21: 10 }
+    }
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self { over: Duration::from_secs(10), timeout: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self {
+            messages_per_second: 10.0,
+            heartbeat_every: 5,
+            meter_values_per_session: 10,
+            meter_values_bytes: 400,
+            connectors: 2,
+            ping_every: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Misbehaviour {
+    fn default() -> Self {
+        Self { stations: 0, after: Duration::ZERO, every: Duration::from_millis(100), window: 4 }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1.0,
+            answered: 1.0,
+            disconnects: 0,
+            commands_answered: 1.0,
+            p99: None,
+            send_lag_p99: Duration::from_millis(50),
+        }
+    }
+}
+
+fn everyone() -> f64 {
+    1.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_scenario_can_be_used() {
+        let scenario = Scenario::parse("empty", "").unwrap();
+        assert_eq!(scenario.workers(), 1);
+        assert_eq!(scenario.step(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn mistakes_are_found_and_named() {
+        for (text, named) in [
+            ("station = 5", "station"),
+            ("stations = 0", "stations"),
+            ("stations = 40000\nworkers = 2", "workers"),
+            ("targets = ['http://x']", "targets"),
+            ("[traffic]\nmessages_per_second = -1.0", "messages_per_second"),
+            ("[[moments]]\nat = '1s'\nwhat = 'reconnect'\nshare = 2.0", "share"),
+            ("[[moments]]\nat = '1s'\nwhat = 'nothing'", "nothing"),
+            ("stations = 10\n[chatty]\nstations = 11", "chatty"),
+            ("duration = '10 parsecs'", "parsecs"),
+        ] {
+            let error = Scenario::parse("wrong", text).unwrap_err().to_string();
+            assert!(error.contains(named), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_survives_its_way_to_a_worker() {
+        let text =
+            "stations = 7\n[limits]\np99 = '25ms'\n[[moments]]\nat = '5s'\nwhat = 'large-message'\nbytes = 9";
+        let scenario = Scenario::parse("way", text).unwrap();
+        let json = serde_json::to_string(&scenario).unwrap();
+        let back: Scenario = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.name, "way");
+        assert_eq!(back.limits.p99, scenario.limits.p99);
+        assert_eq!(back.moments[0].at, scenario.moments[0].at);
+        assert_eq!(back.stations, 7);
+    }
+
+    #[test]
+    fn a_run_of_hours_is_looked_at_less_often() {
+        let scenario = Scenario::parse("soak", "duration = '10h'").unwrap();
+        assert_eq!(scenario.step(), Duration::from_secs(10));
+    }
+}

@@ -1,0 +1,238 @@
+//! What a station says, in which order: charging sessions with meter values, heartbeats between.
+//!
+//! Owns the place in the story. Knows nothing of time between messages, connections or answers, except the transaction
+//! id that a station of 1.6 is given.
+
+use super::payload::{self, Event};
+use super::{Message, Version};
+use crate::random::Random;
+use crate::scenario::Traffic;
+
+/// The story of one station.
+#[derive(Debug)]
+pub(super) struct Script {
+    version: Version,
+    identity: String,
+    heartbeat_every: u32,
+    meter_values: u32,
+    bytes: usize,
+    connectors: u32,
+    place: Place,
+    /// CALLs told so far.
+    told: u32,
+    /// Sessions so far; the current one's number.
+    session: u32,
+    /// Energy register, in Wh.
+    energy: u64,
+    /// The transaction of 1.6; -1 when its start was never answered (D16E section 3.18).
+    transaction: i64,
+    /// `seqNo` of the transaction of 2.x.
+    number: u32,
+}
+
+/// The next message of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Occupied,
+    Authorize,
+    Start,
+    Meter { left: u32 },
+    Stop,
+    Available,
+}
+
+impl Script {
+    pub(super) fn new(version: Version, identity: &str, traffic: &Traffic, random: &mut Random) -> Self {
+        Self {
+            version,
+            identity: identity.to_owned(),
+            heartbeat_every: traffic.heartbeat_every,
+            meter_values: traffic.meter_values_per_session,
+            bytes: traffic.meter_values_bytes,
+            connectors: traffic.connectors,
+            // In the middle of a session, each somewhere else: from the first second on the mix is what it stays.
+            place: Place::Meter { left: 1 + random.below(traffic.meter_values_per_session.max(1)) },
+            told: random.below(traffic.heartbeat_every.max(1)),
+            session: 1,
+            energy: u64::from(random.below(10_000_000)),
+            transaction: -1,
+            number: 0,
+        }
+    }
+
+    pub(super) fn boot(&self) -> Message {
+        Message { action: "BootNotification", payload: payload::boot(self.version, &self.identity) }
+    }
+
+    /// How many status reports follow a boot.
+    pub(super) fn reports(&self) -> u32 {
+        // 1.6 has a connector 0, which is the station as a whole.
+        if self.version == Version::V16 { self.connectors + 1 } else { self.connectors }
+    }
+
+    pub(super) fn report(&self, number: u32, time: &str) -> Message {
+        let connector = if self.version == Version::V16 { number } else { number + 1 };
+        Message {
+            action: "StatusNotification",
+            payload: payload::status(self.version, connector, false, time),
+        }
+    }
+
+    pub(super) fn large(bytes: usize) -> Message {
+        Message { action: "DataTransfer", payload: payload::large(bytes) }
+    }
+
+    /// What a station says that floods: as large as any meter values.
+    pub(super) fn flood(&mut self, time: &str) -> Message {
+        self.energy += 1;
+        let payload = match self.version {
+            Version::V16 => payload::meter_values(1, None, self.energy, time, self.bytes),
+            Version::V201 | Version::V21 => payload::meter_values_2x(1, self.energy, time, self.bytes),
+        };
+        Message { action: "MeterValues", payload }
+    }
+
+    pub(super) fn heartbeat() -> Message {
+        Message { action: "Heartbeat", payload: "{}".into() }
+    }
+
+    /// The station of 1.6 was given a transaction id.
+    pub(super) fn transaction_is(&mut self, id: i64) {
+        self.transaction = id;
+    }
+
+    /// The next CALL.
+    pub(super) fn next(&mut self, time: &str) -> Message {
+        self.told = self.told.wrapping_add(1);
+        let heartbeat = self.heartbeat_every > 0 && self.told.is_multiple_of(self.heartbeat_every);
+        if heartbeat || self.meter_values == 0 {
+            return Self::heartbeat();
+        }
+        let connector = 1 + self.session % self.connectors;
+        let (message, place) = match self.place {
+            Place::Occupied => {
+                self.session += 1;
+                self.transaction = -1;
+                self.number = 0;
+                let payload = payload::status(self.version, connector, true, time);
+                (Message { action: "StatusNotification", payload }, Place::Authorize)
+            }
+            Place::Authorize => {
+                let payload = payload::authorize(self.version);
+                (Message { action: "Authorize", payload }, Place::Start)
+            }
+            Place::Start => {
+                let message = if self.version == Version::V16 {
+                    let payload = payload::start(connector, self.energy, time);
+                    Message { action: "StartTransaction", payload }
+                } else {
+                    self.event(Event::Started, time)
+                };
+                (message, Place::Meter { left: self.meter_values })
+            }
+            Place::Meter { left } => {
+                self.energy += 250;
+                let message = if self.version == Version::V16 {
+                    let id = Some(self.transaction);
+                    let payload = payload::meter_values(connector, id, self.energy, time, self.bytes);
+                    Message { action: "MeterValues", payload }
+                } else {
+                    self.event(Event::Updated, time)
+                };
+                (message, if left > 1 { Place::Meter { left: left - 1 } } else { Place::Stop })
+            }
+            Place::Stop => {
+                let message = if self.version == Version::V16 {
+                    let payload = payload::stop(self.transaction, self.energy, time);
+                    Message { action: "StopTransaction", payload }
+                } else {
+                    self.event(Event::Ended, time)
+                };
+                (message, Place::Available)
+            }
+            Place::Available => {
+                let payload = payload::status(self.version, connector, false, time);
+                (Message { action: "StatusNotification", payload }, Place::Occupied)
+            }
+        };
+        self.place = place;
+        message
+    }
+
+    fn event(&mut self, event: Event, time: &str) -> Message {
+        let transaction = format!("{}-{}", self.identity, self.session);
+        let payload =
+            payload::transaction_event(event, &transaction, self.number, self.energy, time, self.bytes);
+        self.number += 1;
+        Message { action: "TransactionEvent", payload }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use ocpp_protocol::{Action, validate_request};
+
+    use super::*;
+
+    const TIME: &str = "2026-11-20T10:30:00.123Z";
+
+    fn script(version: Version) -> Script {
+        Script::new(version, "LT-000001", &Traffic::default(), &mut Random::new(1))
+    }
+
+    fn check(version: Version, message: &Message) {
+        let judge = match version {
+            Version::V16 => ocpp_protocol::Version::V16,
+            Version::V201 => ocpp_protocol::Version::V201,
+            Version::V21 => ocpp_protocol::Version::V21,
+        };
+        let action = Action::find(message.action).expect("an action of OCPP");
+        let payload = serde_json::from_str(&message.payload).expect("JSON");
+        validate_request(judge, action, payload)
+            .unwrap_or_else(|violation| panic!("{version:?} {}: {violation}", message.payload));
+    }
+
+    #[test]
+    fn everything_a_station_says_satisfies_the_schemas() {
+        for version in Version::ALL {
+            let mut script = script(version);
+            check(version, &script.boot());
+            for number in 0..script.reports() {
+                check(version, &script.report(number, TIME));
+            }
+            check(version, &Script::large(5000));
+            check(version, &script.flood(TIME));
+            for _ in 0..60 {
+                check(version, &script.next(TIME));
+            }
+        }
+    }
+
+    #[test]
+    fn most_of_what_it_says_is_meter_values() {
+        for version in Version::ALL {
+            let mut script = script(version);
+            let mut told = BTreeMap::new();
+            for _ in 0..1000 {
+                *told.entry(script.next(TIME).action).or_insert(0) += 1;
+            }
+            let meter = if version == Version::V16 { "MeterValues" } else { "TransactionEvent" };
+            assert!((480..680).contains(&told[meter]), "{told:?}");
+            assert_eq!(told["Heartbeat"], 200, "{told:?}");
+            assert!(told["Authorize"] > 40, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_names_the_transaction_that_was_given() {
+        let mut script = script(Version::V16);
+        let start =
+            std::iter::repeat_with(|| script.next(TIME)).find(|told| told.action == "StartTransaction");
+        assert!(start.is_some());
+        script.transaction_is(77);
+        let stop = std::iter::repeat_with(|| script.next(TIME)).find(|told| told.action == "StopTransaction");
+        assert!(stop.unwrap().payload.contains(r#""transactionId":77"#));
+    }
+}
