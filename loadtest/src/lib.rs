@@ -12,10 +12,16 @@
 //! * [`scenario`]: what a run does
 //! * [`station`], [`frame`]: one station as a state machine, and what it says
 //! * [`ranges`], [`random`], [`latency`]: sets of numbers, numbers, distributions
+//! * [`worker`]: a process full of stations; [`pipe`], [`process`]: how processes speak, and what they cost
 
 pub mod frame;
+pub mod http;
 pub mod latency;
+pub mod pipe;
+pub mod process;
 pub mod random;
 pub mod ranges;
 pub mod scenario;
 pub mod station;
+pub mod verify;
+pub mod worker;

@@ -1,0 +1,140 @@
+//! JSON lines between the processes of a run: one message a line, over the pipes of standard input and output.
+//!
+//! Owns the form and its limit. A line longer than [`LONGEST_LINE`] is an error, so that a confused process costs no memory.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::io::{
+    AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Stdin, Stdout,
+};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+/// The longest line, in bytes. The longest messages are the distributions of a worker's end: some dozen of at most some
+/// 60 KB each.
+pub const LONGEST_LINE: u64 = 16 << 20;
+/// Messages that may wait for their reader.
+const WAITING: usize = 16;
+
+/// Why a message could not be read or written.
+#[derive(Debug, Error)]
+pub enum PipeError {
+    /// The pipe broke.
+    #[error("the pipe broke")]
+    Io(#[from] std::io::Error),
+    /// Not what was expected.
+    #[error("a line that is no message")]
+    Json(#[from] serde_json::Error),
+    /// The other side went without a word.
+    #[error("the other process ended")]
+    Ended,
+    /// Longer than any message.
+    #[error("a line longer than {LONGEST_LINE} bytes")]
+    TooLong,
+}
+
+/// Reads messages.
+#[derive(Debug)]
+pub struct Incoming<R> {
+    reader: R,
+    line: Vec<u8>,
+}
+
+impl<R: AsyncBufRead + Unpin> Incoming<R> {
+    /// From this stream.
+    pub fn new(reader: R) -> Self {
+        Self { reader, line: Vec::new() }
+    }
+
+    /// The next message. Not to be cancelled: what was read of a line would be lost.
+    ///
+    /// # Errors
+    /// When there is none, or it is no message.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, PipeError> {
+        self.line.clear();
+        (&mut self.reader).take(LONGEST_LINE).read_until(b'\n', &mut self.line).await?;
+        if self.line.last() != Some(&b'\n') {
+            let whole = u64::try_from(self.line.len()).is_ok_and(|length| length >= LONGEST_LINE);
+            return Err(if whole { PipeError::TooLong } else { PipeError::Ended });
+        }
+        Ok(serde_json::from_slice(&self.line)?)
+    }
+
+    /// Hands over every message until the first error, which is handed over, too. Ends when nobody listens.
+    pub fn into_channel<T>(mut self, tasks: &TaskTracker) -> mpsc::Receiver<Result<T, PipeError>>
+    where
+        R: Send + 'static,
+        T: DeserializeOwned + Send + 'static,
+    {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        drop(tasks.spawn(async move {
+            loop {
+                let message = self.next().await;
+                let failed = message.is_err();
+                if sender.send(message).await.is_err() || failed {
+                    return;
+                }
+            }
+        }));
+        receiver
+    }
+}
+
+/// Writes messages.
+#[derive(Debug)]
+pub struct Outgoing<W>(W);
+
+impl<W: AsyncWrite + Unpin> Outgoing<W> {
+    /// To this stream.
+    pub fn new(writer: W) -> Self {
+        Self(writer)
+    }
+
+    /// Writes one message.
+    ///
+    /// # Errors
+    /// When the other side is gone.
+    pub async fn send<T: Serialize>(&mut self, message: &T) -> Result<(), PipeError> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.0.write_all(&line).await?;
+        Ok(self.0.flush().await?)
+    }
+}
+
+/// The pipes of a child process to its parent.
+pub fn parent() -> (Incoming<BufReader<Stdin>>, Outgoing<Stdout>) {
+    (Incoming::new(BufReader::new(tokio::io::stdin())), Outgoing::new(tokio::io::stdout()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_come_as_they_were_sent_and_the_end_is_told() {
+        let (near, far) = tokio::io::duplex(64);
+        let tasks = TaskTracker::new();
+        let mut channel = Incoming::new(BufReader::new(far)).into_channel::<Vec<u32>>(&tasks);
+        let mut outgoing = Outgoing::new(near);
+        for number in 0..100 {
+            outgoing.send(&vec![number; 20]).await.unwrap();
+            assert_eq!(channel.recv().await.unwrap().unwrap(), vec![number; 20]);
+        }
+        drop(outgoing);
+        assert!(matches!(channel.recv().await, Some(Err(PipeError::Ended))));
+        assert!(channel.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_an_error() {
+        let mut incoming = Incoming::new(BufReader::new(&b"{}\n"[..]));
+        assert!(matches!(incoming.next::<u32>().await, Err(PipeError::Json(_))));
+        let mut incoming = Incoming::new(BufReader::new(&b"12"[..]));
+        assert!(matches!(incoming.next::<u32>().await, Err(PipeError::Ended)));
+        let long = vec![b' '; usize::try_from(LONGEST_LINE).unwrap() + 1];
+        let mut incoming = Incoming::new(BufReader::new(&long[..]));
+        assert!(matches!(incoming.next::<u32>().await, Err(PipeError::TooLong)));
+    }
+}

@@ -1,0 +1,255 @@
+//! A process full of stations.
+//!
+//! Owns their tasks and the process's side of the conversation with the coordinator: a plan comes, then the start; a
+//! [`Tick`] goes every step, at the end the accounts and the totals. When the coordinator is gone, so is the process.
+//! One thread: a core serves many thousands of stations, and several processes use several cores.
+
+mod life;
+mod socket;
+mod tally;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::Stdout;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::latency::Latency;
+use crate::pipe::{self, Outgoing, PipeError};
+use crate::process::Meter;
+use crate::scenario::Scenario;
+use crate::station::{Account, Habit, Settings, Station};
+use socket::{Door, Target, TargetError};
+pub use tally::{Counts, Tally, Totals};
+
+/// What the coordinator says to a worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToWorker {
+    /// What to do; answered with `Ready`.
+    Plan(Box<Plan>),
+    /// Begin at this time, in milliseconds since 1970: the same moment in all processes.
+    Start(u64),
+    /// Make no new CALLs; leave when everything is answered.
+    Rest,
+    /// Leave now.
+    End,
+}
+
+/// What a worker has to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// The beginning of every message id.
+    pub run: String,
+    /// Which of the workers this is, from 0. It has every station whose number modulo the number of workers is this.
+    pub worker: u32,
+}
+
+/// What a worker says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FromWorker {
+    /// The plan can be carried out.
+    Ready,
+    /// What happened in one step.
+    Tick(Box<Tick>),
+    /// Some of its stations at the end.
+    Accounts(Vec<Account>),
+    /// The end, and everything that was measured.
+    Done(Box<Totals>),
+    /// The plan cannot be carried out.
+    Failed(String),
+}
+
+/// One step of one process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tick {
+    /// Which step, from 0.
+    pub index: u64,
+    /// Counters since the start.
+    pub counts: Counts,
+    /// Latency of CALLs answered in this step.
+    pub latency: Latency,
+    /// How late CALLs of this step were sent.
+    pub lag: Latency,
+    /// Share of a core that this process used.
+    pub cores: f64,
+    /// Its processor time so far, in seconds.
+    pub cpu_seconds: f64,
+    /// Its resident memory, in bytes.
+    pub memory: u64,
+}
+
+/// Why a worker could not work.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The coordinator is gone, or says what it should not.
+    #[error("the coordinator: {0}")]
+    Pipe(#[from] PipeError),
+    /// Something else than a plan, or than the start, came first.
+    #[error("the coordinator did not begin with a plan and a start")]
+    Order,
+}
+
+/// What the stations of a process share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    tally: Mutex<Tally>,
+    /// No new CALLs.
+    rest: CancellationToken,
+    /// Leave now.
+    end: CancellationToken,
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        // Counters are whole at any time.
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accounts told in one message.
+const ACCOUNTS_AT_ONCE: usize = 512;
+
+/// Carries out what comes on standard input.
+///
+/// # Errors
+/// When the coordinator cannot be understood. What goes wrong with the plan is told to it.
+pub async fn run() -> Result<(), WorkerError> {
+    let (mut incoming, mut outgoing) = pipe::parent();
+    let ToWorker::Plan(plan) = incoming.next().await? else { return Err(WorkerError::Order) };
+    let targets = match resolve(&plan.scenario.targets).await {
+        Ok(targets) => targets,
+        Err(error) => return Ok(outgoing.send(&FromWorker::Failed(error.to_string())).await?),
+    };
+    outgoing.send(&FromWorker::Ready).await?;
+    let ToWorker::Start(at) = incoming.next().await? else { return Err(WorkerError::Order) };
+    let tasks = TaskTracker::new();
+    let orders = incoming.into_channel(&tasks);
+    Worker::start(*plan, &targets, at).work(orders, outgoing).await
+}
+
+async fn resolve(urls: &[String]) -> Result<Vec<Target>, TargetError> {
+    let mut targets = Vec::new();
+    for url in urls {
+        targets.push(Target::resolve(url).await?);
+    }
+    Ok(targets)
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    stations: TaskTracker,
+    accounts: mpsc::Receiver<Account>,
+    meter: Meter,
+    ticks: u64,
+}
+
+impl Worker {
+    /// Starts the stations; each waits for its time.
+    fn start(plan: Plan, targets: &[Target], at: u64) -> Self {
+        let wall = UNIX_EPOCH + Duration::from_millis(at);
+        let start = Instant::now() + wall.duration_since(SystemTime::now()).unwrap_or_default();
+        let settings = Arc::new(Settings { scenario: plan.scenario, run: plan.run, start, wall });
+        let shared = Arc::new(Shared {
+            tally: Mutex::default(),
+            rest: CancellationToken::new(),
+            end: CancellationToken::new(),
+        });
+        let scenario = &settings.scenario;
+        let numbers: Vec<u32> = (plan.worker..scenario.stations)
+            .step_by(usize::try_from(scenario.workers()).unwrap_or(1))
+            .collect();
+        // Room for every account: a station at its end waits for nobody.
+        let (sender, accounts) = mpsc::channel(numbers.len().max(1));
+        let stations = TaskTracker::new();
+        for (place, number) in (0..).zip(numbers) {
+            let station = Station::new(number, Arc::clone(&settings));
+            let door = Door {
+                target: targets[number as usize % targets.len()].clone(),
+                worker: plan.worker,
+                place,
+                timeout: scenario.connect.timeout,
+                slow_reader: station.habit() == Habit::SlowReader,
+            };
+            let (shared, sender) = (Arc::clone(&shared), sender.clone());
+            drop(stations.spawn(async move {
+                let account = life::live(station, door, shared).await;
+                // Nobody listens only when the process ends anyway.
+                drop(sender.try_send(account));
+            }));
+        }
+        stations.close();
+        Self { shared, settings, stations, accounts, meter: Meter::new(std::process::id()), ticks: 0 }
+    }
+
+    async fn work(
+        mut self,
+        mut orders: mpsc::Receiver<Result<ToWorker, PipeError>>,
+        mut outgoing: Outgoing<Stdout>,
+    ) -> Result<(), WorkerError> {
+        let start = self.settings.start;
+        let scenario = &self.settings.scenario;
+        let (step, talking, settle) = (scenario.step(), scenario.talking(), scenario.settle);
+        let mut ticks = tokio::time::interval_at((start + step).into(), step);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut rest_at = start + talking;
+        let stations = self.stations.clone();
+        loop {
+            let resting = self.shared.rest.is_cancelled();
+            let next = if resting { rest_at + settle } else { rest_at };
+            tokio::select! {
+                () = stations.wait() => break,
+                _ = ticks.tick() => outgoing.send(&FromWorker::Tick(Box::new(self.tick()))).await?,
+                () = tokio::time::sleep_until(next.into()), if !self.shared.end.is_cancelled() => {
+                    if resting { self.shared.end.cancel() } else { self.shared.rest.cancel() }
+                }
+                order = orders.recv() => match order {
+                    Some(Ok(ToWorker::Rest)) => {
+                        rest_at = Instant::now();
+                        self.shared.rest.cancel();
+                    }
+                    Some(Ok(ToWorker::End)) => self.shared.end.cancel(),
+                    Some(Ok(ToWorker::Plan(_) | ToWorker::Start(_))) => return Err(WorkerError::Order),
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Err(PipeError::Ended.into()),
+                }
+            }
+        }
+        outgoing.send(&FromWorker::Tick(Box::new(self.tick()))).await?;
+        let mut some = Vec::new();
+        while self.accounts.recv_many(&mut some, ACCOUNTS_AT_ONCE).await > 0 {
+            outgoing.send(&FromWorker::Accounts(std::mem::take(&mut some))).await?;
+        }
+        let totals = std::mem::take(&mut self.shared.tally().totals);
+        Ok(outgoing.send(&FromWorker::Done(Box::new(totals))).await?)
+    }
+
+    fn tick(&mut self) -> Tick {
+        let usage = self.meter.read().unwrap_or_default();
+        // By the clock and not by counting: a tick that was skipped leaves its step empty.
+        let step = self.settings.scenario.step().as_secs_f64();
+        let elapsed = (self.settings.start.elapsed().as_secs_f64() / step).round();
+        let index = (elapsed as u64).saturating_sub(1).max(self.ticks);
+        self.ticks = index + 1;
+        let mut tally = self.shared.tally();
+        Tick {
+            index,
+            counts: tally.totals.counts,
+            latency: std::mem::take(&mut tally.lately),
+            lag: std::mem::take(&mut tally.lag_lately),
+            cores: usage.cores,
+            cpu_seconds: usage.cpu_seconds,
+            memory: usage.memory,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The life of one station: connect, converse, connect again, until it is at rest.
+//!
+//! Owns the socket of its station, as its only reader and its only writer. What is said and when is the state machine's.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::Sleep;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use super::Shared;
+use super::socket::{Door, Socket};
+use crate::station::{Account, Habit, Outcome, Station, Step};
+
+/// How long a station waits for the gateway's close frame after its own.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a conversation ended.
+#[derive(Debug)]
+enum Parting {
+    /// The station has nothing left to do.
+    Done,
+    /// The run is over.
+    End,
+    /// The scenario wants the connection to break.
+    Cut,
+    /// The gateway, or the network.
+    Lost(String),
+}
+
+/// Lives; returns at rest, or when the run is over.
+pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) -> Account {
+    let mut due = station.connect_due();
+    if !wait_until(due, &shared.rest).await {
+        return station.into_account();
+    }
+    loop {
+        if shared.rest.is_cancelled() {
+            station.rest();
+            if station.is_done() {
+                return station.into_account();
+            }
+        }
+        let opening = door.open(station.identity(), station.version());
+        let Some(opened) = shared.end.run_until_cancelled(opening).await else { break };
+        let pause = match opened {
+            Ok(socket) => {
+                let now = Instant::now();
+                shared.tally().connected(now.saturating_duration_since(due));
+                station.connected(now);
+                let (habit, was_registered) = (station.habit(), station.is_registered());
+                let parting = Conversation { station: &mut station, socket, shared: &shared, was_registered }
+                    .hold()
+                    .await;
+                station.lost();
+                let reason = if let Parting::Lost(reason) = &parting { Some(reason.as_str()) } else { None };
+                shared.tally().left(habit, station.is_misbehaving(), reason);
+                match parting {
+                    Parting::Done | Parting::End => break,
+                    Parting::Cut => {
+                        shared.tally().totals.counts.cut += 1;
+                        Duration::ZERO
+                    }
+                    Parting::Lost(_) => station.pause(),
+                }
+            }
+            Err(refusal) => {
+                shared.tally().failed(&refusal.to_string());
+                station.pause()
+            }
+        };
+        due = Instant::now() + pause;
+        if !wait_until(due, &shared.end).await {
+            break;
+        }
+    }
+    station.into_account()
+}
+
+/// Waits; false when it was cancelled first.
+async fn wait_until(due: Instant, cancelled: &CancellationToken) -> bool {
+    cancelled.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_some()
+}
+
+/// One connection.
+struct Conversation<'a> {
+    station: &'a mut Station,
+    socket: Socket,
+    shared: &'a Shared,
+    was_registered: bool,
+}
+
+impl Conversation<'_> {
+    /// Does what is due and hears what comes, whichever is first:
+    ///
+    /// * the end of the run ends everything
+    /// * at rest, nothing new is said
+    /// * a text, a close frame, an error; a station that stopped reading misses them all
+    /// * the next thing that the station wants to do
+    async fn hold(mut self) -> Parting {
+        let shared = self.shared;
+        let (mut end, mut rest) = (pin!(shared.end.cancelled()), pin!(shared.rest.cancelled()));
+        let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
+        let mut resting = false;
+        loop {
+            if let Err(parting) = self.act(end.as_mut()).await {
+                return parting;
+            }
+            if self.station.is_done() {
+                self.close().await;
+                return Parting::Done;
+            }
+            let next = self.station.next_at();
+            set(alarm.as_mut(), next);
+            tokio::select! {
+                biased;
+                () = end.as_mut() => return Parting::End,
+                () = rest.as_mut(), if !resting => {
+                    resting = true;
+                    self.station.rest();
+                }
+                heard = self.socket.next(), if !self.station.is_deaf() => {
+                    let Err(parting) = self.hear(heard).await else { continue };
+                    return parting;
+                }
+                () = alarm.as_mut(), if next.is_some() => {}
+            }
+        }
+    }
+
+    /// Does everything that is due, with one flush.
+    async fn act(&mut self, end: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), Parting> {
+        let now = Instant::now();
+        let mut said = false;
+        let acting = async {
+            while let Some(step) = self.station.step(now) {
+                let message = match step {
+                    Step::Send { text, lag } => {
+                        self.shared.tally().sent(self.station.habit(), lag);
+                        Message::text(text)
+                    }
+                    Step::Ping => {
+                        self.shared.tally().totals.counts.pings += 1;
+                        Message::Ping(bytes::Bytes::from_static(b"loadtest"))
+                    }
+                    Step::Cut => return Err(Parting::Cut),
+                    Step::Changed => continue,
+                };
+                said = true;
+                self.socket.feed(message).await.map_err(lost)?;
+            }
+            if said {
+                self.socket.flush().await.map_err(lost)?;
+            }
+            Ok(())
+        };
+        // A gateway that does not read must not keep the run from ending.
+        match select(pin!(acting), end).await {
+            Either::Left((acted, _)) => acted,
+            Either::Right(_) => Err(Parting::End),
+        }
+    }
+
+    async fn hear(&mut self, heard: Option<Result<Message, Error>>) -> Result<(), Parting> {
+        match heard {
+            Some(Ok(Message::Text(text))) => {
+                let outcome = self.station.hear(&text, Instant::now());
+                self.note(outcome).await
+            }
+            // The library answers pings by itself.
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
+            Some(Ok(Message::Binary(_))) => self.note(Outcome::Unexpected).await,
+            Some(Ok(Message::Close(frame))) => {
+                let code = frame.map_or_else(|| "no code".into(), |frame| u16::from(frame.code).to_string());
+                Err(Parting::Lost(format!("closed by the gateway: {code}")))
+            }
+            Some(Err(error)) => Err(lost(error)),
+            None => Err(Parting::Lost("ended without a close frame".into())),
+        }
+    }
+
+    async fn note(&mut self, outcome: Outcome) -> Result<(), Parting> {
+        match outcome {
+            Outcome::Answered { action, latency, refused } => {
+                let mut tally = self.shared.tally();
+                tally.answered(self.station.habit(), action, latency, refused);
+                if self.station.is_registered() && !self.was_registered {
+                    self.was_registered = true;
+                    tally.totals.counts.registered += 1;
+                }
+                Ok(())
+            }
+            Outcome::Command(answer) => {
+                self.shared.tally().totals.counts.commands += 1;
+                self.socket.send(Message::text(answer)).await.map_err(lost)
+            }
+            Outcome::Unexpected => {
+                self.shared.tally().totals.counts.unexpected += 1;
+                Ok(())
+            }
+        }
+    }
+
+    /// Leaves as a station that is switched off: close frames both ways.
+    async fn close(&mut self) {
+        if self.station.habit() == Habit::SlowReader && self.station.is_deaf() {
+            return;
+        }
+        let closing = async {
+            // Whatever comes now, the connection ends.
+            if self.socket.close(None).await.is_ok() {
+                while let Some(Ok(_)) = self.socket.next().await {}
+            }
+        };
+        // Not waiting any longer is all that is left to do.
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, closing).await);
+    }
+}
+
+fn set(alarm: Pin<&mut Sleep>, next: Option<Instant>) {
+    if let Some(next) = next
+        && alarm.deadline() != next.into()
+    {
+        alarm.reset(next.into());
+    }
+}
+
+fn lost(error: Error) -> Parting {
+    Parting::Lost(match error {
+        Error::Io(error) => format!("TCP: {}", error.kind()),
+        Error::ConnectionClosed | Error::AlreadyClosed => "ended without a close frame".into(),
+        other => other.to_string(),
+    })
+}
