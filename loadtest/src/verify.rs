@@ -1,3 +1,234 @@
-//! x
+//! The process that reads the bus and keeps the books.
+//!
+//! Owns its side of the conversation with the coordinator: the source comes first and is opened where it ends before anything
+//! happens, then it is read while the run goes on or after it, and at the end compared with the stations' accounts. A process of
+//! its own, so that what reading costs is nobody else's.
+
 pub mod event;
+pub mod kafka;
 pub mod ledger;
+pub mod local;
+pub mod sse;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::Http;
+use crate::pipe::{self, PipeError};
+use crate::process::Meter;
+use crate::station::Account;
+use kafka::Topic;
+use ledger::{Ledger, Verdict};
+use local::Log;
+
+/// What the coordinator says to the verifier.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToVerifier {
+    /// What to read; answered with `Ready` when it is open.
+    Setup(Box<Setup>),
+    /// Some stations at their end.
+    Accounts(Vec<Account>),
+    /// The run is over; answered with the verdict.
+    Finish,
+}
+
+/// What to read, and what to expect there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    /// Where events are.
+    pub source: Source,
+    /// The beginning of every identity.
+    pub prefix: String,
+    /// The beginning of every message id.
+    pub run: String,
+    /// Stations.
+    pub stations: u32,
+    /// Read while the run goes on, and not after it.
+    pub during: bool,
+    /// The gateway may be restarted during the run.
+    pub restarts_allowed: bool,
+    /// How often to tell how far it is.
+    pub step: Duration,
+}
+
+/// Where events are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Source {
+    /// A Kafka topic.
+    Kafka {
+        /// `host:port`, separated by commas.
+        brokers: String,
+        /// Its name.
+        topic: String,
+    },
+    /// The local logs of these admin listeners.
+    Local {
+        /// `http://HOST:PORT` of each.
+        admins: Vec<String>,
+    },
+}
+
+/// What the verifier says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FromVerifier {
+    /// The source is open.
+    Ready,
+    /// How far it is.
+    Progress(Progress),
+    /// The end.
+    Verdict(Box<Verdict>),
+    /// It cannot go on.
+    Failed(String),
+}
+
+/// How far the verification is, and what it costs.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Events read.
+    pub events: u64,
+    /// CALLs of this run found.
+    pub calls: u64,
+    /// Share of a core that the process used lately.
+    pub cores: f64,
+    /// Its processor time so far, in seconds.
+    pub cpu_seconds: f64,
+    /// Its resident memory, in bytes.
+    pub memory: u64,
+}
+
+/// Why the verifier could not work.
+#[derive(Debug, Error)]
+pub enum VerifierError {
+    /// The coordinator is gone, or says what it should not.
+    #[error("the coordinator: {0}")]
+    Pipe(#[from] PipeError),
+    /// Something else than the setup came first.
+    #[error("the coordinator did not begin with the setup")]
+    Order,
+}
+
+/// The books, written by whoever reads the bus.
+type Books = Arc<Mutex<Ledger>>;
+
+/// Carries out what comes on standard input.
+///
+/// # Errors
+/// When the coordinator cannot be understood. What goes wrong with the bus is told to it.
+pub async fn run() -> Result<(), VerifierError> {
+    let (mut incoming, mut outgoing) = pipe::parent();
+    let ToVerifier::Setup(setup) = incoming.next().await? else { return Err(VerifierError::Order) };
+    let tasks = TaskTracker::new();
+    let opened = match Opened::open(&setup, &tasks).await {
+        Ok(opened) => opened,
+        Err(problem) => return Ok(outgoing.send(&FromVerifier::Failed(problem)).await?),
+    };
+    outgoing.send(&FromVerifier::Ready).await?;
+    let ledger = Ledger::new(&setup.prefix, &setup.run, setup.stations, setup.restarts_allowed);
+    let books: Books = Arc::new(Mutex::new(ledger));
+    let finish = CancellationToken::new();
+    let mut reading = std::pin::pin!(opened.read(&setup, Arc::clone(&books), &finish));
+    let mut orders = incoming.into_channel(&tasks);
+    let mut accounts = Vec::new();
+    let mut meter = Meter::new(std::process::id());
+    let mut steps = tokio::time::interval(setup.step);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let read = loop {
+        tokio::select! {
+            read = reading.as_mut() => break read,
+            _ = steps.tick() => outgoing.send(&FromVerifier::Progress(progress(&books, &mut meter))).await?,
+            order = orders.recv() => match order {
+                Some(Ok(ToVerifier::Accounts(some))) => accounts.extend::<Vec<Account>>(some),
+                Some(Ok(ToVerifier::Finish)) => finish.cancel(),
+                Some(Ok(ToVerifier::Setup(_))) => return Err(VerifierError::Order),
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(PipeError::Ended.into()),
+            }
+        }
+    };
+    outgoing.send(&FromVerifier::Progress(progress(&books, &mut meter))).await?;
+    if let Err(problem) = read {
+        return Ok(outgoing.send(&FromVerifier::Failed(problem)).await?);
+    }
+    let empty = Ledger::new("", "", 0, false);
+    let ledger = std::mem::replace(&mut *books.lock().unwrap_or_else(PoisonError::into_inner), empty);
+    Ok(outgoing.send(&FromVerifier::Verdict(Box::new(ledger.settle(&accounts)))).await?)
+}
+
+fn progress(books: &Books, meter: &mut Meter) -> Progress {
+    let (events, calls) = books.lock().unwrap_or_else(PoisonError::into_inner).read();
+    let usage = meter.read().unwrap_or_default();
+    Progress { events, calls, cores: usage.cores, cpu_seconds: usage.cpu_seconds, memory: usage.memory }
+}
+
+/// A source that is open where it ended.
+enum Opened {
+    Kafka(Box<Topic>),
+    Local(Vec<Log>),
+}
+
+impl Opened {
+    async fn open(setup: &Setup, tasks: &TaskTracker) -> Result<Self, String> {
+        match &setup.source {
+            Source::Kafka { brokers, topic } => {
+                let (brokers, topic, run) = (brokers.clone(), topic.clone(), setup.run.clone());
+                let opening = tasks.spawn_blocking(move || Topic::open(&brokers, &topic, &run));
+                match opening.await {
+                    Ok(Ok(topic)) => Ok(Self::Kafka(Box::new(topic))),
+                    Ok(Err(error)) => Err(chain(&error)),
+                    Err(error) => Err(chain(&error)),
+                }
+            }
+            Source::Local { admins } => {
+                let mut logs = Vec::new();
+                for admin in admins {
+                    let http = Http::new(admin, tasks.clone());
+                    logs.push(Log::open(http, setup.during).await.map_err(|error| chain(&error))?);
+                }
+                Ok(Self::Local(logs))
+            }
+        }
+    }
+
+    /// Reads everything until `finish`, and then to the end.
+    async fn read(self, setup: &Setup, books: Books, finish: &CancellationToken) -> Result<(), String> {
+        if !setup.during {
+            finish.cancelled().await;
+        }
+        match self {
+            Self::Kafka(topic) => {
+                let finish = finish.clone();
+                let reading = tokio::task::spawn_blocking(move || topic.read(&books, &finish));
+                match reading.await {
+                    Ok(read) => read.map_err(|error| chain(&error)),
+                    Err(error) => Err(chain(&error)),
+                }
+            }
+            Self::Local(logs) => {
+                let reading = logs.into_iter().map(|log| log.read(&books, finish));
+                let read = futures_util::future::try_join_all(reading).await;
+                read.map(drop).map_err(|error| chain(&error))
+            }
+        }
+    }
+}
+
+/// An error with everything behind it, for people.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,159 @@
+//! Events from a Kafka topic. The only file that names the Kafka client.
+//!
+//! Owns the position in each partition: where it was before the run, and where it is. No consumer group: partitions are
+//! assigned by hand, so that nobody else's offsets are touched.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use super::ledger::Ledger;
+
+/// How long a request to the broker may take.
+const REQUEST: Duration = Duration::from_secs(10);
+/// How long to wait for the next record before looking whether the run is over.
+const POLL: Duration = Duration::from_millis(100);
+/// A topic that is not there is looked for this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// At the end, nothing coming for this long although records are missing is an error.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a topic could not be read to its end.
+#[derive(Debug, Error)]
+pub enum TopicError {
+    /// Kafka says no.
+    #[error("Kafka")]
+    Kafka(#[from] KafkaError),
+    /// It does not say anything any more.
+    #[error("nothing came for a minute, and these partitions are not at their end: {0}")]
+    Silent(String),
+}
+
+/// A topic, from where it ended when it was opened.
+pub struct Topic {
+    consumer: BaseConsumer,
+    name: String,
+    /// The next offset of each partition.
+    next: BTreeMap<i32, i64>,
+}
+
+impl Topic {
+    /// Opens it at its present end. One that does not exist is empty: the gateway's first event makes it.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub fn open(brokers: &str, name: &str, run: &str) -> Result<Self, TopicError> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", brokers)
+            .set("client.id", "ocpp-loadtest")
+            // The client wants a name; nothing is ever committed under it.
+            .set("group.id", format!("ocpp-loadtest-{run}"))
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "error")
+            // What the client may read ahead, in KiB.
+            .set("queued.max.messages.kbytes", "16384")
+            .create()?;
+        let mut topic = Self { consumer, name: name.to_owned(), next: BTreeMap::new() };
+        for partition in topic.partitions()? {
+            let (_, end) = topic.consumer.fetch_watermarks(name, partition, REQUEST)?;
+            topic.next.insert(partition, end);
+        }
+        topic.assign()?;
+        Ok(topic)
+    }
+
+    /// Reads until `finish`, and then up to what was the end at that moment. Blocks.
+    ///
+    /// # Errors
+    /// When the end cannot be reached.
+    pub fn read(mut self, ledger: &Mutex<Ledger>, finish: &CancellationToken) -> Result<(), TopicError> {
+        let mut ends = None;
+        let mut last_news = Instant::now();
+        loop {
+            if finish.is_cancelled() && ends.is_none() {
+                ends = self.ends()?;
+                last_news = Instant::now();
+            }
+            if let Some(ends) = &ends {
+                let missing = self.missing(ends);
+                if missing.is_empty() {
+                    return Ok(());
+                }
+                if last_news.elapsed() > PATIENCE {
+                    return Err(TopicError::Silent(missing));
+                }
+            }
+            if self.next.is_empty() {
+                self.wait_for_topic()?;
+                continue;
+            }
+            match self.consumer.poll(POLL) {
+                Some(Ok(record)) => {
+                    self.next.insert(record.partition(), record.offset() + 1);
+                    let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                    ledger.take(record.payload().unwrap_or_default());
+                    last_news = Instant::now();
+                }
+                // The client goes on by itself when the broker is back; what is gone for good is not.
+                Some(Err(error)) if is_final(&error) => return Err(error.into()),
+                Some(Err(_)) | None => {}
+            }
+        }
+    }
+
+    fn partitions(&self) -> Result<Vec<i32>, KafkaError> {
+        let metadata = self.consumer.fetch_metadata(Some(&self.name), REQUEST)?;
+        let topic =
+            metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
+        Ok(topic.map(|topic| topic.partitions().iter().map(|one| one.id()).collect()).unwrap_or_default())
+    }
+
+    fn assign(&self) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::new();
+        for (partition, next) in &self.next {
+            list.add_partition_offset(&self.name, *partition, Offset::Offset(*next))?;
+        }
+        self.consumer.assign(&list)
+    }
+
+    fn wait_for_topic(&mut self) -> Result<(), KafkaError> {
+        self.next = self.partitions()?.into_iter().map(|partition| (partition, 0)).collect();
+        if self.next.is_empty() {
+            std::thread::sleep(LOOK_AGAIN);
+            return Ok(());
+        }
+        self.assign()
+    }
+
+    /// Where each partition ends now; none while there is no topic.
+    fn ends(&mut self) -> Result<Option<BTreeMap<i32, i64>>, KafkaError> {
+        let mut ends = BTreeMap::new();
+        for partition in self.partitions()? {
+            let (_, end) = self.consumer.fetch_watermarks(&self.name, partition, REQUEST)?;
+            ends.insert(partition, end);
+        }
+        if self.next.is_empty() && !ends.is_empty() {
+            self.wait_for_topic()?;
+        }
+        Ok(Some(ends))
+    }
+
+    fn missing(&self, ends: &BTreeMap<i32, i64>) -> String {
+        let missing =
+            ends.iter().filter(|(partition, end)| self.next.get(partition).is_none_or(|next| next < end));
+        missing.map(|(partition, end)| format!("{partition} (to {end})")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn is_final(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    // The records at the position are not there any more: retention, or another topic of this name.
+    let gone = [Code::OffsetOutOfRange, Code::AutoOffsetReset, Code::TopicAuthorizationFailed];
+    error.rdkafka_error_code().is_some_and(|code| gone.contains(&code))
+}
