@@ -1,0 +1,211 @@
+//! What a run found out: the machine's form (JSON), and what becomes of it for people.
+//!
+//! Owns the schema of the JSON, `ocpp-loadtest/1`: members may be added to it, none is renamed or removed. Everything in
+//! `report/` is a function of it, so that a report can be made again from its file.
+
+#[cfg(test)]
+mod example;
+pub mod html;
+pub mod judge;
+pub mod summary;
+mod svg;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::latency::{Latency, Percentiles};
+use crate::scenario::Scenario;
+use crate::scrape::Scrape;
+use crate::verify::ledger::Verdict;
+use crate::worker::Counts;
+
+/// The schema's name.
+pub const SCHEMA: &str = "ocpp-loadtest/1";
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The load test's version.
+    pub version: String,
+    /// What was to be done.
+    pub scenario: Scenario,
+    /// The beginning of every message id.
+    pub run: String,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// How long it took, from the first connection to the last, in seconds.
+    pub seconds: f64,
+    /// Somebody ended it before its time.
+    pub interrupted: bool,
+    /// What it is worth.
+    pub outcome: Outcome,
+    /// Counters of all stations.
+    pub counts: Counts,
+    /// How long connections took, from when they were due to the end of the handshake.
+    pub connect: Percentiles,
+    /// Why attempts to connect failed.
+    pub failures: BTreeMap<String, u64>,
+    /// How connections ended that nobody here wanted to end.
+    pub ends: BTreeMap<String, u64>,
+    /// Latency of CALLs of stations that behave, from when they were due.
+    pub latency: Percentiles,
+    /// The same as base64 of an HdrHistogram (V2, microseconds), for adding up runs.
+    pub latency_histogram: Latency,
+    /// The same by action.
+    pub actions: BTreeMap<String, Percentiles>,
+    /// Latency of stations that flood.
+    pub chatty: Percentiles,
+    /// Commands, and how they ended.
+    pub commands: Commands,
+    /// What was found in the bus; none if it was not read.
+    pub verification: Option<Verification>,
+    /// What the load test itself cost.
+    pub load: Load,
+    /// What the processes cost that were watched.
+    pub watched: Vec<Watched>,
+    /// The run in steps.
+    pub timeline: Vec<Point>,
+}
+
+/// What a run is worth.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The judgement.
+    pub judgement: Judgement,
+    /// What was wrong with the gateway.
+    pub faults: Vec<String>,
+    /// What was wrong with the load test.
+    pub invalid: Vec<String>,
+}
+
+/// The judgement of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judgement {
+    /// Everything is as it should be.
+    Passed,
+    /// The gateway did not keep a promise or a limit.
+    Failed,
+    /// The load test was the bottleneck, or broke: nothing is said about the gateway.
+    Invalid,
+}
+
+/// The bus.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// What was read: `kafka` or `local`, and where.
+    pub source: String,
+    /// Read while the run went on.
+    pub during: bool,
+    /// What was found.
+    pub verdict: Verdict,
+}
+
+/// Commands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Commands {
+    /// Sent.
+    pub sent: u64,
+    /// How they ended: the status, or why there was none.
+    pub outcomes: BTreeMap<String, u64>,
+    /// From when one was due to its outcome.
+    pub latency: Percentiles,
+}
+
+/// What the load test itself cost.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// How late CALLs were sent, through the fault of the load test.
+    pub send_lag: Percentiles,
+    /// Each process of stations.
+    pub workers: Vec<Cost>,
+    /// The process that read the bus.
+    pub verifier: Cost,
+    /// The process that looks after the others.
+    pub coordinator: Cost,
+}
+
+/// What a process cost.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cost {
+    /// Processor time during the run, in seconds.
+    pub cpu_seconds: f64,
+    /// Share of one core, on average over the run.
+    pub cores: f64,
+    /// The longest time without a break that it used a whole core, in seconds.
+    pub pegged_seconds: f64,
+    /// Resident memory at most, in bytes.
+    pub memory_max: u64,
+}
+
+/// A process that was watched.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watched {
+    /// What it was called on the command line.
+    pub name: String,
+    /// Its process id.
+    pub pid: u32,
+    /// Processor time during the run, in seconds.
+    pub cpu_seconds: f64,
+    /// Share of one core, on average.
+    pub cores: f64,
+    /// Resident memory before the first connection, at most, and at the last look with stations connected, in bytes.
+    pub memory: [u64; 3],
+}
+
+/// One step. Rates are per second, times in milliseconds, sizes in bytes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Point {
+    /// Its end, in seconds since the start.
+    pub at: f64,
+    /// Connections that stand.
+    pub connected: u64,
+    /// Connections opened.
+    pub connects: f64,
+    /// CALLs sent by stations that behave.
+    pub sent: f64,
+    /// Answers to them.
+    pub answered: f64,
+    /// CALLs of stations that misbehave.
+    pub misbehaved: f64,
+    /// CALLs of stations that behave without an answer, at the end of the step.
+    pub open: u64,
+    /// Latency of CALLs answered in this step.
+    pub latency: Percentiles,
+    /// 99 % of CALLs were sent less late than this.
+    pub lag_p99: f64,
+    /// Share of a core of each worker.
+    pub workers: Vec<f64>,
+    /// Share of a core of the process that reads the bus.
+    pub verifier: f64,
+    /// Events read from the bus so far.
+    pub events_read: u64,
+    /// Share of a core of each process that is watched.
+    pub watched_cores: Vec<Option<f64>>,
+    /// Its resident memory.
+    pub watched_memory: Vec<Option<u64>>,
+    /// What the gateway says; none when it did not answer.
+    pub gateway: Option<Scrape>,
+}
+
+impl Report {
+    /// The exit code of a run: 0 passed, 1 failed, 3 invalid.
+    pub fn exit_code(&self) -> u8 {
+        match self.outcome.judgement {
+            Judgement::Passed => 0,
+            Judgement::Failed => 1,
+            Judgement::Invalid => 3,
+        }
+    }
+}
