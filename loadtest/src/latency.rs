@@ -77,7 +77,7 @@ impl Latency {
 
     /// In numbers.
     pub fn percentiles(&self) -> Percentiles {
-        let millis = |share: f64| self.quantile(share).as_secs_f64() * 1000.0;
+        let millis = |share: f64| self.quantile(share).as_micros() as f64 / 1000.0;
         Percentiles {
             count: self.count(),
             mean: if self.0.is_empty() { 0.0 } else { self.0.mean() / 1000.0 },

@@ -14,6 +14,7 @@
 //! * [`ranges`], [`random`], [`latency`]: sets of numbers, numbers, distributions
 //! * [`worker`]: a process full of stations; [`pipe`], [`process`]: how processes speak, and what they cost
 
+pub mod coordinator;
 pub mod frame;
 pub mod http;
 pub mod latency;

@@ -1,2 +1,268 @@
-//! placeholder
-fn main() {}
+//! The binary: reads the command line, plays the role it names, and turns the end into an exit code.
+//!
+//! 0: passed. 1: the gateway did not keep a promise or a limit. 2: it could not begin, usage included. 3: the run says nothing
+//! about the gateway, because the load test was the bottleneck or broke.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ocpp_loadtest::coordinator::{self, Options, Watch};
+use ocpp_loadtest::report::{Report, html, summary};
+use ocpp_loadtest::scenario::{Scenario, builtin, units};
+use ocpp_loadtest::verify::{self, Source, chain};
+use ocpp_loadtest::worker;
+
+/// Simulates charging stations (OCPP 1.6, 2.0.1, 2.1) against a gateway, and verifies that nothing is lost.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a scenario: a TOML file, or the name of one that is built in.
+    Run(Box<RunArgs>),
+    /// List the scenarios that are built in; with a name, print its file.
+    Scenarios {
+        /// The scenario to print.
+        name: Option<String>,
+    },
+    /// Make the HTML page of a report again, from its JSON.
+    Html {
+        /// The JSON of a run.
+        json: PathBuf,
+        /// Where to write the page.
+        html: PathBuf,
+    },
+    /// A process of stations; started by `run`.
+    #[command(hide = true)]
+    Worker,
+    /// The process that reads the bus; started by `run`.
+    #[command(hide = true)]
+    Verifier,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// File or name.
+    scenario: String,
+    /// Where stations connect, instead of what the scenario says; may be repeated.
+    #[arg(long, value_name = "WS_URL")]
+    target: Vec<String>,
+    /// The gateways' admin listeners; may be repeated. For metrics, commands and the local log.
+    #[arg(long, value_name = "HTTP_URL", default_value = "http://127.0.0.1:9100")]
+    admin: Vec<String>,
+    /// Use no admin listener: no metrics and no commands.
+    #[arg(long)]
+    no_admin: bool,
+    /// Where events are read for the verification.
+    #[arg(long, value_enum, default_value_t = Bus::Local)]
+    bus: Bus,
+    /// Kafka's brokers.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19092")]
+    kafka: String,
+    /// The topic of events.
+    #[arg(long, default_value = "ocpp.events")]
+    topic: String,
+    /// Read the bus while the run goes on, or after it. Reading a local log is served by the gateway.
+    #[arg(long, value_enum, default_value_t = When::During)]
+    verify: When,
+    /// The gateway is restarted during the run: it may have forgotten what it did not answer.
+    #[arg(long)]
+    gateway_restarts: bool,
+    /// A process to watch, as NAME=PID; may be repeated. Name the gateway first.
+    #[arg(long, value_name = "NAME=PID", value_parser = watch)]
+    watch: Vec<Watch>,
+    /// Stations, instead of what the scenario says.
+    #[arg(long)]
+    stations: Option<u32>,
+    /// CALLs a second of all stations together, instead of what the scenario says.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long, instead of what the scenario says.
+    #[arg(long, value_parser = units::parse)]
+    duration: Option<Duration>,
+    /// The time over which stations connect, instead of what the scenario says.
+    #[arg(long, value_parser = units::parse)]
+    connect_over: Option<Duration>,
+    /// Processes of stations, instead of what the scenario says.
+    #[arg(long)]
+    workers: Option<u32>,
+    /// How late the load test itself may send (p99), instead of what the scenario says.
+    #[arg(long, value_parser = units::parse)]
+    send_lag_limit: Option<Duration>,
+    /// The folder for NAME.json and NAME.html.
+    #[arg(long, default_value = "loadtest/out")]
+    out: PathBuf,
+    /// No progress.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bus {
+    /// The gateways' local logs, through their admin listeners.
+    Local,
+    /// A Kafka topic.
+    Kafka,
+    /// No verification.
+    None,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    During,
+    After,
+}
+
+fn watch(text: &str) -> Result<Watch, String> {
+    let (name, pid) = text.split_once('=').ok_or("expected NAME=PID")?;
+    Ok((name.to_owned(), pid.parse().map_err(|_| format!("{pid:?} is not a process id"))?))
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(args) => run(*args),
+        Command::Scenarios { name: None } => list(),
+        Command::Scenarios { name: Some(name) } => match builtin::find(&name) {
+            Some(text) => print(text),
+            None => fail(&format!("there is no scenario {name:?}")),
+        },
+        Command::Html { json, html } => match again(&json, &html) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(problem) => fail(&problem),
+        },
+        Command::Worker => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            play(runtime, worker::run())
+        }
+        Command::Verifier => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            play(runtime, verify::run())
+        }
+    }
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    let out = args.out.clone();
+    let options = match options(args) {
+        Ok(options) => options,
+        Err(problem) => return fail(&problem),
+    };
+    if let Err(error) = std::fs::create_dir_all(&out) {
+        return fail(&format!("{}: {error}", out.display()));
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+    };
+    let report = match runtime.block_on(Box::pin(coordinator::run(options))) {
+        Ok(report) => report,
+        Err(error) => return fail(&chain(&error)),
+    };
+    print(&summary::summary(&report));
+    let base = out.join(&report.scenario.name);
+    match write(&report, &base.with_extension("json"), &base.with_extension("html")) {
+        Ok(()) => {
+            print(&format!("\n{0}.html and {0}.json\n", base.display()));
+            ExitCode::from(report.exit_code())
+        }
+        Err(problem) => fail(&problem),
+    }
+}
+
+fn options(args: RunArgs) -> Result<Options, String> {
+    let mut scenario = Scenario::load(&args.scenario).map_err(|error| chain(&error))?;
+    if !args.target.is_empty() {
+        scenario.targets = args.target;
+    }
+    scenario.stations = args.stations.unwrap_or(scenario.stations);
+    scenario.traffic.messages_per_second = args.rate.unwrap_or(scenario.traffic.messages_per_second);
+    scenario.duration = args.duration.unwrap_or(scenario.duration);
+    scenario.connect.over = args.connect_over.unwrap_or(scenario.connect.over);
+    scenario.workers = args.workers.unwrap_or(scenario.workers);
+    scenario.limits.send_lag_p99 = args.send_lag_limit.unwrap_or(scenario.limits.send_lag_p99);
+    scenario.check().map_err(|error| chain(&error))?;
+    let source = match args.bus {
+        Bus::None => None,
+        Bus::Kafka => Some(Source::Kafka { brokers: args.kafka, topic: args.topic }),
+        Bus::Local if args.no_admin => {
+            return Err(
+                "the local log is read through the admin listener: without it, --bus kafka or none".into()
+            );
+        }
+        Bus::Local => Some(Source::Local { admins: args.admin.clone() }),
+    };
+    Ok(Options {
+        scenario,
+        admins: if args.no_admin { Vec::new() } else { args.admin },
+        source,
+        during: args.verify == When::During,
+        restarts_allowed: args.gateway_restarts,
+        watch: args.watch,
+        quiet: args.quiet,
+    })
+}
+
+fn write(report: &Report, json: &Path, page: &Path) -> Result<(), String> {
+    let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
+    let save = |path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    save(json, &text)?;
+    save(page, &html::page(report))
+}
+
+fn again(json: &Path, page: &Path) -> Result<(), String> {
+    let text = std::fs::read(json).map_err(|error| format!("{}: {error}", json.display()))?;
+    let report: Report =
+        serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", json.display()))?;
+    std::fs::write(page, html::page(&report)).map_err(|error| format!("{}: {error}", page.display()))
+}
+
+/// Plays a role that another process started.
+fn play<E: std::error::Error + 'static>(
+    runtime: std::io::Result<tokio::runtime::Runtime>,
+    role: impl Future<Output = Result<(), E>>,
+) -> ExitCode {
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+    };
+    let result = runtime.block_on(Box::pin(role));
+    // The standard input may be waited for still.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&chain(&error)),
+    }
+}
+
+fn list() -> ExitCode {
+    let mut text = String::new();
+    for (name, file) in builtin::SCENARIOS {
+        match Scenario::parse(name, file) {
+            Ok(scenario) => text.push_str(&format!("{name:<15} {}\n", scenario.about)),
+            Err(error) => return fail(&format!("{name}: {error}")),
+        }
+    }
+    print(&text)
+}
+
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(2),
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    // With nobody to read the standard error stream, the exit code still tells.
+    drop(writeln!(std::io::stderr(), "ocpp-loadtest: {text}"));
+    ExitCode::from(2)
+}

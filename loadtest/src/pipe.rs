@@ -62,22 +62,36 @@ impl<R: AsyncBufRead + Unpin> Incoming<R> {
     }
 
     /// Hands over every message until the first error, which is handed over, too. Ends when nobody listens.
-    pub fn into_channel<T>(mut self, tasks: &TaskTracker) -> mpsc::Receiver<Result<T, PipeError>>
+    pub fn into_channel<T>(self, tasks: &TaskTracker) -> mpsc::Receiver<Result<T, PipeError>>
     where
         R: Send + 'static,
         T: DeserializeOwned + Send + 'static,
     {
         let (sender, receiver) = mpsc::channel(WAITING);
+        self.forward(tasks, sender, |message| message);
+        receiver
+    }
+
+    /// The same, in the form of somebody else's channel.
+    pub fn forward<T, M>(
+        mut self,
+        tasks: &TaskTracker,
+        sender: mpsc::Sender<M>,
+        form: impl Fn(Result<T, PipeError>) -> M + Send + 'static,
+    ) where
+        R: Send + 'static,
+        T: DeserializeOwned + Send + 'static,
+        M: Send + 'static,
+    {
         drop(tasks.spawn(async move {
             loop {
                 let message = self.next().await;
                 let failed = message.is_err();
-                if sender.send(message).await.is_err() || failed {
+                if sender.send(form(message)).await.is_err() || failed {
                     return;
                 }
             }
         }));
-        receiver
     }
 }
 

@@ -110,7 +110,7 @@ pub struct Progress {
 #[derive(Debug, Error)]
 pub enum VerifierError {
     /// The coordinator is gone, or says what it should not.
-    #[error("the coordinator: {0}")]
+    #[error("the coordinator")]
     Pipe(#[from] PipeError),
     /// Something else than the setup came first.
     #[error("the coordinator did not begin with the setup")]

@@ -92,7 +92,7 @@ pub struct Tick {
 #[derive(Debug, Error)]
 pub enum WorkerError {
     /// The coordinator is gone, or says what it should not.
-    #[error("the coordinator: {0}")]
+    #[error("the coordinator")]
     Pipe(#[from] PipeError),
     /// Something else than a plan, or than the start, came first.
     #[error("the coordinator did not begin with a plan and a start")]

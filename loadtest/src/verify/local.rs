@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub enum LocalError {
     /// The gateway does not answer.
-    #[error("{0}: {1}")]
+    #[error("{0}")]
     Http(String, #[source] HttpError),
     /// The stream broke.
     #[error("the stream broke")]

@@ -1,0 +1,65 @@
+//! A process of the run, seen from the one that started it.
+//!
+//! Owns the process: dropping it kills it. What it says goes into the coordinator's one channel.
+
+use std::process::Stdio;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::BufReader;
+use tokio::process::{ChildStdin, Command};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use crate::pipe::{Incoming, Outgoing, PipeError};
+
+/// A child process.
+pub(super) struct Child {
+    process: tokio::process::Child,
+    outgoing: Outgoing<ChildStdin>,
+}
+
+impl Child {
+    /// Starts this binary in another role.
+    pub(super) fn start<T, M>(
+        role: &str,
+        tasks: &TaskTracker,
+        sender: mpsc::Sender<M>,
+        form: impl Fn(Result<T, PipeError>) -> M + Send + 'static,
+    ) -> std::io::Result<Self>
+    where
+        T: DeserializeOwned + Send + 'static,
+        M: Send + 'static,
+    {
+        let mut process = Command::new(std::env::current_exe()?)
+            .arg(role)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Ctrl-C is for the coordinator, which ends the others in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let missing = || std::io::Error::other("a pipe is missing");
+        let outgoing = Outgoing::new(process.stdin.take().ok_or_else(missing)?);
+        let incoming = Incoming::new(BufReader::new(process.stdout.take().ok_or_else(missing)?));
+        incoming.forward(tasks, sender, form);
+        Ok(Self { process, outgoing })
+    }
+
+    /// Says something. A process that is gone is noticed by its own last word, which is an error.
+    pub(super) async fn say<T: Serialize>(&mut self, message: &T) {
+        drop(self.outgoing.send(message).await);
+    }
+
+    /// Waits for its end; kills it when that does not come.
+    pub(super) async fn end(mut self) {
+        drop(self.outgoing);
+        if tokio::time::timeout(PATIENCE, self.process.wait()).await.is_err() {
+            // Nothing else can be done about a process that cannot be killed.
+            drop(self.process.kill().await);
+        }
+    }
+}
+
+/// How long a process may take to end after its last word.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);

@@ -1,0 +1,102 @@
+//! Sends commands to stations through the admin listeners, as a backend would.
+//!
+//! Owns their schedule (open loop, as that of the stations) and their outcomes.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::Http;
+use crate::latency::Latency;
+use crate::random::Random;
+use crate::report::Commands;
+use crate::scenario::Scenario;
+use crate::station::identity;
+
+/// Commands without an outcome, at most. More of them wait, which their latency shows.
+const MOST_AT_ONCE: usize = 64;
+/// The body of every command: every version has it, and it changes nothing.
+const BODY: &str = r#"{"action":"DataTransfer","payload":{"vendorId":"Loadtest","data":"are you there?"}}"#;
+
+/// Commands so far.
+#[derive(Debug, Default)]
+pub(super) struct Commander {
+    books: Arc<Mutex<Books>>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    sent: u64,
+    outcomes: BTreeMap<String, u64>,
+    latency: Latency,
+}
+
+impl Commander {
+    /// Sends commands from `start` until `stop`; every one that was sent is waited for by `tasks`.
+    pub(super) fn start(
+        &self,
+        scenario: &Scenario,
+        gateways: Vec<Http>,
+        start: Instant,
+        stop: CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        let rate = scenario.commands.per_second;
+        // Those that misbehave do not answer, or not soon.
+        let first = scenario.slow_readers.stations + scenario.chatty.stations;
+        let range = scenario.stations - first;
+        if rate <= 0.0 || gateways.is_empty() || range == 0 {
+            return;
+        }
+        let (books, targets) = (Arc::clone(&self.books), scenario.targets.len());
+        let prefix = scenario.prefix.clone();
+        let every = Duration::from_secs_f64(1.0 / rate);
+        let own = tasks.clone();
+        drop(tasks.spawn(async move {
+            let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+            let mut random = Random::new(0xC0);
+            let mut due = start;
+            while stop.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_some() {
+                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let number = first + random.below(range);
+                // The admin listener of the gateway that this station has, if there is one for each.
+                let at = if gateways.len() == targets { number as usize % targets } else { 0 };
+                let gateway = gateways[at].clone();
+                let path = format!("/api/v1/stations/{}/commands", identity(&prefix, number));
+                let (books, this) = (Arc::clone(&books), due);
+                drop(own.spawn(async move {
+                    let _place = place;
+                    command(&gateway, &path, this, &books).await;
+                }));
+                due += random.around(every);
+            }
+        }));
+    }
+
+    /// What became of them.
+    pub(super) fn outcome(&self) -> Commands {
+        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
+        Commands { sent: books.sent, outcomes: books.outcomes.clone(), latency: books.latency.percentiles() }
+    }
+}
+
+async fn command(gateway: &Http, path: &str, due: Instant, books: &Mutex<Books>) {
+    #[derive(Deserialize)]
+    struct Answer {
+        status: String,
+    }
+    let outcome = match gateway.post(path, BODY.to_owned()).await {
+        Ok(body) => serde_json::from_slice::<Answer>(&body)
+            .map_or_else(|_| "no status".into(), |answer| answer.status),
+        Err(error) => error.to_string(),
+    };
+    let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
+    books.sent += 1;
+    books.latency.record(due.elapsed());
+    *books.outcomes.entry(outcome).or_default() += 1;
+}

@@ -1,0 +1,48 @@
+//! Looks at the processes that are watched, and at what the gateways say about themselves, once a step.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::News;
+use crate::http::Http;
+use crate::process::{Meter, Reading};
+use crate::scrape::Scrape;
+
+/// A process to watch: its name in the report, and its id.
+pub type Watch = (String, u32);
+
+/// One look.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    /// Each process that is watched; none when it is gone.
+    pub(super) watched: Vec<Option<Reading>>,
+    /// What the gateways say; none when one does not answer.
+    pub(super) gateway: Option<Scrape>,
+}
+
+/// Looks, and looks again each step, until nobody listens.
+pub(super) async fn look(
+    watches: Vec<Watch>,
+    gateways: Vec<Http>,
+    step: Duration,
+    sender: mpsc::Sender<News>,
+) {
+    let mut meters: Vec<Meter> = watches.into_iter().map(|(_, pid)| Meter::new(pid)).collect();
+    let mut steps = tokio::time::interval(step);
+    steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        steps.tick().await;
+        let watched = meters.iter_mut().map(Meter::read).collect();
+        // A gateway that is too busy to answer is a hole in the plot.
+        let asking = tokio::time::timeout(step, Scrape::of(&gateways));
+        let gateway = match asking.await {
+            Ok(Ok(scrape)) if !gateways.is_empty() => Some(scrape),
+            _ => None,
+        };
+        if sender.send(News::Sample(Box::new(Sample { watched, gateway }))).await.is_err() {
+            return;
+        }
+    }
+}
