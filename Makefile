@@ -2,6 +2,7 @@
 #
 # Variables: CONFIG=FILE for `make run`; PYTEST='-k tour -x' for `make test-e2e`;
 # SCENARIO=kafka-killed and QUICK=1 for `make faults`; BENCH=… for `make bench-cost`;
+# SCENARIO=busy-12k, BUS=local and ARGS='--duration 1m' for `make loadtest`;
 # KAFKA_PORT and the others of tools/kafka.sh; CARGO_TARGET_DIR as cargo takes it.
 
 SHELL := /bin/bash
@@ -14,11 +15,13 @@ CONFIG ?=
 PYTEST ?=
 SCENARIO ?=
 BENCH ?=
+BUS ?= kafka
+ARGS ?=
 target := $(or $(CARGO_TARGET_DIR),target)
 python := .tools/venv/bin/python
 python_sources := tests/e2e tests/faults docs/examples
 
-.PHONY: help run build test test-unit test-e2e faults bench-cost lint fmt kafka kafka-stop setup clean
+.PHONY: help run build test test-unit test-e2e faults bench-cost loadtest lint fmt kafka kafka-stop setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,7 +46,7 @@ test-e2e: ## the built binary against real stations and a real Kafka (PYTEST='-k
 	@tools/venv.sh
 	@tools/ws.sh
 	@tools/kafka.sh setup
-	cargo build --locked --package ocpp-gateway
+	cargo build --locked --package ocpp-gateway --package ocpp-loadtest
 	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway $(python) -m pytest tests/e2e $(PYTEST)
 
 faults: ## every outage and crash, for real, and what was lost (SCENARIO=gateway-killed for some of it, QUICK=1 for less; root)
@@ -57,6 +60,10 @@ bench-cost: ## what a connection and a message cost, beside servers that do less
 	@tools/packages.sh build
 	cargo build --release --locked --package ocpp-gateway --package ocpp-benches
 	taskset -c 1 $(target)/release/bench-cost compare --gateway $(target)/release/ocpp-gateway $(BENCH)
+loadtest: ## 12,000 stations for ten minutes, verified, with a report in loadtest/out (SCENARIO=busy-12k, BUS=local, ARGS=…)
+	@tools/packages.sh build $(if $(filter kafka,$(BUS)),kafka)
+	cargo build --release --locked --package ocpp-gateway --package ocpp-loadtest
+	BIN=$(abspath $(target))/release BUS=$(BUS) tools/loadtest.sh $(or $(SCENARIO),reference-12k) $(ARGS)
 
 lint: ## formatting, clippy, layering, Python
 	@tools/packages.sh build test

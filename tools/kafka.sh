@@ -16,6 +16,7 @@
 #                            .tools/kafka/node-PORT when not set
 #   KAFKA_WAIT               seconds to wait for an answer; 60 when not set
 #   KAFKA_PROPERTIES         further lines of the broker's configuration; they win over those written here
+#   KAFKA_JAVA_OPTIONS       further options of the JVM, separated by spaces; they win over those written here
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -38,6 +39,8 @@ pom=$root/tools/kafka/pom.xml
 # Small heap, no optimising compiler: start-up in seconds matters more here than throughput.
 java_options=(-Xms128m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
     -Dlog4j2.configurationFile="$root/tools/kafka/log4j2.properties" -cp "$libs/*")
+read -ra more_java_options <<<"${KAFKA_JAVA_OPTIONS:-}"
+java_options+=("${more_java_options[@]}")
 
 # True when the broker at the port answers a Metadata request (v0, no topics named) and lists at
 # least one live broker: listening alone comes earlier than being able to serve.

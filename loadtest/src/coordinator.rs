@@ -80,6 +80,8 @@ const WAITING: usize = 64;
 const RUN_UP: Duration = Duration::from_millis(300);
 /// How long processes may take to get ready, and to end after their time.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a gateway may take to get ready.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(20);
 /// After the last station should have connected: it needs a moment to boot.
 const BEFORE_COMMANDS: Duration = Duration::from_secs(2);
 
@@ -91,8 +93,7 @@ pub async fn run(options: Options) -> Result<Report, RunError> {
     let tasks = TaskTracker::new();
     let gateways: Vec<Http> = options.admins.iter().map(|base| Http::new(base, tasks.clone())).collect();
     for gateway in &gateways {
-        let ready = gateway.get("/readyz").await;
-        ready.map_err(|error| RunError::Gateway(gateway.base().to_owned(), error))?;
+        await_ready(gateway).await?;
     }
     let (sender, news) = mpsc::channel(WAITING);
     let mut run = Run::start(options, gateways, tasks, sender, news).await?;
@@ -400,6 +401,20 @@ impl Run {
         };
         report.outcome = judge(&report, &self.broken);
         report
+    }
+}
+
+/// Waits until a gateway is ready, which takes a moment after its start.
+async fn await_ready(gateway: &Http) -> Result<(), RunError> {
+    let deadline = Instant::now() + GATEWAY_PATIENCE;
+    loop {
+        match gateway.get("/readyz").await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(RunError::Gateway(gateway.base().to_owned(), error));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
     }
 }
 
