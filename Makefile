@@ -60,6 +60,7 @@ bench-cost: ## what a connection and a message cost, beside servers that do less
 	@tools/packages.sh build
 	cargo build --release --locked --package ocpp-gateway --package ocpp-benches
 	taskset -c 1 $(target)/release/bench-cost compare --gateway $(target)/release/ocpp-gateway $(BENCH)
+
 loadtest: ## 12,000 stations for ten minutes, verified, with a report in loadtest/out (SCENARIO=busy-12k, BUS=local, ARGS=…)
 	@tools/packages.sh build $(if $(filter kafka,$(BUS)),kafka)
 	cargo build --release --locked --package ocpp-gateway --package ocpp-loadtest

@@ -163,6 +163,13 @@ pub struct Watched {
     pub memory: [u64; 3],
 }
 
+impl Watched {
+    /// Whether it was called `gateway`, or something that begins so.
+    pub fn is_gateway(&self) -> bool {
+        self.name.starts_with("gateway")
+    }
+}
+
 /// One step. Rates are per second, times in milliseconds, sizes in bytes.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -200,12 +207,75 @@ pub struct Point {
 }
 
 impl Report {
+    /// Processor time of a process that is watched, in microseconds for each CALL that it had its part in, while all stations
+    /// were connected and none was told to leave; none without such a time.
+    pub fn cpu_per_call(&self, watched: usize) -> Option<f64> {
+        let share = self.share(self.watched.get(watched)?);
+        let from = self.scenario.connect.over + self.scenario.step();
+        let (from, to) = (from.as_secs_f64(), self.scenario.talking().as_secs_f64());
+        let steady = self.timeline.iter().filter(|point| point.at > from && point.at <= to);
+        let (mut cores, mut calls) = (0.0, 0.0);
+        for point in steady {
+            cores += point.watched_cores.get(watched).copied().flatten()?;
+            calls += point.answered + point.misbehaved;
+        }
+        (calls > 0.0).then(|| cores * 1e6 / (calls * share))
+    }
+
+    /// Resident memory of a gateway for each of its stations: with all connected less before the first, in bytes. None for what is
+    /// no gateway.
+    pub fn memory_per_station(&self, watched: &Watched) -> Option<f64> {
+        let [before, _, last] = watched.memory;
+        let stations = f64::from(self.scenario.stations.max(1)) * self.share(watched);
+        watched.is_gateway().then(|| last.saturating_sub(before) as f64 / stations)
+    }
+
+    /// The share of the stations that a process has to do with: gateways have an equal part each.
+    fn share(&self, watched: &Watched) -> f64 {
+        let gateways = self.watched.iter().filter(|one| one.is_gateway()).count();
+        if watched.is_gateway() { 1.0 / gateways.max(1) as f64 } else { 1.0 }
+    }
+
     /// The exit code of a run: 0 passed, 1 failed, 3 invalid.
     pub fn exit_code(&self) -> u8 {
         match self.outcome.judgement {
             Judgement::Passed => 0,
             Judgement::Failed => 1,
             Judgement::Invalid => 3,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cost_per_call_is_of_the_steady_time() {
+        let mut report = example::report();
+        // 0.3 of a core for ten CALLs a second.
+        assert_eq!(report.cpu_per_call(0).map(f64::round), Some(30_000.0));
+        for point in report.timeline.iter_mut().filter(|point| point.at <= 11.0) {
+            point.watched_cores = vec![Some(50.0)];
+        }
+        assert_eq!(report.cpu_per_call(0).map(f64::round), Some(30_000.0), "connecting does not count");
+        assert_eq!(report.cpu_per_call(1), None);
+        assert_eq!(report.memory_per_station(&report.watched[0]), Some(f64::from(1 << 20) / 100.0));
+        // Two gateways have half of the stations each.
+        report.watched.push(Watched { name: "gateway-2".into(), ..report.watched[0].clone() });
+        assert_eq!(report.cpu_per_call(0).map(f64::round), Some(60_000.0));
+        assert_eq!(report.memory_per_station(&report.watched[0]), Some(f64::from(1 << 20) / 50.0));
+    }
+
+    #[test]
+    fn a_report_survives_its_file() {
+        let report = example::report();
+        let text = serde_json::to_string(&report).unwrap();
+        let back: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.timeline, report.timeline);
+        assert_eq!(html::page(&back), html::page(&report));
+        for member in ["schema", "outcome", "latencyHistogram", "verification", "timeline"] {
+            assert!(text.contains(&format!("\"{member}\"")), "{member}");
         }
     }
 }

@@ -453,4 +453,25 @@ mod tests {
         let scenario = Scenario::parse("soak", "duration = '10h'").unwrap();
         assert_eq!(scenario.step(), Duration::from_secs(10));
     }
+
+    #[test]
+    fn the_manual_lists_every_key() {
+        let manual = include_str!("../README.md");
+        let scenario = serde_json::to_value(Scenario::default()).unwrap();
+        for (key, value) in scenario.as_object().unwrap() {
+            let keys: Vec<String> = match (key.as_str(), value.as_object()) {
+                ("name", _) => continue,
+                // Tables that have a line of their own.
+                ("moments" | "versions" | "slow_readers" | "chatty", _) => vec![format!("[{key}]")],
+                ("connect" | "reconnect", Some(table)) => {
+                    table.keys().map(|inner| format!(".{inner}`")).collect()
+                }
+                (_, Some(table)) => table.keys().map(|inner| format!("`{key}.{inner}`")).collect(),
+                (_, None) => vec![format!("`{key}`")],
+            };
+            for key in keys {
+                assert!(manual.contains(&key), "{key} is missing");
+            }
+        }
+    }
 }

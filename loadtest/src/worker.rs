@@ -151,7 +151,9 @@ struct Worker {
     stations: TaskTracker,
     accounts: mpsc::Receiver<Account>,
     meter: Meter,
+    /// The number of the next tick, and when the last one was.
     ticks: u64,
+    last_tick: Instant,
 }
 
 impl Worker {
@@ -189,7 +191,15 @@ impl Worker {
             }));
         }
         stations.close();
-        Self { shared, settings, stations, accounts, meter: Meter::new(std::process::id()), ticks: 0 }
+        Self {
+            shared,
+            settings,
+            stations,
+            accounts,
+            meter: Meter::new(std::process::id()),
+            ticks: 0,
+            last_tick: start,
+        }
     }
 
     async fn work(
@@ -241,13 +251,16 @@ impl Worker {
         let elapsed = (self.settings.start.elapsed().as_secs_f64() / step).round();
         let index = (elapsed as u64).saturating_sub(1).max(self.ticks);
         self.ticks = index + 1;
+        // The last step is shorter than the others: what it used is a share of a whole one.
+        let passed = self.last_tick.elapsed().as_secs_f64();
+        self.last_tick = Instant::now();
         let mut tally = self.shared.tally();
         Tick {
             index,
             counts: tally.totals.counts,
             latency: std::mem::take(&mut tally.lately),
             lag: std::mem::take(&mut tally.lag_lately),
-            cores: usage.cores,
+            cores: usage.cores * (passed / step).min(1.0),
             cpu_seconds: usage.cpu_seconds,
             memory: usage.memory,
         }

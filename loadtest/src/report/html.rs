@@ -70,11 +70,12 @@ fn cards(text: &mut String, report: &Report) -> std::fmt::Result {
         )?;
     }
     if let Some(gateway) = report.watched.first() {
-        let micros = gateway.cpu_seconds * 1e6 / (counts.answered + counts.misbehaved_answered).max(1) as f64;
-        card(format!("{micros:.0} µs"), &format!("{} CPU per CALL", gateway.name))?;
-        let [before, _, last] = gateway.memory;
-        let each = last.saturating_sub(before) as f64 / f64::from(report.scenario.stations) / 1024.0;
-        card(format!("{each:.1} KiB"), &format!("{} memory per station", gateway.name))?;
+        if let Some(micros) = report.cpu_per_call(0) {
+            card(format!("{micros:.0} µs"), &format!("{} CPU per CALL", gateway.name))?;
+        }
+        if let Some(bytes) = report.memory_per_station(gateway) {
+            card(format!("{:.1} KiB", bytes / 1024.0), &format!("{} memory per station", gateway.name))?;
+        }
     }
     card(format!("{:.1} ms", report.load.send_lag.p99), "p99 of the load test's own lateness")
 }

@@ -117,16 +117,23 @@ fn latencies(text: &mut String, report: &Report) -> std::fmt::Result {
 fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "\n  {:<22} {:>9} {:>9} {:>12}", "cost", "CPU s", "of a core", "memory MiB")?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-    for watched in &report.watched {
+    for (number, watched) in report.watched.iter().enumerate() {
         let [before, most, last] = watched.memory.map(mib);
-        writeln!(
+        write!(
             text,
-            "  {:<22} {:>9.1} {:>8.1}% {:>12.1}  (before {before:.1}, at the end {last:.1})",
+            "  {:<22} {:>9.1} {:>8.1}% {:>12.1}  before {before:.1}, at the end {last:.1}",
             watched.name,
             watched.cpu_seconds,
             watched.cores * 100.0,
             most
         )?;
+        if let Some(bytes) = report.memory_per_station(watched) {
+            write!(text, ", {:.1} KiB a station", bytes / 1024.0)?;
+        }
+        if let Some(micros) = report.cpu_per_call(number) {
+            write!(text, "; {micros:.0} µs CPU a CALL")?;
+        }
+        writeln!(text)?;
     }
     let mut row = |name: &str, cost: &Cost| {
         writeln!(

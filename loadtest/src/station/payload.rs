@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use super::Version;
+use crate::random::Random;
 
 const ID_TAG: &str = "LOADTEST";
 
@@ -128,10 +129,18 @@ pub(super) fn large(bytes: usize) -> String {
     const FRAME: &str = r#"{"vendorId":"Loadtest","data":""}"#;
     // Text that repeats, but not so much that compression would make nothing of it.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut random = crate::random::Random::new(bytes as u64);
-    let data: String = (0..bytes.saturating_sub(FRAME.len()))
-        .map(|_| char::from(ALPHABET[random.below(64) as usize % ALPHABET.len()]))
-        .collect();
+    let mut random = Random::new(bytes as u64);
+    let mut data = String::with_capacity(bytes);
+    let mut left = bytes.saturating_sub(FRAME.len());
+    while left > 0 {
+        // Ten characters of six bits each from one number.
+        let mut bits = random.next_u64();
+        for _ in 0..left.min(10) {
+            data.push(char::from(ALPHABET[(bits & 63) as usize]));
+            bits >>= 6;
+        }
+        left -= left.min(10);
+    }
     format!(r#"{{"vendorId":"Loadtest","data":"{data}"}}"#)
 }
 
@@ -195,6 +204,8 @@ mod tests {
 
     #[test]
     fn a_large_message_has_its_size() {
-        assert_eq!(large(60_000).len(), 60_000);
+        for bytes in [100, 60_000, 61_441] {
+            assert_eq!(large(bytes).len(), bytes);
+        }
     }
 }
