@@ -5,6 +5,8 @@
 //! watch, belongs to the command line.
 
 pub mod builtin;
+mod checks;
+mod defaults;
 pub mod units;
 
 use std::path::Path;
@@ -13,12 +15,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Connections of one worker process, at most: a process may open 20,000 files, and needs some for itself.
-pub const MOST_STATIONS_PER_WORKER: u32 = 18_000;
 /// Connections that an ordinary worker is given: one core serves them at ten times the reference's rate.
 const STATIONS_PER_WORKER: u32 = 9_000;
-/// Workers, at most: their source addresses are told apart by one byte.
-const MOST_WORKERS: u32 = 200;
 
 /// A load test.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -105,7 +103,7 @@ pub struct Reconnect {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traffic {
-    /// CALLs of all well-behaved stations together; 0: none.
+    /// CALLs of all stations together, while all behave; 0: none.
     pub messages_per_second: f64,
     /// One CALL in so many is a Heartbeat; 0: none but what a station without sessions sends.
     pub heartbeat_every: u32,
@@ -253,57 +251,6 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Checks the values; again after some were overridden.
-    ///
-    /// # Errors
-    /// The first that makes no sense.
-    pub fn check(&self) -> Result<(), ScenarioError> {
-        let wrong =
-            |key: &'static str, problem: &str| Err(ScenarioError::Value { key, problem: problem.to_owned() });
-        if !(1..=1_000_000).contains(&self.stations) {
-            return wrong("stations", "1 to 1,000,000");
-        }
-        if self.targets.is_empty() || !self.targets.iter().all(|target| target.starts_with("ws://")) {
-            return wrong("targets", "at least one, each ws://HOST:PORT/PATH");
-        }
-        if self.workers > MOST_WORKERS || self.stations.div_ceil(self.workers()) > MOST_STATIONS_PER_WORKER {
-            return wrong("workers", "at most 200, and at most 18,000 stations each");
-        }
-        if self.prefix.is_empty()
-            || !self.prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        {
-            return wrong("prefix", "letters, digits and hyphens, at least one");
-        }
-        if self.versions.total() == 0 {
-            return wrong("versions", "at least one share must not be 0");
-        }
-        if !(0.0..=1e7).contains(&self.traffic.messages_per_second) {
-            return wrong("traffic.messages_per_second", "0 to 10,000,000");
-        }
-        if !(0.0..=1e4).contains(&self.commands.per_second) {
-            return wrong("commands.per_second", "0 to 10,000");
-        }
-        if self.reconnect.first.is_zero() || self.reconnect.longest < self.reconnect.first {
-            return wrong("reconnect.first", "longer than 0 and no longer than reconnect.longest");
-        }
-        if !(1..=100).contains(&self.traffic.connectors) {
-            return wrong("traffic.connectors", "1 to 100");
-        }
-        if self.moments.iter().any(|moment| !(0.0..=1.0).contains(&moment.share)) {
-            return wrong("moments.share", "0 to 1");
-        }
-        if u64::from(self.slow_readers.stations) + u64::from(self.chatty.stations) > u64::from(self.stations)
-        {
-            return wrong("slow_readers.stations", "with chatty.stations more than there are stations");
-        }
-        for group in [&self.slow_readers, &self.chatty] {
-            if group.stations > 0 && (group.every.is_zero() || !(1..=1000).contains(&group.window)) {
-                return wrong("chatty.every", "longer than 0, with a window of 1 to 1,000");
-            }
-        }
-        Ok(())
-    }
-
     /// Processes of stations.
     pub fn workers(&self) -> u32 {
         if self.workers > 0 { self.workers } else { self.stations.div_ceil(STATIONS_PER_WORKER).max(1) }
@@ -325,80 +272,6 @@ impl Versions {
     /// The sum of the shares.
     pub fn total(&self) -> u32 {
         self.v16.saturating_add(self.v201).saturating_add(self.v21)
-    }
-}
-
-impl Default for Scenario {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            about: String::new(),
-            stations: 100,
-            targets: vec!["ws://127.0.0.1:9000/ocpp".into()],
-            duration: Duration::from_secs(60),
-            settle: Duration::from_secs(30),
-            workers: 0,
-            prefix: "LT-".into(),
-            versions: Versions::default(),
-            connect: Connect::default(),
-            reconnect: Reconnect::default(),
-            traffic: Traffic::default(),
-            moments: Vec::new(),
-            slow_readers: Misbehaviour::default(),
-            chatty: Misbehaviour::default(),
-            commands: Commands::default(),
-            limits: Limits::default(),
-        }
-    }
-}
-
-impl Default for Versions {
-    fn default() -> Self {
-        Self { v16: 60, v201: 30, v21: 10 }
-    }
-}
-
-impl Default for Connect {
-    fn default() -> Self {
-        Self { over: Duration::from_secs(10), timeout: Duration::from_secs(30) }
-    }
-}
-
-impl Default for Reconnect {
-    fn default() -> Self {
-        Self { first: Duration::from_secs(1), longest: Duration::from_secs(30) }
-    }
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        Self {
-            messages_per_second: 10.0,
-            heartbeat_every: 5,
-            meter_values_per_session: 10,
-            meter_values_bytes: 400,
-            connectors: 2,
-            ping_every: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Default for Misbehaviour {
-    fn default() -> Self {
-        Self { stations: 0, after: Duration::ZERO, every: Duration::from_millis(100), window: 4 }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 1.0,
-            answered: 1.0,
-            disconnects: 0,
-            commands_answered: 1.0,
-            p99: None,
-            send_lag_p99: Duration::from_millis(50),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a station does, driven by hand.
 
 use super::*;
+use crate::scenario::Versions;
 
 const RUN: &str = "r1";
 

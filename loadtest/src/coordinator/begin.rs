@@ -1,0 +1,171 @@
+//! The beginning of a run: everybody is started and says that it is ready, before the clock starts.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::child::Child;
+use super::commander::Commander;
+use super::progress::Progress;
+use super::timeline::Timeline;
+use super::{News, Options, PATIENCE, Run, RunError, watch};
+use crate::http::Http;
+use crate::verify::{FromVerifier, Setup, Source, ToVerifier};
+use crate::worker::{FromWorker, Plan, ToWorker, Totals};
+
+/// From the moment everybody is ready to the start.
+const RUN_UP: Duration = Duration::from_millis(300);
+/// How long a gateway may take to get ready.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(20);
+/// After the last station should have connected: it needs a moment to boot.
+const BEFORE_COMMANDS: Duration = Duration::from_secs(2);
+
+impl Run {
+    /// Starts everybody.
+    pub(super) async fn start(
+        options: Options,
+        gateways: Vec<Http>,
+        tasks: TaskTracker,
+        sender: mpsc::Sender<News>,
+        mut news: mpsc::Receiver<News>,
+    ) -> Result<Self, RunError> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut progress = Progress::new(options.quiet);
+        let id = run_id();
+        let verifier = match &options.source {
+            None => None,
+            Some(source) => {
+                let mut verifier = Child::start("verifier", &tasks, sender.clone(), News::Verifier)?;
+                verifier.say(&ToVerifier::Setup(Box::new(setup(&options, source, &id)))).await;
+                ready(&mut news, |news| match news {
+                    News::Verifier(Ok(FromVerifier::Ready)) => Ok(true),
+                    News::Verifier(Ok(FromVerifier::Failed(problem))) => Err(format!("the bus: {problem}")),
+                    News::Verifier(Err(error)) => Err(format!("the verifier: {error}")),
+                    _ => Ok(false),
+                })
+                .await?;
+                Some(verifier)
+            }
+        };
+        let count = options.scenario.workers();
+        progress.say(&format!(
+            "{}: {} stations from {count} processes to {}",
+            options.scenario.name,
+            options.scenario.stations,
+            options.scenario.targets.join(", ")
+        ));
+        let mut workers = Vec::new();
+        for number in 0..count {
+            let index = workers.len();
+            let form = move |message| News::Worker(index, message);
+            let mut worker = Child::start("worker", &tasks, sender.clone(), form)?;
+            let plan = Plan { scenario: options.scenario.clone(), run: id.clone(), worker: number };
+            worker.say(&ToWorker::Plan(Box::new(plan))).await;
+            workers.push(Some(worker));
+        }
+        let mut waiting = count;
+        ready(&mut news, |news| match news {
+            News::Worker(_, Ok(FromWorker::Ready)) => {
+                waiting -= 1;
+                Ok(waiting == 0)
+            }
+            News::Worker(_, Ok(FromWorker::Failed(problem))) => Err(problem.clone()),
+            News::Worker(number, Err(error)) => Err(format!("worker {number}: {error}")),
+            _ => Ok(false),
+        })
+        .await?;
+        let started = SystemTime::now() + RUN_UP;
+        let at = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let step = options.scenario.step();
+        let mut run = Self {
+            timeline: Timeline::new(step, workers.len()),
+            start: Instant::now() + RUN_UP,
+            commander: Commander::default(),
+            no_more_commands: CancellationToken::new(),
+            no_more_looks: CancellationToken::new(),
+            totals: Totals::default(),
+            verdict: None,
+            interrupts: 0,
+            left: None,
+            broken: Vec::new(),
+            options,
+            gateways,
+            tasks,
+            sender,
+            news,
+            interrupt,
+            terminate,
+            workers,
+            verifier,
+            id,
+            started,
+            progress,
+        };
+        run.tell_workers(&ToWorker::Start(u64::try_from(at).unwrap_or_default())).await;
+        let looking = watch::look(run.options.watch.clone(), run.gateways.clone(), step, run.sender.clone());
+        let stop = run.no_more_looks.clone();
+        drop(run.tasks.spawn(async move { stop.run_until_cancelled(looking).await }));
+        let commands_from = run.start + run.options.scenario.connect.over + BEFORE_COMMANDS;
+        let stop = run.no_more_commands.clone();
+        run.commander.start(&run.options.scenario, run.gateways.clone(), commands_from, stop, &run.tasks);
+        Ok(run)
+    }
+}
+
+/// Waits until a gateway is ready, which takes a moment after its start.
+pub(super) async fn await_ready(gateway: &Http) -> Result<(), RunError> {
+    let deadline = Instant::now() + GATEWAY_PATIENCE;
+    loop {
+        match gateway.get("/readyz").await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                return Err(RunError::Gateway(gateway.base().to_owned(), error));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
+
+/// Waits for the news that everybody is ready.
+async fn ready(
+    news: &mut mpsc::Receiver<News>,
+    mut is_it: impl FnMut(&News) -> Result<bool, String>,
+) -> Result<(), RunError> {
+    let waiting = async {
+        while let Some(one) = news.recv().await {
+            if is_it(&one).map_err(RunError::Child)? {
+                return Ok(());
+            }
+        }
+        Err(RunError::Child("a process ended".into()))
+    };
+    let late = || RunError::Child("a process did not get ready in time".into());
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn setup(options: &Options, source: &Source, run: &str) -> Setup {
+    Setup {
+        source: source.clone(),
+        prefix: options.scenario.prefix.clone(),
+        run: run.to_owned(),
+        stations: options.scenario.stations,
+        during: options.during,
+        restarts_allowed: options.restarts_allowed,
+        step: options.scenario.step(),
+    }
+}
+
+/// What no other run has at the beginning of its message ids: the time, in as few characters as it takes.
+fn run_id() -> String {
+    let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    let mut rest = u64::try_from(millis).unwrap_or_default();
+    let mut digits = Vec::new();
+    while rest > 0 {
+        digits.push(char::from_digit(u32::try_from(rest % 36).unwrap_or_default(), 36).unwrap_or('0'));
+        rest /= 36;
+    }
+    digits.into_iter().rev().collect()
+}

@@ -1,0 +1,181 @@
+//! What a station does next, and when.
+//!
+//! Owns the choice between everything that may be due, and the numbers of new CALLs.
+
+use std::time::{Duration, Instant};
+
+use super::script::Script;
+use super::{Again, Habit, Message, Open, Station, Step, message_id};
+use crate::frame;
+use crate::scenario::{Happening, Misbehaviour};
+
+/// What is next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Act {
+    Misbehave,
+    Happen,
+    Resend,
+    Ping,
+    Boot,
+    Report,
+    Large,
+    Talk,
+}
+
+/// Actions of which the gateway promises no memory: a boot begins a life, and a heartbeat asks for the time.
+const NEVER_REMEMBERED: [&str; 2] = ["BootNotification", "Heartbeat"];
+
+impl Station {
+    /// When `step` has something to do, on a standing connection; none: only an answer changes anything.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.next().map(|next| next.0)
+    }
+
+    /// What it does now, if anything.
+    pub fn step(&mut self, now: Instant) -> Option<Step> {
+        let (at, act) = self.next().filter(|next| next.0 <= now)?;
+        Some(match act {
+            Act::Misbehave => {
+                self.misbehaving = true;
+                self.next_due = now;
+                if self.is_deaf() {
+                    self.open.clear();
+                    self.unsent = 0;
+                }
+                Step::Changed
+            }
+            Act::Happen => match self.moments.pop_front() {
+                Some((_, Happening::Reconnect, _)) => Step::Cut,
+                Some((at, Happening::LargeMessage, bytes)) => {
+                    self.large.push_back((at, bytes));
+                    Step::Changed
+                }
+                None => Step::Changed,
+            },
+            Act::Resend => self.send_again()?,
+            Act::Ping => {
+                self.ping_due = now + self.settings.scenario.traffic.ping_every;
+                Step::Ping
+            }
+            Act::Boot => self.send(self.script.boot(), at, now),
+            Act::Report => {
+                let report = self.script.report(self.reported, &self.settings.time(now));
+                self.reported += 1;
+                self.send(report, at, now)
+            }
+            Act::Large => {
+                let (due, bytes) = self.large.pop_front()?;
+                self.send(Script::large(bytes), due, now)
+            }
+            Act::Talk => self.talk(now),
+        })
+    }
+
+    fn next(&self) -> Option<(Instant, Act)> {
+        let mut first: Option<(Instant, Act)> = None;
+        // Of several at the same time the first considered wins.
+        let mut consider = |at: Instant, act: Act| {
+            if first.is_none_or(|(earliest, _)| at < earliest) {
+                first = Some((at, act));
+            }
+        };
+        if let Some(group) = self.group().filter(|_| !self.misbehaving) {
+            consider(self.settings.start + group.after, Act::Misbehave);
+        }
+        if let Some(moment) = self.moments.front() {
+            consider(moment.0, Act::Happen);
+        }
+        if !self.connected {
+            return None;
+        }
+        if self.unsent < self.open.len() {
+            consider(self.ready_since, Act::Resend);
+            return first;
+        }
+        if !self.settings.scenario.traffic.ping_every.is_zero() && !self.is_deaf() {
+            consider(self.ping_due, Act::Ping);
+        }
+        if self.resting || self.open.len() >= self.window() {
+            return first;
+        }
+        if !self.registered {
+            if self.open.is_empty() {
+                consider(self.boot_due, Act::Boot);
+            }
+        } else if self.reported < self.script.reports() {
+            consider(self.ready_since, Act::Report);
+        } else {
+            if let Some(large) = self.large.front() {
+                consider(large.0, Act::Large);
+            }
+            if self.misbehaving || self.interval.is_some() {
+                consider(self.next_due, Act::Talk);
+            }
+        }
+        first
+    }
+
+    fn talk(&mut self, now: Instant) -> Step {
+        let due = self.next_due;
+        let time = self.settings.time(now);
+        let group = self.group().filter(|_| self.misbehaving);
+        match (self.habit, group) {
+            (Habit::SlowReader, Some(group)) => {
+                // It hears no answer: there is no latency, and nothing to be late with.
+                self.next_due = now + group.every;
+                let step = self.send(Script::heartbeat(), now, now);
+                self.open.clear();
+                self.unsent = 0;
+                step
+            }
+            (Habit::Chatty, Some(group)) => {
+                self.next_due = due + self.random.around(group.every);
+                let message = self.script.flood(&time);
+                self.send(message, due, now)
+            }
+            _ => {
+                let interval = self.interval.unwrap_or(Duration::MAX);
+                self.next_due = due + self.random.around(interval);
+                let message = self.script.next(&time);
+                self.send(message, due, now)
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message, due: Instant, now: Instant) -> Step {
+        let seq = self.account.sent;
+        self.account.sent += 1;
+        let id = message_id(&self.settings.run, seq);
+        let text = frame::call(&id, message.action, &message.payload);
+        let lag = now.saturating_duration_since(due.max(self.ready_since));
+        self.open.push_back(Open { seq, action: message.action, text: text.clone(), due });
+        self.unsent = self.open.len();
+        Step::Send { text, lag: Some(lag) }
+    }
+
+    fn send_again(&mut self) -> Option<Step> {
+        let open = self.open.get(self.unsent)?;
+        self.unsent += 1;
+        match self.account.again.iter_mut().rev().find(|again| again.seq == open.seq) {
+            Some(again) => again.times += 1,
+            None => self.account.again.push(Again {
+                seq: open.seq,
+                times: 1,
+                never_remembered: NEVER_REMEMBERED.contains(&open.action),
+            }),
+        }
+        Some(Step::Send { text: open.text.clone(), lag: None })
+    }
+
+    fn group(&self) -> Option<&Misbehaviour> {
+        match self.habit {
+            Habit::Ordinary => None,
+            Habit::SlowReader => Some(&self.settings.scenario.slow_readers),
+            Habit::Chatty => Some(&self.settings.scenario.chatty),
+        }
+    }
+
+    pub(super) fn window(&self) -> usize {
+        if self.misbehaving && self.habit == Habit::Chatty { self.settings.scenario.chatty.window } else { 1 }
+    }
+}

@@ -1,0 +1,87 @@
+//! What a station makes of what the gateway says.
+//!
+//! Owns the end of a CALL's wait, and what is learnt from its answer.
+
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::{Open, Outcome, Station, parse_message_id};
+use crate::frame::{self, Heard};
+
+/// The shortest wait before another BootNotification, whatever the answer says.
+const SHORTEST_BOOT_WAIT: Duration = Duration::from_secs(1);
+
+impl Station {
+    /// A text came.
+    pub fn hear(&mut self, text: &str, now: Instant) -> Outcome {
+        match frame::read(text) {
+            Heard::Result { id, payload } => {
+                let Some(open) = self.take(id, now) else { return Outcome::Unexpected };
+                self.learn(&open, payload.get(), now);
+                Outcome::Answered { action: open.action, latency: now - open.due, refused: false }
+            }
+            Heard::Error { id, code } => {
+                let Some(open) = self.take(id, now) else { return Outcome::Unexpected };
+                if open.action == "BootNotification" {
+                    self.boot_due = now + SHORTEST_BOOT_WAIT;
+                } else if code == "SecurityError" {
+                    // The gateway does not know it any more.
+                    self.registered = false;
+                    self.boot_due = now;
+                }
+                Outcome::Answered { action: open.action, latency: now - open.due, refused: true }
+            }
+            Heard::Call { id, action } => Outcome::Command(frame::answer(id, action)),
+            Heard::Nonsense => Outcome::Unexpected,
+        }
+    }
+
+    /// Takes the CALL of this id off the open ones; none if it is not there, or was not sent on this connection.
+    fn take(&mut self, id: &str, now: Instant) -> Option<Open> {
+        let seq = parse_message_id(&self.settings.run, id)?;
+        let at = self.open.iter().take(self.unsent).position(|open| open.seq == seq)?;
+        if self.open.len() >= self.window() {
+            self.ready_since = now;
+        }
+        self.unsent -= 1;
+        self.account.answered.insert(seq);
+        self.open.remove(at)
+    }
+
+    fn learn(&mut self, open: &Open, payload: &str, now: Instant) {
+        #[derive(Deserialize)]
+        struct Boot<'a> {
+            status: &'a str,
+            interval: u64,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Start {
+            transaction_id: i64,
+        }
+        match open.action {
+            "BootNotification" => match serde_json::from_str::<Boot<'_>>(payload) {
+                Ok(boot) if boot.status == "Accepted" => self.registered(now),
+                Ok(boot) => self.boot_due = now + SHORTEST_BOOT_WAIT.max(Duration::from_secs(boot.interval)),
+                Err(_) => self.boot_due = now + SHORTEST_BOOT_WAIT,
+            },
+            "StartTransaction" => {
+                if let Ok(start) = serde_json::from_str::<Start>(payload) {
+                    self.script.transaction_is(start.transaction_id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn registered(&mut self, now: Instant) {
+        self.registered = true;
+        self.reported = 0;
+        if !self.talking {
+            self.talking = true;
+            self.next_due =
+                now + self.interval.map_or(Duration::ZERO, |interval| self.random.up_to(interval));
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Every fault of a bus is found, and nothing else.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::station::{Again, message_id};
+
+const RUN: &str = "k7";
+
+fn event(station: u32, seq: u32, id: &str, session: u32) -> Vec<u8> {
+    let call = message_id(RUN, seq);
+    format!(
+        r#"{{"id":"{id}","type":"ocpp.message.received","subject":"LT-{station:06}","data":{{"sessionId":"{session:08x}-0000-7000-8000-000000000000","messageType":"CALL","messageId":"{call}","action":"Heartbeat","payload":{{}}}}}}"#
+    )
+    .into_bytes()
+}
+
+fn account(number: u32, sent: u32, answered: Ranges) -> Account {
+    Account { number, habit: Habit::Ordinary, sent, answered, again: Vec::new() }
+}
+
+fn books() -> Ledger {
+    Ledger::new("LT-", RUN, 3, false)
+}
+
+/// A run of one station that got all of its ten answers, with what is found in the bus.
+fn judge(found: &[(u32, &str)]) -> Verdict {
+    let mut books = books();
+    for (seq, id) in found {
+        books.take(&event(1, *seq, id, 1));
+    }
+    books.settle(&[account(1, 10, Ranges::of(0, 10))])
+}
+
+const ALL: [(u32, &str); 10] =
+    [(0, "a"), (1, "b"), (2, "c"), (3, "d"), (4, "e"), (5, "f"), (6, "g"), (7, "h"), (8, "i"), (9, "j")];
+
+#[test]
+fn everything_found_once_and_in_order_is_no_fault() {
+    let verdict = judge(&ALL);
+    assert_eq!(verdict.faults(), []);
+    assert_eq!((verdict.answered, verdict.calls, verdict.events), (10, 10, 10));
+}
+
+#[test]
+fn what_is_missing_is_lost() {
+    let mut found = ALL.to_vec();
+    found.remove(4);
+    found.pop();
+    let verdict = judge(&found);
+    assert_eq!(verdict.faults(), [("lost", 2)]);
+    assert_eq!(verdict.examples, ["lost: LT-000001 CALL 4", "lost: LT-000001 CALL 9"]);
+}
+
+#[test]
+fn a_bus_without_anything_has_lost_everything() {
+    assert_eq!(judge(&[]).faults(), [("lost", 10)]);
+}
+
+#[test]
+fn what_comes_after_a_later_one_is_reordered() {
+    let mut found = ALL.to_vec();
+    found.swap(2, 3);
+    assert_eq!(judge(&found).faults(), [("reordered", 1)]);
+}
+
+#[test]
+fn a_second_event_of_what_was_sent_once_is_a_duplicate() {
+    let mut found = ALL.to_vec();
+    found.insert(5, (3, "another"));
+    let verdict = judge(&found);
+    assert_eq!(verdict.faults(), [("duplicated", 1)]);
+    assert!(verdict.examples[0].contains("CALL 3, sent 1 times, 2 events"), "{:?}", verdict.examples);
+}
+
+#[test]
+fn the_same_event_again_is_a_redelivery() {
+    let mut found = ALL.to_vec();
+    found.extend(&ALL[4..]);
+    let verdict = judge(&found);
+    assert_eq!(verdict.faults(), []);
+    assert_eq!((verdict.redelivered, verdict.calls), (6, 10));
+}
+
+#[test]
+fn what_nobody_sent_is_known_as_such() {
+    let mut found = ALL.to_vec();
+    found.push((10, "k"));
+    assert_eq!(judge(&found).faults(), [("never sent", 1)]);
+    let mut books = books();
+    books.take(&event(77, 0, "x", 1));
+    assert_eq!(books.settle(&[]).faults(), [("never sent", 1)]);
+}
+
+#[test]
+fn an_older_session_after_a_newer_one_is_out_of_order() {
+    let mut books = books();
+    books.take(&event(1, 0, "a", 5));
+    books.take(&event(1, 1, "b", 6));
+    books.take(&event(1, 2, "c", 5));
+    assert_eq!(books.settle(&[account(1, 3, Ranges::of(0, 3))]).faults(), [("reordered", 1)]);
+}
+
+#[test]
+fn each_send_of_what_is_never_remembered_may_be_an_event() {
+    let again = |times, never_remembered| {
+        let mut books = books();
+        for (seq, id) in [(0, "a"), (1, "b"), (1, "c"), (1, "d"), (2, "e")] {
+            books.take(&event(1, seq, id, 1));
+        }
+        let mut account = account(1, 3, Ranges::of(0, 3));
+        account.again.push(Again { seq: 1, times, never_remembered });
+        books.settle(&[account])
+    };
+    assert_eq!(again(2, true).faults(), []);
+    assert_eq!(again(2, true).repeated, 2);
+    assert_eq!(again(1, true).faults(), [("duplicated", 1)]);
+    assert_eq!(again(2, false).faults(), [("duplicated", 2)], "the gateway should have known it");
+}
+
+#[test]
+fn a_restarted_gateway_may_have_forgotten_what_it_did_not_answer() {
+    let mut books = Ledger::new("LT-", RUN, 3, true);
+    for (seq, id) in [(0, "a"), (0, "b"), (1, "c"), (1, "d")] {
+        books.take(&event(1, seq, id, 1));
+    }
+    let mut account = account(1, 2, Ranges::of(0, 2));
+    account.again.push(Again { seq: 0, times: 1, never_remembered: false });
+    let verdict = books.settle(&[account]);
+    assert_eq!(verdict.after_restart, 1);
+    assert_eq!(verdict.faults(), [("duplicated", 1)], "the other was sent once");
+}
+
+#[test]
+fn without_an_answer_both_are_right() {
+    let mut books = books();
+    for (seq, id) in [(0, "a"), (2, "b")] {
+        books.take(&event(1, seq, id, 1));
+    }
+    let verdict = books.settle(&[account(1, 4, Ranges::of(0, 1))]);
+    assert_eq!(verdict.faults(), []);
+    assert_eq!((verdict.unanswered_found, verdict.unanswered_missing), (1, 2));
+}
+
+#[test]
+fn gaps_nonsense_and_stations_without_an_account_are_faults() {
+    let mut books = books();
+    books.gap("positions 5 to 9");
+    books.take(b"nonsense");
+    books.take(&event(2, 0, "a", 1));
+    assert_eq!(books.settle(&[]).faults(), [("unreadable", 1), ("gaps", 1), ("unaccounted", 1)]);
+}
+
+#[test]
+fn others_do_not_matter() {
+    let mut books = books();
+    let text = String::from_utf8(event(1, 0, "a", 1)).unwrap();
+    books.take(text.replace("k7-0", "other-0").as_bytes());
+    books.take(text.replace("LT-000001", "CP-1").as_bytes());
+    books.take(text.replace("ocpp.message.received", "ocpp.message.sent").as_bytes());
+    let verdict = books.settle(&[account(1, 0, Ranges::default())]);
+    assert_eq!((verdict.faults(), verdict.events, verdict.calls), (vec![], 3, 0));
+}
+
+/// What a careless bus does to the events of a run.
+#[derive(Clone, Debug)]
+enum Harm {
+    Drop(usize),
+    Duplicate(usize),
+    Swap(usize),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    (0_usize..58).prop_flat_map(|at| {
+        prop_oneof![Just(Harm::Drop(at)), Just(Harm::Duplicate(at)), Just(Harm::Swap(at))]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_single_harm_is_found(harm in harm()) {
+        // Twenty CALLs of each of three stations, interleaved.
+        let mut events: Vec<(u32, u32, String)> =
+            (0..60).map(|number| (number % 3, number / 3, format!("e{number}"))).collect();
+        let wanted = match harm {
+            Harm::Drop(at) => { events.remove(at); "lost" }
+            Harm::Duplicate(at) => {
+                let (station, seq, _) = events[at].clone();
+                events.insert(at + 1, (station, seq, "copy".into()));
+                "duplicated"
+            }
+            Harm::Swap(at) => {
+                // The next event of the same station.
+                let other = if at + 3 < events.len() { at + 3 } else { at - 3 };
+                events.swap(at, other);
+                "reordered"
+            }
+        };
+        let mut books = books();
+        for (station, seq, id) in &events {
+            books.take(&event(*station, *seq, id, 1));
+        }
+        let accounts: Vec<_> = (0..3).map(|number| account(number, 20, Ranges::of(0, 20))).collect();
+        prop_assert_eq!(books.settle(&accounts).faults(), [(wanted, 1)]);
+    }
+}
