@@ -138,7 +138,7 @@ impl Run {
                     self.no_more_commands.cancel();
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    self.broken.push("processes of stations did not end in time".into());
+                    self.broke("processes of stations did not end in time".into());
                     self.workers.clear();
                 }
                 _ = self.interrupt.recv() => deadline = self.interrupted().await,
@@ -203,13 +203,13 @@ impl Run {
             }
             News::Worker(_, Ok(FromWorker::Ready)) | News::Verifier(Ok(FromVerifier::Ready)) => {}
             News::Worker(number, Ok(FromWorker::Failed(problem))) => {
-                self.broken.push(format!("worker {number}: {problem}"));
+                self.broke(format!("worker {number}: {problem}"));
                 self.worker_ended(number).await;
             }
             News::Worker(number, Err(error)) => {
                 // The last word of one that is done is the end of its pipe.
                 if self.workers.get(number).is_some_and(Option::is_some) {
-                    self.broken.push(format!("worker {number} ended before its time: {error}"));
+                    self.broke(format!("worker {number} ended before its time: {error}"));
                     self.worker_ended(number).await;
                 }
             }
@@ -227,6 +227,12 @@ impl Run {
         }
     }
 
+    /// Something of the load test itself is not as it should be: the run goes on, but says nothing about the gateway.
+    fn broke(&mut self, what: String) {
+        self.progress.say(&what);
+        self.broken.push(what);
+    }
+
     async fn worker_ended(&mut self, number: usize) {
         self.timeline.ended(number);
         if let Some(worker) = self.workers.get_mut(number).and_then(Option::take) {
@@ -235,7 +241,7 @@ impl Run {
     }
 
     async fn no_verification(&mut self, why: &str) {
-        self.broken.push(format!("the bus could not be read to its end: {why}"));
+        self.broke(format!("the bus could not be read to its end: {why}"));
         self.verifier_ended().await;
     }
 
