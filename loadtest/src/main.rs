@@ -75,7 +75,7 @@ struct RunArgs {
     /// The gateway is restarted during the run: it may have forgotten what it did not answer.
     #[arg(long)]
     gateway_restarts: bool,
-    /// A process to watch, as NAME=PID; may be repeated. Name the gateway first.
+    /// A process to watch, as NAME=PID; may be repeated. The gateway first; a gateway's name begins with "gateway".
     #[arg(long, value_name = "NAME=PID", value_parser = watch)]
     watch: Vec<Watch>,
     /// Stations, instead of what the scenario says.
