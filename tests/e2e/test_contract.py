@@ -50,17 +50,27 @@ DATA = {
     ],
     "ocpp.message.received": [
         CALL | {"answeredBy": "gateway"},
-        CALL | {"answeredBy": "backend", "payload": None},
+        CALL | {"answeredBy": "backend", "answerUntil": "2026-11-20T10:30:05.123Z", "payload": None},
         RESULT,
         ERROR | {"errorDetails": "not an object"},
         CALL | {"messageType": "SEND"},
         SESSION | {"messageType": "MALFORMED", "reason": "not_json", "raw": "[2,"},
     ],
-    "ocpp.message.sent": [CALL, RESULT, ERROR, ERROR | {"messageType": "CALLRESULTERROR"}],
+    "ocpp.message.sent": [
+        CALL,
+        RESULT,
+        RESULT | {"answeredBy": "backend"},
+        ERROR,
+        ERROR | {"answeredBy": "gateway"},
+        ERROR | {"messageType": "CALLRESULTERROR"},
+    ],
     "ocpp.command.result": [
         OFFLINE,
         SESSION | COMMAND | {"status": "answered", "sent": "yes", "payload": {}},
         SESSION | COMMAND | {"status": "error", "sent": "yes", "error": COMMAND_ERROR},
+    ],
+    "ocpp.command.summary": [
+        {"batchId": "b", "action": "Reset", "stations": 3, "statuses": {"answered": 2, "offline": 1}},
     ],
 }
 CASES = [(kind, data) for kind, variants in DATA.items() for data in variants]
@@ -91,7 +101,9 @@ def test_what_is_right_is_valid(kind, data):
 def is_optional(kind, data, name):
     # The CALL that a CALLRESULT of a station answers may be unknown; most sessions replace none; an operator may say nothing.
     unknown_call = kind == "ocpp.message.received" and data.get("messageType") == "CALLRESULT"
-    return name in ("replaced", "note") or (name == "action" and unknown_call)
+    # The event of an answer says who gave it only where a backend was to.
+    unsaid = kind == "ocpp.message.sent" and name == "answeredBy"
+    return name in ("replaced", "note") or (name == "action" and unknown_call) or unsaid
 
 
 @pytest.mark.parametrize(("kind", "data"), CASES)
@@ -136,6 +148,9 @@ def test_the_envelope_is_closed_and_complete():
         ("ocpp.station.disconnected", DATA["ocpp.station.disconnected"][0], {"durationMs": 1.5}),
         ("ocpp.station.rejected", DATA["ocpp.station.rejected"][0], SESSION),
         ("ocpp.message.received", CALL, {"answeredBy": "nobody"}),
+        ("ocpp.message.received", CALL, {"answeredBy": "backend"}),
+        ("ocpp.message.received", CALL, {"answeredBy": "gateway", "answerUntil": "2026-11-20T10:30:05.123Z"}),
+        ("ocpp.message.sent", RESULT, {"answeredBy": "nobody"}),
         ("ocpp.message.received", CALL | {"messageType": "SEND"}, {"ocppVersion": "1.6"}),
         ("ocpp.message.received", DATA["ocpp.message.received"][5], {"raw": "x" * 4097}),
         ("ocpp.message.sent", CALL, {"payload": None}),
@@ -158,9 +173,11 @@ def test_commands_and_answers():
     assert violations(command | {"ifOffline": "maybe"}, "command")
     answer = {"stationId": "CP-001", "messageId": "42", "sessionId": SESSION["sessionId"]}
     assert violations(answer | {"payload": {}}, "answer") == []
-    assert violations(answer | {"error": {"errorCode": "InternalError"}}, "answer") == []
+    assert violations(answer | {"error": {"code": "InternalError"}}, "answer") == []
+    assert violations({"stationId": "CP-001", "messageId": "42", "payload": {}}, "answer") == []
     assert violations(answer, "answer")
-    assert violations(answer | {"payload": {}, "error": {"errorCode": "InternalError"}}, "answer")
+    assert violations(answer | {"error": {"code": "Odd"}}, "answer")
+    assert violations(answer | {"payload": {}, "error": {"code": "InternalError"}}, "answer")
 
 
 def test_member_text_keeps_the_spelling():

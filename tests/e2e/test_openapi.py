@@ -55,6 +55,10 @@ CASES = {
         ("AWAY", "", RESET | {"commandId": "ended"}, 200),
         ("HERE", "", RESET | {"commandId": "ended"}, 409),
     ],
+    ("POST", STATION + "/answers"): [
+        ("HERE", "", {"messageId": "1", "payload": {}}, 404),
+        ("HERE", "", {"messageId": "1"}, 400),
+    ],
     ("PUT", STATION + "/tags"): [
         ("AWAY", "", {"tags": ["depot"]}, 200),
         ("AWAY", "", {"tags": [""]}, 400),

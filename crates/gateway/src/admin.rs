@@ -8,6 +8,7 @@
 //! `Allow`, unknown query parameters, `/` and `/api/v1/openapi.json` follow from that. What is read or written as JSON derives
 //! `ToSchema`. `tests/e2e/test_openapi.py` wants a real answer of each path, and compares it with the document.
 
+mod answers;
 mod batches;
 mod commands;
 mod disconnect;

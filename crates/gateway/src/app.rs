@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::Admin;
+use crate::answers::{Answers, HookError};
 use crate::auth::Authenticator;
 use crate::auth::credentials::CredentialsError;
 use crate::command::book::Unfinished;
@@ -73,6 +74,9 @@ pub enum StartupError {
     /// The credentials file.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// What is needed to ask a hook.
+    #[error("cannot read {0}")]
+    Hooks(#[from] HookError),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -194,15 +198,26 @@ impl App {
             tasks: TaskTracker::new(),
             stop: stop_accepting.clone(),
         });
+        let (rest, stop_rest) = (TaskTracker::new(), CancellationToken::new());
+        let replays = Arc::new(Replays::new(config.session.remembered_calls, config.session.remember_for));
+        let backend = Answers::open(
+            &config,
+            Arc::clone(&registry),
+            Arc::clone(&replays),
+            Arc::clone(&metrics),
+            rest.clone(),
+            stop_rest.clone(),
+        )?;
         let shared = Arc::new(Shared {
             limits: config.session.clone(),
             registration: config.registration.clone(),
             answers: config.answers.clone(),
+            backend: Arc::new(backend),
             validation: config.validation.clone(),
             commands: config.commands.clone(),
             hold_limit: config.bus.hold_limit,
             router: Arc::clone(&router),
-            replays: Replays::new(config.session.remembered_calls, config.session.remember_for),
+            replays,
             expendable: config.bus.expendable.clone(),
             bus: bus.clone(),
             journal: journal.clone(),
@@ -225,8 +240,8 @@ impl App {
             readiness,
             tasks: TaskTracker::new(),
             stop_accepting,
-            stop_rest: CancellationToken::new(),
-            rest: TaskTracker::new(),
+            stop_rest,
+            rest,
             intake: None,
             config,
         };
@@ -269,7 +284,13 @@ impl App {
             let metrics = IntakeMetrics::register(metrics)?;
             let (intake, deliveries) = Intake::start(&self.config.kafka_options(), options, metrics)
                 .map_err(StartupError::Intake)?;
-            let reading = intake::serve(Arc::clone(router), topic, deliveries, self.stop_accepting.clone());
+            let reading = intake::serve(
+                Arc::clone(router),
+                Arc::clone(&self.shared.backend),
+                topic,
+                deliveries,
+                self.stop_accepting.clone(),
+            );
             drop(self.rest.spawn(reading));
             self.intake = Some(intake);
         }

@@ -5,6 +5,7 @@
 //! anything: that a file exists or a port is free shows when `app.rs` builds the parts. Every key is documented in
 //! `docs/configuration.md`; a test compares.
 
+mod answers;
 mod checks;
 mod client;
 mod keys;
@@ -17,12 +18,16 @@ use ocpp_bus::kafka::intake::IntakeOptions;
 
 use crate::command::request::RequestLimits;
 
+pub use answers::{ActionAnswer, AnsweredBy, Answers, Authorization, Fallback, Hooks, hook_target};
 pub use client::ClientEnvironment;
 pub use keys::*;
 pub use units::{DottedOptions, Subprotocols};
 
 /// The environment prefix: `OCPP_GATEWAY__SECTION__KEY`.
 const ENVIRONMENT_PREFIX: &str = "OCPP_GATEWAY";
+
+/// The action whose table stands for that of every action in the tree of known keys.
+const EXAMPLE_ACTION: &str = "Authorize";
 
 /// Why a configuration cannot be used. One line, for people.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +105,8 @@ impl Config {
 
     /// Every key with its default, as a tree; what is not in it is unknown.
     pub fn key_tree() -> serde_json::Value {
-        let defaults = Self { listeners: default_listeners(), ..Self::default() };
+        let mut defaults = Self { listeners: default_listeners(), ..Self::default() };
+        defaults.answers.actions.insert(EXAMPLE_ACTION.to_owned(), ActionAnswer::default());
         // Serializing plain structs to a tree cannot fail; an empty tree would make every key unknown, which shows.
         serde_json::to_value(defaults).unwrap_or_default()
     }

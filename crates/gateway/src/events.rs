@@ -35,7 +35,19 @@ pub struct Message<'a> {
     /// The rest.
     pub body: Body<'a>,
     /// Who answers a CALL of a station.
-    pub answered_by: Option<&'static str>,
+    pub answered_by: Option<AnsweredBy>,
+}
+
+/// Who answers a CALL of a station.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AnsweredBy {
+    /// The gateway.
+    Gateway,
+    /// A backend.
+    Backend {
+        /// Until when it may, in the event of the CALL.
+        until: Option<SystemTime>,
+    },
 }
 
 /// What a message carries.
@@ -154,7 +166,13 @@ impl Events {
                 .string("reason", reason)
                 .string("raw", &raw.chars().take(RAW_CHARS).collect::<String>()),
         };
-        let writer = writer.optional("answeredBy", message.answered_by);
+        let writer = match message.answered_by {
+            None => writer,
+            Some(AnsweredBy::Gateway) => writer.string("answeredBy", "gateway"),
+            Some(AnsweredBy::Backend { until }) => writer
+                .string("answeredBy", "backend")
+                .optional("answerUntil", until.map(ocpp_bus::event::rfc3339).as_deref()),
+        };
         record(session.admission.identity.as_str(), time, Class::Event, writer)
     }
 

@@ -14,6 +14,7 @@
 //! [`app`] builds the parts from a [`config::Config`]; [`drain`] takes them down again.
 
 pub mod admin;
+pub mod answers;
 pub mod app;
 pub mod auth;
 pub mod cli;

@@ -3,6 +3,8 @@
 //! Owns every name that starts with `ocpp_gateway_` except the bus's own (`ocpp_bus::metrics`). No label ever names
 //! a station: at tens of thousands of stations that would be tens of thousands of series.
 
+pub mod answers;
+
 use std::time::Duration;
 
 use prometheus::{
@@ -10,6 +12,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use self::answers::AnswerMetrics;
 use crate::command::Status;
 use crate::session::close::CloseReason;
 use crate::socket::{Traffic, Violation};
@@ -46,6 +49,8 @@ pub struct Metrics {
     credential_reloads: IntCounterVec,
     stations_known: IntGauge,
     ready: IntGauge,
+    /// What concerns answers by a backend.
+    pub answers: AnswerMetrics,
 }
 
 impl Metrics {
@@ -167,6 +172,7 @@ impl Metrics {
             )?,
             stations_known: gauge("stations_known", "Stations whose state is kept")?,
             ready: gauge("ready", "1 while /readyz says yes")?,
+            answers: AnswerMetrics::register(&registry)?,
             registry: registry.clone(),
         };
         for version in Version::ALL {

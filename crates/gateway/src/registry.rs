@@ -77,6 +77,11 @@ impl Registry {
         self.sessions.get(key).map(|session| Arc::clone(&session)).filter(|session| session.is_connected())
     }
 
+    /// The session that has a station's place, even while its connection is ending.
+    pub fn holder(&self, key: &IdentityKey) -> Option<Arc<Session>> {
+        self.sessions.get(key).map(|session| Arc::clone(&session))
+    }
+
     /// Every session by which a station is connected, in no order.
     pub fn all(&self) -> Vec<Arc<Session>> {
         self.sessions

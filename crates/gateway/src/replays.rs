@@ -4,6 +4,9 @@
 //! the same content, often on a new connection (ocpp-j 2.2). Owns a few remembered CALLs for each station, bounded in
 //! number and time. Not remembered: BootNotification, which begins a station's life anew (counters of message ids
 //! restart at a reboot) and makes the gateway forget the rest, and Heartbeat, whose answer is the time.
+//!
+//! A CALL that a backend is to answer is remembered while it waits. So a repetition joins the wait, and an answer that comes
+//! while the station is away is kept for the repetition.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -11,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use ocpp_bus::Durability;
-use ocpp_protocol::{Call, IdentityKey};
+use ocpp_protocol::{Action, Call, IdentityKey, Version};
 
 use crate::session::SessionId;
 use crate::session::pending::Content;
@@ -37,19 +40,83 @@ impl Milestone {
     }
 }
 
+/// What makes two CALLs of one station the same: message id and content, as numbers. A collision would have to be among a
+/// few CALLs of one station.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CallKey {
+    id: u64,
+    content: u64,
+}
+
+impl CallKey {
+    pub(crate) fn of(call: &Call<'_>) -> Self {
+        Self { id: hash_of([&call.id.decoded(), ""]), content: hash_of([&call.action, call.payload.get()]) }
+    }
+}
+
+fn hash_of(parts: [&str; 2]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// A CALL that was taken in.
 #[derive(Clone, Debug)]
 pub(crate) struct Remembered {
-    id: u64,
-    content: u64,
+    key: CallKey,
     at: Instant,
-    /// The session that took it in.
+    /// The session that took it in, or that its wait was joined in.
     pub(crate) session: SessionId,
     /// When its answer may go.
     pub(crate) milestone: Milestone,
-    /// The answer.
-    pub(crate) answer: Content,
+    /// The answer, as far as there is one.
+    pub(crate) answer: Said,
 }
+
+/// What was said to a CALL.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    /// The answer that the station was given.
+    Given(Content),
+    /// A backend's answer that came while the station was away.
+    Kept(Content),
+    /// A backend is to answer it.
+    Awaited(Asked),
+}
+
+/// A CALL that a backend is to answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// The session whose event told of it.
+    pub(crate) asked_in: SessionId,
+    /// When the fallback applies.
+    pub(crate) until: Instant,
+    pub(crate) action: &'static Action,
+    pub(crate) version: Version,
+}
+
+/// What the memory has to say about a backend's answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recalled {
+    /// The station is away; it will have the answer if it asks again.
+    Waits(Asked),
+    /// The session that was asked for the wait has just joined it.
+    JustJoined,
+    /// The CALL was answered.
+    Answered,
+    /// The deadline has passed.
+    Lapsed,
+    /// No such CALL is remembered.
+    Unknown,
+}
+
+impl PartialEq for Asked {
+    fn eq(&self, other: &Self) -> bool {
+        (self.asked_in, self.until) == (other.asked_in, other.until)
+    }
+}
+
+impl Eq for Asked {}
 
 impl Replays {
     /// Remembers so many CALLs of each station for so long; with none nothing is ever taken for a repetition.
@@ -58,13 +125,12 @@ impl Replays {
     }
 
     /// The CALL that this one repeats.
-    pub(crate) fn find(&self, station: &IdentityKey, call: &Call<'_>, now: Instant) -> Option<Remembered> {
+    pub(crate) fn find(&self, station: &IdentityKey, key: CallKey, now: Instant) -> Option<Remembered> {
         if self.most == 0 {
             return None;
         }
-        let (id, content) = fingerprint(call);
         let remembered = self.stations.get(station)?;
-        let same = |known: &&Remembered| known.id == id && known.content == content;
+        let same = |known: &&Remembered| known.key == key;
         remembered.iter().find(same).filter(|known| now.duration_since(known.at) < self.window).cloned()
     }
 
@@ -72,22 +138,131 @@ impl Replays {
     pub(crate) fn remember(
         &self,
         station: &IdentityKey,
-        call: &Call<'_>,
+        key: CallKey,
         session: SessionId,
         milestone: Milestone,
-        answer: Content,
+        answer: Said,
     ) {
         if self.most == 0 {
             return;
         }
-        let (id, content) = fingerprint(call);
-        let entry = Remembered { id, content, at: Instant::now(), session, milestone, answer };
+        let entry = Remembered { key, at: Instant::now(), session, milestone, answer };
         let mut remembered = self.stations.entry(station.clone()).or_default();
-        remembered.retain(|known| known.id != id);
+        remembered.retain(|known| known.key.id != key.id);
         while remembered.len() >= self.most {
             remembered.pop_front();
         }
         remembered.push_back(entry);
+    }
+
+    /// Moves the wait for a backend's answer to the session in which the station asked again. Gives the answer if it came
+    /// before.
+    pub(crate) fn join(&self, station: &IdentityKey, key: CallKey, session: SessionId) -> Option<Content> {
+        let mut remembered = self.stations.get_mut(station)?;
+        let at = remembered.iter().position(|known| known.key == key)?;
+        let known = remembered.get_mut(at)?;
+        let content = match &known.answer {
+            Said::Awaited(_) => {
+                known.session = session;
+                return None;
+            }
+            Said::Kept(content) | Said::Given(content) => content.clone(),
+        };
+        if matches!(content, Content::Result(_)) {
+            known.answer = Said::Given(content.clone());
+        } else {
+            // After a CALLERROR the station's next try is a new question.
+            remembered.remove(at);
+        }
+        Some(content)
+    }
+
+    /// Ends the wait for a backend's answer: with what was said to the CALL, or by forgetting it, so that a repetition is a
+    /// new question.
+    pub(crate) fn settle(
+        &self,
+        station: &IdentityKey,
+        key: CallKey,
+        session: SessionId,
+        said: Option<(Said, Milestone)>,
+    ) {
+        let Some(mut remembered) = self.stations.get_mut(station) else { return };
+        let awaited = |known: &Remembered| {
+            known.key == key && known.session == session && matches!(known.answer, Said::Awaited(_))
+        };
+        match said {
+            Some((answer, milestone)) => {
+                if let Some(known) = remembered.iter_mut().find(|known| awaited(known)) {
+                    known.answer = answer;
+                    known.milestone = milestone;
+                }
+            }
+            None => remembered.retain(|known| !awaited(known)),
+        }
+    }
+
+    /// What is known about the CALL that a backend answers; the session that serves the station, if one does, knows nothing.
+    pub(crate) fn recall(
+        &self,
+        station: &IdentityKey,
+        message_id: &str,
+        asked_in: Option<SessionId>,
+        serving: Option<SessionId>,
+        now: Instant,
+    ) -> Recalled {
+        let Some(remembered) = self.stations.get(station) else { return Recalled::Unknown };
+        let id = hash_of([message_id, ""]);
+        match remembered.iter().find(|known| known.key.id == id) {
+            None => Recalled::Unknown,
+            Some(known) => match &known.answer {
+                Said::Given(_) | Said::Kept(_) if asked_in.is_none_or(|session| session == known.session) => {
+                    Recalled::Answered
+                }
+                Said::Awaited(asked) if asked_in.is_none_or(|session| session == asked.asked_in) => {
+                    if serving == Some(known.session) {
+                        Recalled::JustJoined
+                    } else if asked.until <= now {
+                        Recalled::Lapsed
+                    } else {
+                        Recalled::Waits(*asked)
+                    }
+                }
+                Said::Given(_) | Said::Kept(_) | Said::Awaited(_) => Recalled::Unknown,
+            },
+        }
+    }
+
+    /// Keeps a backend's answer for a station that is away, if the CALL still waits as it did when it was recalled. Says
+    /// whether it did.
+    pub(crate) fn keep(
+        &self,
+        station: &IdentityKey,
+        message_id: &str,
+        asked: Asked,
+        serving: Option<SessionId>,
+        answer: Content,
+    ) -> bool {
+        let Some(mut remembered) = self.stations.get_mut(station) else { return false };
+        let id = hash_of([message_id, ""]);
+        let waits = |known: &&mut Remembered| {
+            known.key.id == id
+                && serving != Some(known.session)
+                && matches!(&known.answer, Said::Awaited(awaited) if *awaited == asked)
+        };
+        let Some(known) = remembered.iter_mut().find(waits) else { return false };
+        known.answer = Said::Kept(answer);
+        true
+    }
+
+    /// Forgets a CALL that no backend will answer, so that a repetition is a new question.
+    pub(crate) fn give_up(&self, station: &IdentityKey, message_id: &str, asked_in: SessionId) {
+        let id = hash_of([message_id, ""]);
+        if let Some(mut remembered) = self.stations.get_mut(station) {
+            remembered.retain(|known| {
+                known.key.id != id
+                    || !matches!(&known.answer, Said::Awaited(asked) if asked.asked_in == asked_in)
+            });
+        }
     }
 
     /// Forgets what a station has asked.
@@ -102,16 +277,6 @@ impl Replays {
             !remembered.is_empty()
         });
     }
-}
-
-/// Message id and content as numbers. A collision would have to be among a few CALLs of one station.
-fn fingerprint(call: &Call<'_>) -> (u64, u64) {
-    let hash = |parts: [&str; 2]| {
-        let mut hasher = DefaultHasher::new();
-        parts.hash(&mut hasher);
-        hasher.finish()
-    };
-    (hash([&call.id.decoded(), ""]), hash([&call.action, call.payload.get()]))
 }
 
 #[cfg(test)]
@@ -142,17 +307,16 @@ mod tests {
     }
 
     fn remember(replays: &Replays, text: &str) {
-        let answer = Content::Result(text.to_owned());
+        let answer = Said::Given(Content::Result(text.to_owned()));
         let session = SessionId::next();
-        with_call(text, |call| {
-            replays.remember(&IdentityKey::of("CP-1"), call, session, milestone(), answer)
-        });
+        let key = with_call(text, CallKey::of);
+        replays.remember(&IdentityKey::of("CP-1"), key, session, milestone(), answer);
     }
 
     fn finds(replays: &Replays, text: &str) -> Option<String> {
-        let found = with_call(text, |call| replays.find(&IdentityKey::of("cp-1"), call, Instant::now()));
+        let found = replays.find(&IdentityKey::of("cp-1"), with_call(text, CallKey::of), Instant::now());
         found.map(|found| match found.answer {
-            Content::Result(payload) => payload,
+            Said::Given(Content::Result(payload)) => payload,
             other => panic!("{other:?}"),
         })
     }
@@ -194,5 +358,61 @@ mod tests {
         let off = Replays::new(0, Duration::from_secs(60));
         remember(&off, FIRST);
         assert!(finds(&off, FIRST).is_none());
+    }
+
+    /// A CALL with the message id `1` that a backend is to answer; the session in which it came.
+    fn asked(replays: &Replays, for_so_long: Duration) -> (SessionId, CallKey) {
+        let (session, key) = (SessionId::next(), with_call(FIRST, CallKey::of));
+        let asked = Asked {
+            asked_in: session,
+            until: Instant::now() + for_so_long,
+            action: Action::find("MeterValues").unwrap(),
+            version: Version::V16,
+        };
+        replays.remember(&IdentityKey::of("CP-1"), key, session, milestone(), Said::Awaited(asked));
+        (session, key)
+    }
+
+    fn recall(replays: &Replays, asked_in: Option<SessionId>, serving: Option<SessionId>) -> Recalled {
+        replays.recall(&IdentityKey::of("CP-1"), "1", asked_in, serving, Instant::now())
+    }
+
+    #[test]
+    fn an_answer_that_comes_while_the_station_is_away_is_kept() {
+        let replays = Replays::new(4, Duration::from_secs(60));
+        let station = IdentityKey::of("CP-1");
+        let (session, key) = asked(&replays, Duration::from_secs(5));
+        assert_eq!(recall(&replays, Some(SessionId::next()), None), Recalled::Unknown, "another session's");
+        let Recalled::Waits(asked) = recall(&replays, Some(session), None) else { panic!("it waits") };
+        assert!(replays.keep(&station, "1", asked, None, Content::Result("kept".into())));
+        assert!(!replays.keep(&station, "1", asked, None, Content::Result("second".into())));
+        assert_eq!(recall(&replays, Some(session), None), Recalled::Answered);
+        let content = replays.join(&station, key, SessionId::next());
+        assert!(matches!(content, Some(Content::Result(payload)) if payload == "kept"));
+    }
+
+    #[test]
+    fn a_wait_that_was_joined_belongs_to_the_new_session() {
+        let replays = Replays::new(4, Duration::from_secs(60));
+        let station = IdentityKey::of("CP-1");
+        let (first, key) = asked(&replays, Duration::from_secs(5));
+        let Recalled::Waits(asked) = recall(&replays, None, None) else { panic!("it waits") };
+        let second = SessionId::next();
+        assert!(replays.join(&station, key, second).is_none());
+        assert_eq!(recall(&replays, Some(first), Some(second)), Recalled::JustJoined);
+        assert!(!replays.keep(&station, "1", asked, Some(second), Content::Result(String::new())));
+        replays.settle(&station, key, first, None);
+        assert_ne!(recall(&replays, None, None), Recalled::Unknown, "the former session has no say any more");
+        replays.settle(&station, key, second, None);
+        assert_eq!(recall(&replays, None, None), Recalled::Unknown, "a repetition is a new question");
+    }
+
+    #[test]
+    fn the_deadline_holds_while_the_station_is_away_too() {
+        let replays = Replays::new(4, Duration::from_secs(60));
+        let (session, _) = asked(&replays, Duration::ZERO);
+        assert_eq!(recall(&replays, None, None), Recalled::Lapsed);
+        replays.give_up(&IdentityKey::of("CP-1"), "1", session);
+        assert_eq!(recall(&replays, None, None), Recalled::Unknown);
     }
 }

@@ -4,6 +4,7 @@
 //! it ends. The socket itself belongs to the session's task (`session/actor.rs`) and to nobody else.
 
 pub mod actor;
+mod awaiting;
 pub mod close;
 mod ending;
 mod inbound;
@@ -13,6 +14,7 @@ mod outbound;
 pub mod outbox;
 pub(crate) mod pending;
 pub mod shared;
+pub mod waits;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,6 +28,7 @@ use uuid::Uuid;
 
 use self::close::CloseReason;
 use self::mailbox::Mailbox;
+use self::waits::Waits;
 use crate::socket::Deflate;
 
 /// A session's number. A UUIDv7 from a clock that never steps back within a process: a later session of a station has
@@ -37,6 +40,11 @@ impl SessionId {
     /// The next number.
     pub fn next() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// The number that an event or a backend spells.
+    pub fn parse(text: &str) -> Option<Self> {
+        Uuid::try_parse(text).ok().map(Self)
     }
 
     /// A number that differs between sessions that began together.
@@ -100,6 +108,8 @@ pub struct Session {
     pub connected_at: SystemTime,
     /// Commands and the wish to end.
     pub mailbox: Mailbox,
+    /// CALLs that a backend is to answer.
+    pub waits: Waits,
     /// Counters.
     pub counters: Counters,
     /// Sessions of the same identity that this one waits for, one behind the other; 0 once it serves.
@@ -122,6 +132,7 @@ impl Session {
             started: Instant::now(),
             connected_at: SystemTime::now(),
             mailbox: Mailbox::new(command_queue),
+            waits: Waits::default(),
             counters: Counters::default(),
             predecessors: AtomicUsize::new(predecessors),
             untold: AtomicUsize::new(0),
@@ -239,6 +250,7 @@ pub struct OverGuard(pub Arc<Session>);
 impl Drop for OverGuard {
     fn drop(&mut self) {
         self.0.mailbox.shut();
+        self.0.waits.shut();
         self.0.mark_over();
     }
 }

@@ -151,6 +151,13 @@ impl Stations {
         (decided, changed(&mut state))
     }
 
+    /// Notes what a backend answered to a BootNotification.
+    pub fn registered(&self, identity: &Identity, registration: Registration) -> Record {
+        let mut state = self.slot(identity);
+        state.registration = Some(registration.as_str().to_owned());
+        changed(&mut state)
+    }
+
     /// Notes what the operator decided for a station's next BootNotification.
     pub fn decide(&self, identity: &Identity, decision: Registration) -> Record {
         let mut state = self.slot(identity);

@@ -6,6 +6,7 @@
 use serde_json::value::RawValue;
 
 use crate::action::{Action, Direction};
+use crate::answer::Registration;
 use crate::literal;
 use crate::version::Version;
 
@@ -55,6 +56,12 @@ pub fn csms_may_send(version: Version, state: BootState, action: &Action) -> boo
             BootState::Pending => !NEEDS_ACCEPTANCE.contains(&action.name),
             BootState::Unregistered | BootState::Rejected => false,
         }
+}
+
+/// What the payload of an answer to BootNotification says: its `status`, exactly spelled.
+pub fn registration_in(answer: &RawValue) -> Option<Registration> {
+    let [status] = literal::fields(answer, ["status"]);
+    Registration::parse(&literal::decode(status?)?)
 }
 
 fn is_from_station(version: Version, action: &Action) -> bool {
@@ -229,5 +236,15 @@ mod tests {
         }
         // Not the CSMS's to send, or not in this version.
         assert!(!v16(BootState::Accepted, "Heartbeat") && !v16(BootState::Accepted, "SetVariables"));
+    }
+
+    #[test]
+    fn an_answer_to_a_boot_says_one_of_three_words() {
+        let says = |text: &str| registration_in(serde_json::from_str(text).unwrap());
+        assert_eq!(says(r#"{"interval":1,"status":"Pending"}"#), Some(Registration::Pending));
+        assert_eq!(says(r#"{"status":"\u0041ccepted"}"#), Some(Registration::Accepted));
+        for text in ["{}", "[]", r#"{"status":"accepted"}"#, r#"{"status":null}"#, r#"{"status":1}"#] {
+            assert_eq!(says(text), None, "{text}");
+        }
     }
 }

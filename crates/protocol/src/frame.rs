@@ -308,7 +308,19 @@ pub fn write_call_error(
     code: ErrorCode,
     description: &str,
 ) {
-    write_error(out, '4', version, id_json, code, description);
+    write_error(out, '4', version, id_json, code, description, "{}");
+}
+
+/// The same with details, which must be a JSON object and go out byte for byte.
+pub fn write_call_error_with_details(
+    out: &mut String,
+    version: Version,
+    id_json: &str,
+    code: ErrorCode,
+    description: &str,
+    details: &RawValue,
+) {
+    write_error(out, '4', version, id_json, code, description, details.get());
 }
 
 /// Appends a CALLRESULTERROR, which only 2.1 has; otherwise like [`write_call_error`].
@@ -319,7 +331,7 @@ pub fn write_call_result_error(
     code: ErrorCode,
     description: &str,
 ) {
-    write_error(out, '5', version, id_json, code, description);
+    write_error(out, '5', version, id_json, code, description, "{}");
 }
 
 fn write_error(
@@ -329,6 +341,7 @@ fn write_error(
     id_json: &str,
     code: ErrorCode,
     description: &str,
+    details: &str,
 ) {
     let end = description.char_indices().nth(MAX_DESCRIPTION_CHARS).map_or(description.len(), |(at, _)| at);
     out.push('[');
@@ -339,7 +352,9 @@ fn write_error(
     out.push_str(code.as_str(version));
     out.push_str("\",");
     literal::push(out, &description[..end]);
-    out.push_str(",{}]");
+    out.push(',');
+    out.push_str(details);
+    out.push(']');
 }
 
 #[cfg(test)]
@@ -415,6 +430,15 @@ mod tests {
         assert!(parse(Version::V16, &text).is_ok());
         let wide = format!(r#"[2,"1","DataTransfer",{{"data":[{}]}}]"#, vec!["{}"; 1_000].join(","));
         assert!(parse(Version::V16, &wide).is_ok());
+    }
+
+    #[test]
+    fn details_go_out_as_they_are() {
+        let mut out = String::new();
+        let details = serde_json::from_str(r#"{ "a" : 1.50 }"#).unwrap();
+        let code = ErrorCode::OccurrenceConstraintViolation;
+        write_call_error_with_details(&mut out, Version::V16, "\"1\"", code, "why", details);
+        assert_eq!(out, r#"[4,"1","OccurenceConstraintViolation","why",{ "a" : 1.50 }]"#);
     }
 
     #[test]

@@ -51,12 +51,12 @@ pub mod version;
 
 pub use action::{Action, Direction, InboundAction, classify_call, classify_send};
 pub use answer::{AnswerContext, Registration, builtin};
-pub use boot::{BootState, Grants, csms_may_send, station_may_send};
+pub use boot::{BootState, Grants, csms_may_send, registration_in, station_may_send};
 pub use error_code::ErrorCode;
 pub use exchange::{Answered, Busy, Exchange};
 pub use frame::{
     Call, CallError, CallResult, Frame, MAX_DEPTH, MAX_DESCRIPTION_CHARS, parse, write_call,
-    write_call_error, write_call_result, write_call_result_error,
+    write_call_error, write_call_error_with_details, write_call_result, write_call_result_error,
 };
 pub use identity::{Identity, IdentityError, IdentityKey};
 pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from .events import Event
 from .gateway import REPOSITORY
-from .waiting import free_port
+from .waiting import free_port, wait_for
 
 SCRIPT = REPOSITORY / "tools" / "kafka.sh"
 
@@ -63,6 +63,15 @@ class Broker:
     def pause(self) -> None:
         """The broker hangs: its connections stay open and nothing is answered, until `resume`."""
         self._signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{(self.directory / 'pid').read_text().strip()}/task")
+
+        def stopped() -> bool:
+            # The state stands behind the name, which is in parentheses.
+            states = [(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks.iterdir()]
+            return all(state == "T" for state in states)
+
+        # The signal stops the threads one by one, and each may still acknowledge something.
+        wait_for(stopped, "every thread of the broker to stop", interval=0.001)
 
     def resume(self) -> None:
         self._signal(signal.SIGCONT)

@@ -10,10 +10,13 @@ use hyper::StatusCode;
 use utoipa::OpenApi;
 
 use super::routes::{Ask, Handler, Refusals, Reply, document, index_page, now, text};
+use crate::answers::Written;
 use crate::command::batch;
 use crate::command::request::{BatchRequest, CommandRequest};
 
-use super::{Admin, Problem, ProblemDetails, body_of, commands, disconnect, health, stations, typed};
+use super::{
+    Admin, Problem, ProblemDetails, answers, body_of, commands, disconnect, health, stations, typed,
+};
 
 /// Declares the interface. The order is that of the index page.
 macro_rules! interface {
@@ -51,6 +54,7 @@ interface! {
     send_batch,
     show_batch,
     call_batch_back,
+    answer_call,
     disconnect_station,
     watch_events,
     openapi,
@@ -248,6 +252,26 @@ fn show_batch(admin: Arc<Admin>, ask: Ask) -> Reply {
     ))]
 fn call_batch_back(admin: Arc<Admin>, ask: Ask) -> Reply {
     Box::pin(async move { admin.call_batch_back(ask.parameters.named("id")).await })
+}
+
+/// Answers a station's CALL that waits for a backend.
+///
+/// The first answer counts. Which actions wait, and what happens without an answer, says `[answers]` in the configuration.
+#[utoipa::path(post, path = "/api/v1/stations/{id}/answers", tag = "answers",
+    params(("id" = String, Path, description = "The station's identity, in any case")),
+    request_body = Written,
+    responses(
+        (status = 200, description = "It is the first", body = answers::Taken),
+        (status = 400, description = "This is no answer"),
+        (status = 404, description = "No such CALL waits for a backend"),
+        (status = 409, description = "The CALL has been answered, or the deadline has passed"),
+        (status = 422, description = "It does not fit the CALL, which waits on"),
+    ))]
+fn answer_call(admin: Arc<Admin>, ask: Ask) -> Reply {
+    Box::pin(async move {
+        let (parameters, request) = ask.into_parts();
+        admin.take_answer(parameters.named("id"), request).await
+    })
 }
 
 /// Asks a station's session to end.

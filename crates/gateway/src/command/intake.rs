@@ -1,4 +1,4 @@
-//! Commands from Kafka: record by record to the router, and the offset behind each that is dealt with.
+//! Commands and answers from Kafka: record by record to whom they concern, and the offset behind each that is dealt with.
 //!
 //! Owns the order: records are taken in one after the other, so commands of one station reach it in the order of its
 //! partition. Waits for nothing but a place for one more command. A record that is no command ends as `invalid`, is counted
@@ -12,15 +12,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::Wanted;
 use super::router::Router;
+use crate::answers::{Answers, BackendAnswer};
 
 /// Takes commands in until told to stop.
 pub async fn serve(
     router: Arc<Router>,
+    backend: Arc<Answers>,
     topic: String,
     mut deliveries: mpsc::Receiver<Delivery>,
     stop: CancellationToken,
 ) {
     while let Some(Some(delivery)) = stop.run_until_cancelled(deliveries.recv()).await {
+        if BackendAnswer::is_meant(&delivery.value) {
+            if let Err(error) = backend.take(&delivery.value) {
+                tracing::debug!(%error, place = ?delivery.place, "not an answer");
+            }
+            delivery.receipt.dealt_with();
+            continue;
+        }
         // The semaphore is never closed.
         let Some(Some(place)) = stop.run_until_cancelled(router.place()).await else { return };
         match router.limits.from_kafka(&topic, &delivery, |to| router.addressed(to)) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::answers::{action_named, hook_target, is_stations};
 use super::{AuthMode, BusKind, Config};
 use crate::command::request::RATES;
 
@@ -28,6 +29,8 @@ impl Config {
             ("commands.offline_queue", self.commands.offline_queue),
             ("commands.max_batches", self.commands.max_batches),
             ("commands.remembered", self.commands.remembered),
+            ("hooks.max_in_flight", self.hooks.max_in_flight),
+            ("hooks.max_waiting", self.hooks.max_waiting),
         ];
         for (key, count) in counts {
             demand((1..=100_000_000).contains(&count), &format!("{key} must be between 1 and 100 million"));
@@ -71,6 +74,17 @@ impl Config {
             !self.commands.consumer_group.is_empty() || self.topics.commands.is_empty(),
             "commands.consumer_group must not be empty while topics.commands is read",
         );
+        demand(
+            [self.hooks.connect_timeout, self.hooks.request_timeout, self.hooks.retry_pause]
+                .iter()
+                .all(|time| !time.is_zero()),
+            "hooks.connect_timeout, hooks.request_timeout and hooks.retry_pause must be positive",
+        );
+        demand(self.hooks.breaker_failures > 0, "hooks.breaker_failures must be positive");
+        demand(
+            (1024..=64 << 20).contains(&self.hooks.max_response_size.as_u64()),
+            "hooks.max_response_size must be between 1 KiB and 64 MiB",
+        );
         demand(self.bus.queue_events >= 16, "bus.queue_events must be at least 16");
         let queue = self.bus.queue_bytes.as_u64();
         demand(queue < u64::from(u32::MAX), "bus.queue_bytes must be below 4 GiB");
@@ -111,6 +125,7 @@ impl Config {
             self.shutdown.close_spread < self.shutdown.deadline,
             "shutdown.close_spread must be shorter than shutdown.deadline",
         );
+        self.answer_problems(&mut problems);
         let mut addresses = vec![("admin.address".to_owned(), self.admin.address)];
         for (name, listener) in &self.listeners {
             if listener.auth == AuthMode::Basic && self.credentials.file.as_os_str().is_empty() {
@@ -145,4 +160,30 @@ impl Config {
         }
         problems
     }
+
+    fn answer_problems(&self, problems: &mut Vec<String>) {
+        for (name, answer) in &self.answers.actions {
+            if !action_named(name).is_some_and(is_stations) {
+                problems.push(format!("answers.{name}: stations never call {name}; remove the table"));
+            }
+            if !(SHORTEST_WAIT..=LONGEST_WAIT).contains(&answer.deadline) {
+                problems.push(format!(
+                    "answers.{name}.deadline must be between {SHORTEST_WAIT:?} and {LONGEST_WAIT:?}: stations stop waiting, too"
+                ));
+            }
+            if !answer.url.is_empty()
+                && let Err(problem) = hook_target(&answer.url)
+            {
+                problems.push(format!("answers.{name}.url: {problem}"));
+            }
+            if answer.url.is_empty() && !answer.bearer_token_file.as_os_str().is_empty() {
+                problems.push(format!("answers.{name}.bearer_token_file needs answers.{name}.url"));
+            }
+        }
+    }
 }
+
+/// A backend that has less time could never answer.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+/// OCPP 2.1 Part 2, 3.2, suggests that a station waits 30 s for an answer; nobody waits longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);

@@ -10,6 +10,7 @@ use bytesize::ByteSize;
 use ocpp_protocol::{Registration, Version};
 use serde::{Deserialize, Serialize};
 
+use super::answers::{Answers, Hooks};
 use super::units::{DottedOptions, Subprotocols};
 
 /// Everything that can be configured. Durations are written `10s`, `5m`, `1h 30m`; sizes `64MiB`, `2MB`.
@@ -29,8 +30,10 @@ pub struct Config {
     pub session: Session,
     /// BootNotification.
     pub registration: RegistrationPolicy,
-    /// Built-in answers.
+    /// Who answers the CALLs of stations.
     pub answers: Answers,
+    /// How a backend's URLs are asked.
+    pub hooks: Hooks,
     /// Payload validation.
     pub validation: Validation,
     /// Commands to stations.
@@ -260,40 +263,6 @@ pub enum BeforeBoot {
     Refuse,
     /// Answered as if accepted: some stations never boot after a reconnect.
     Accept,
-}
-
-/// What the gateway answers by itself.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default)]
-pub struct Answers {
-    /// The status given to every idTag and idToken: `Accepted` or `Invalid`.
-    #[serde(deserialize_with = "super::units::word")]
-    pub authorization: Authorization,
-}
-
-impl Default for Answers {
-    fn default() -> Self {
-        Self { authorization: Authorization::Accepted }
-    }
-}
-
-/// The status given to every idTag and idToken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
-pub enum Authorization {
-    /// Everybody may charge.
-    Accepted,
-    /// Nobody may charge.
-    Invalid,
-}
-
-impl Authorization {
-    /// The OCPP word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "Accepted",
-            Self::Invalid => "Invalid",
-        }
-    }
 }
 
 /// Payload validation.

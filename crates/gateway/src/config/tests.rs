@@ -75,6 +75,57 @@ fn kafka_options_are_checked_before_anything_starts() {
 }
 
 #[test]
+fn an_action_has_a_table_of_its_own() {
+    let config = load(
+        "[answers]\nauthorization = \"Invalid\"\n[answers.Authorize]\nby = \"backend\"\ndeadline = \"2s\"\n\
+         [answers.StartTransaction]\nurl = \"http://127.0.0.1:1/start\"\nfallback = \"error\"\n",
+    )
+    .unwrap();
+    assert_eq!(config.answers.authorization, Authorization::Invalid);
+    let authorize = &config.answers.actions["Authorize"];
+    assert!(authorize.is_by_backend() && authorize.deadline.as_secs() == 2);
+    assert_eq!(authorize.fallback, Fallback::Builtin);
+    let start = &config.answers.actions["StartTransaction"];
+    assert!(start.is_by_backend(), "a URL implies it");
+    assert_eq!((start.fallback, start.deadline.as_secs()), (Fallback::Error, 5));
+    assert_eq!(config.answers.actions.len(), 2);
+}
+
+#[test]
+fn an_action_may_be_in_the_environments_case() {
+    // An override goes through the same door as the environment, whose keys are all in one case.
+    let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    file.write_all(b"[answers.Authorize]\nurl = \"http://127.0.0.1:1/\"\ndeadline = \"2s\"\n").unwrap();
+    let over = ("answers.authorize.deadline".to_owned(), "3s".to_owned());
+    let config = Config::load(Some(file.path()), &[over]).unwrap();
+    let authorize = &config.answers.actions["Authorize"];
+    assert_eq!((authorize.deadline.as_secs(), authorize.url.as_str()), (3, "http://127.0.0.1:1/"));
+}
+
+#[test]
+fn what_is_wrong_about_an_answer_is_named() {
+    for (text, words) in [
+        ("[answers.Autorize]\nby = \"backend\"\n", ["`answers.Autorize`", "`answers.Authorize`"]),
+        ("[answers.Authorize]\nurrl = \"\"\n", ["`answers.Authorize.urrl`", "`answers.Authorize.url`"]),
+        ("[answers.MeterValues]\ndeadlin = \"1s\"\n", ["`answers.MeterValues.deadlin`", ".deadline`"]),
+        ("[answers]\nauthorisation = \"Invalid\"\n", ["`answers.authorisation`", "`answers.authorization`"]),
+        ("[answers.Reset]\nby = \"backend\"\n", ["answers.Reset", "never call"]),
+        ("[answers.NotifyPeriodicEventStream]\nby = \"backend\"\n", ["answers.Notify", "never call"]),
+        ("[answers]\nAuthorize = \"backend\"\n", ["answers.Authorize", "table"]),
+        ("[answers.Authorize]\nby = \"me\"\n", ["answers.Authorize", "backend"]),
+        ("[answers.Authorize]\ndeadline = \"0s\"\n", ["answers.Authorize.deadline", "between"]),
+        ("[answers.Authorize]\ndeadline = \"1h\"\n", ["answers.Authorize.deadline", "between"]),
+        ("[answers.Authorize]\nurl = \"ftp://x/\"\n", ["answers.Authorize.url", "http://"]),
+        ("[answers.Authorize]\nurl = \"http://u:p@x/\"\n", ["answers.Authorize.url", "bearer_token_file"]),
+        ("[answers.Authorize]\nbearer_token_file = \"x\"\n", ["bearer_token_file", "needs"]),
+        ("[hooks]\nmax_in_flight = 0\nbreaker_failures = 0\n", ["max_in_flight", "breaker_failures"]),
+    ] {
+        let message = error(text);
+        assert!(words.iter().all(|word| message.contains(word)), "{text}: {message}");
+    }
+}
+
+#[test]
 fn overrides_come_last() {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
     file.write_all(b"[node]\nid = \"from-file\"\n").unwrap();
@@ -90,6 +141,7 @@ fn every_key_is_documented_and_in_the_commented_file() {
     let mut missing = Vec::new();
     each_leaf(String::new(), &Config::key_tree(), &mut |path, value| {
         let documented = path.replace("listeners.main.", "listeners.NAME.");
+        let documented = documented.replace("answers.Authorize.", "answers.ACTION.");
         if !page.contains(&format!("`{documented}`")) {
             missing.push(format!("docs/configuration.md: {documented}"));
         }
@@ -121,4 +173,5 @@ fn the_commented_file_says_the_defaults() {
     let config = Config::load(Some(&path), &[]).unwrap();
     let written = serde_json::to_value(&config).unwrap();
     assert_eq!(written, Config::key_tree());
+    assert!(!config.answers.actions["Authorize"].is_by_backend(), "as without the table");
 }

@@ -2,15 +2,24 @@
 
 use serde_json::Value;
 
+use super::answers::{action_named, is_stations};
+
 /// Subtrees whose keys the operator chooses.
 const FREE: [&str; 1] = ["bus.kafka.options"];
 /// Subtrees whose first level the operator names, each entry having the keys of the default one.
 const NAMED: [(&str, &str); 1] = [("listeners", "main")];
+/// The subtree with a table for each action beside its keys, and the action whose table is in `known`.
+const BY_ACTION: (&str, &str) = ("answers", super::EXAMPLE_ACTION);
 
 /// The first key of `given` that `known` does not have, as a dotted path, with the nearest known one.
 pub(super) fn first_unknown(given: &Value, known: &Value) -> Option<(String, Option<String>)> {
     let mut paths = Vec::new();
     collect(String::new(), known, &mut paths);
+    if let Some(entry) = known.get(BY_ACTION.0).and_then(|answers| answers.get(BY_ACTION.1)) {
+        for action in ocpp_protocol::Action::all().iter().filter(|action| is_stations(action)) {
+            collect(join(BY_ACTION.0, action.name), entry, &mut paths);
+        }
+    }
     visit(String::new(), given, known).map(|key| {
         let nearest = nearest(&key, &paths);
         (key, nearest)
@@ -25,7 +34,10 @@ fn visit(path: String, given: &Value, known: &Value) -> Option<String> {
     let template = NAMED.iter().find(|(named, _)| *named == path).and_then(|(_, entry)| known.get(*entry));
     given.iter().find_map(|(key, value)| {
         let here = join(&path, key);
-        match template.or_else(|| known.get(key)) {
+        // Whether it is a station's action is for the checks, which can say more about it.
+        let is_action = path == BY_ACTION.0 && action_named(key).is_some();
+        let entry = is_action.then(|| known.get(BY_ACTION.1)).flatten();
+        match template.or(entry).or_else(|| known.get(key)) {
             Some(below) => visit(here, value, below),
             None => Some(here),
         }

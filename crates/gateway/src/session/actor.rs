@@ -1,6 +1,7 @@
 //! A session's task: the only owner of the socket, and the loop that everything about one station goes through.
 //!
 //! One bullet for each thing the loop waits for:
+//! * backends: their answers to what the station asked;
 //! * the mailbox: a command to send, or the wish that the session ends;
 //! * the note that a command leaves: it leaves when that is durable;
 //! * the socket: what the station sent, and that what was written has left;
@@ -29,7 +30,7 @@ use super::ending::Ending;
 use super::keepalive::{Due, Keepalive};
 use super::mailbox::Letter;
 use super::outbox::Outbox;
-use super::pending::Pending;
+use super::pending::{Held, Pending};
 use super::shared::Shared;
 use super::{OverGuard, Session};
 use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
@@ -212,12 +213,8 @@ impl Actor {
             self.note_state(socket.as_ref());
             let read = self.may_read();
             let commands = self.wants_commands(Instant::now());
-            let held = self
-                .pending
-                .front()
-                // What an earlier session published is looked for by the timer: its lane has a waiter of its own.
-                .filter(|pending| !pending.waits_for_earlier())
-                .map(|pending| (pending.events, pending.states));
+            let held = self.next_to_be_durable();
+            let awaits = self.next_lapse().is_some();
             let waiting = self.unpublished.front().map(|record| (record.class, record.cost()));
             let deadline = self.next_deadline();
             // An earlier deadline must be armed; a later one is found when the timer fires.
@@ -232,6 +229,7 @@ impl Actor {
                     Letter::Arrived => {}
                 },
                 () = noted(&mut self.departing) => self.send_command(),
+                () = session.waits.news(), if awaits => self.on_backend(),
                 turn = turn(socket, &mut self.outbox, read) => self.on_turn(turn, socket),
                 () = both(&events_durable, &states_durable, held) => {}
                 () = room(&mut self.lane, &mut self.states, waiting) => {}
@@ -291,6 +289,7 @@ impl Actor {
     }
 
     fn on_timer(&mut self, now: Instant) {
+        self.lapse_overdue(now);
         if self.ending.is_some() {
             return;
         }
@@ -327,7 +326,8 @@ impl Actor {
     fn next_deadline(&self) -> Instant {
         if let Some(ending) = &self.ending {
             let due = if ending.announced { ending.deadline } else { Some(ending.give_up_at) };
-            return due.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            let due = due.unwrap_or_else(|| Instant::now() + NOTHING_DUE);
+            return self.next_lapse().map_or(due, |lapse| due.min(lapse));
         }
         let mut deadline = self.keepalive.deadline();
         let queued = self.session.mailbox.next_deadline();
@@ -338,10 +338,8 @@ impl Actor {
             queued.map(|_| self.grace_until).filter(|until| *until > Instant::now()),
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
             self.hold_check(),
-            self.pending
-                .front()
-                .filter(|pending| pending.waits_for_earlier())
-                .map(|_| Instant::now() + EARLIER_CHECK),
+            self.next_lapse(),
+            self.pending.iter().any(Pending::waits_for_earlier).then(|| Instant::now() + EARLIER_CHECK),
         ];
         for other in others.into_iter().flatten() {
             deadline = deadline.min(other);
@@ -351,7 +349,10 @@ impl Actor {
 
     /// When the oldest answer that is held was asked for.
     fn held_since(&self) -> Option<Instant> {
-        let oldest = self.pending.front().map(|pending| pending.answer.read_at);
+        let oldest = self.pending.front().map(|pending| match &pending.held {
+            Held::Answer(answer) => answer.read_at,
+            Held::Awaited(awaited) => awaited.read_at,
+        });
         oldest.filter(|_| !self.shared.hold_limit.is_zero())
     }
 

@@ -46,6 +46,7 @@ impl Actor {
         });
         if reason != CloseReason::Shutdown {
             // The station asks again on its next connection; nobody is left to hear these.
+            self.stop_awaiting();
             self.pending.clear();
             self.outbox.clear();
         }
@@ -76,11 +77,12 @@ impl Actor {
         if ending.announced || (waits && is_patient) {
             return;
         }
-        // Nobody is left to hear what was not sent by now.
-        self.pending.clear();
         ending.announced = true;
         ending.deadline = Some(Instant::now() + self.shared.limits.close_timeout);
         let (reason, code) = (ending.reason, ending.code);
+        // Nobody is left to hear what was not sent by now.
+        self.stop_awaiting();
+        self.pending.clear();
         if let Some(own) = reason.code() {
             self.outbox.close(own, reason.text());
         }

@@ -5,10 +5,11 @@
 
 use std::time::{Instant, SystemTime};
 
+use ocpp_bus::Record;
 use ocpp_protocol::{
     Action, Answered, BootState, Call, CallError, CallResult, ErrorCode, Frame, InboundAction, Malformed,
-    MalformedKind, Registration, ReplyKind, Version, classify_call, classify_send, parse, station_may_send,
-    validate_request,
+    MalformedKind, Registration, ReplyKind, StartKey, Version, classify_call, classify_send, parse,
+    station_may_send, validate_request,
 };
 
 use super::actor::{Actor, Outstanding};
@@ -16,13 +17,11 @@ use super::close::CloseReason;
 use super::pending::{Answer, Content};
 use crate::command::{CommandError, Outcome};
 use crate::config::{BeforeBoot, ValidationMode};
-use crate::events::{Body, Message};
+use crate::events::{AnsweredBy, Body, Message};
+use crate::replays::{CallKey, Said};
 
 /// The action label of what is not in the table: a station must not be able to make metric series.
 const UNKNOWN: &str = "unknown";
-
-/// Who answers, as the event says it.
-const BY_GATEWAY: &str = "gateway";
 
 impl Actor {
     /// A text message came in.
@@ -66,31 +65,45 @@ impl Actor {
         let label = known.map_or(UNKNOWN, |action| action.name);
         self.shared.metrics.received("CALL", label);
         self.note_null(call.payload_was_null);
-        if self.answer_again(call, known, read_at) {
+        let key = CallKey::of(call);
+        if self.answer_again(call, key, known, read_at) {
             return;
         }
         let quiet = self.is_dropped(label);
-        if !quiet {
-            self.publish_received(time, &call_message("CALL", call, Some(BY_GATEWAY)));
-        }
-        let content = match classified {
-            InboundAction::NotImplemented => refusal(ErrorCode::NotImplemented, "this action is not known"),
-            InboundAction::NotSupported => {
-                refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version")
+        let judged = match classified {
+            InboundAction::NotImplemented => {
+                Err(refusal(ErrorCode::NotImplemented, "this action is not known"))
             }
-            InboundAction::Known(action) => self.answer(action, call),
+            InboundAction::NotSupported => {
+                Err(refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version"))
+            }
+            InboundAction::Known(action) => self.refuse(action, call).map_or(Ok(action), Err),
         };
-        let outcome = match &content {
-            Content::Result(_) | Content::ResultWithTime(_) => "answered",
-            Content::Error(code, _) | Content::ResultError(code, _) => code.as_str(version),
+        // A backend never hears of a message that is dropped.
+        if let Ok(action) = judged
+            && !quiet
+            && self.await_backend(call, key, action, (read_at, time))
+        {
+            return;
+        }
+        if !quiet {
+            self.publish_received(time, &call_message("CALL", call, Some(AnsweredBy::Gateway)));
+        }
+        let content = match judged {
+            Ok(action) => self.answer(action, call),
+            Err(refusal) => refusal,
         };
-        self.shared.metrics.call_ended(label, outcome);
+        self.shared.metrics.call_ended(label, content.outcome(version));
         if matches!(content, Content::Result(_)) && !quiet {
+            let said = Said::Given(content.clone());
             let milestone = self.milestone();
-            self.shared.replays.remember(&self.key, call, self.session.id, milestone, content.clone());
+            self.shared.replays.remember(&self.key, key, self.session.id, milestone, said);
         }
         let id_json = call.id.as_json().to_owned();
-        let answer = Answer { id_json, action: known.map(|action| action.name), content, read_at, quiet };
+        let action = known.map(|action| action.name);
+        let settles_boot =
+            matches!(&content, Content::ResultWithTime(action) if action.name == "BootNotification");
+        let answer = Answer { id_json, action, content, read_at, quiet, by: None, settles_boot };
         if quiet {
             self.hold_quiet(answer, None);
         } else {
@@ -99,17 +112,38 @@ impl Actor {
     }
 
     /// Deals with a CALL that repeats one: the same answer again, and no second event. Says whether it was one.
-    fn answer_again(&mut self, call: &Call<'_>, known: Option<&'static Action>, read_at: Instant) -> bool {
-        let Some(first) = self.shared.replays.find(&self.key, call, read_at) else { return false };
+    fn answer_again(
+        &mut self,
+        call: &Call<'_>,
+        key: CallKey,
+        known: Option<&'static Action>,
+        read_at: Instant,
+    ) -> bool {
+        if self.is_awaited(key) {
+            // The answer that is awaited satisfies both.
+            self.shared.metrics.repeated("held");
+            return true;
+        }
+        let Some(first) = self.shared.replays.find(&self.key, key, read_at) else { return false };
+        let (content, is_told) = match first.answer {
+            Said::Given(content) => (content, true),
+            Said::Kept(content) => (content, false),
+            Said::Awaited(asked) => return self.join_wait(call, key, asked, &first.milestone, read_at),
+        };
         let is_held = first.session == self.session.id && !first.milestone.is_reached();
         self.shared.metrics.repeated(if is_held { "held" } else { "answered" });
         if !is_held {
+            if !is_told {
+                self.shared.replays.join(&self.key, key, self.session.id);
+            }
             let answer = Answer {
                 id_json: call.id.as_json().to_owned(),
                 action: known.map(|action| action.name),
-                content: first.answer,
+                content,
                 read_at,
-                quiet: true,
+                quiet: is_told,
+                by: (!is_told).then_some(AnsweredBy::Backend { until: None }),
+                settles_boot: false,
             };
             self.hold_quiet(answer, Some(first.milestone));
         }
@@ -128,41 +162,54 @@ impl Actor {
         is_dropped
     }
 
-    /// The built-in answer to a CALL whose action is known.
-    fn answer(&mut self, action: &'static Action, call: &Call<'_>) -> Content {
+    /// Why a CALL whose action is known is not answered with a result, if it is not.
+    fn refuse(&self, action: &'static Action, call: &Call<'_>) -> Option<Content> {
         let version = self.session.admission.version;
         if !station_may_send(version, self.effective_boot_state(), action, &self.grants) {
-            return refusal(
+            return Some(refusal(
                 ErrorCode::SecurityError,
                 "the station is not registered: BootNotification comes first",
-            );
+            ));
         }
-        if let Some(violation) = self.violation(action, call) {
-            return violation;
-        }
+        self.violation(action, call)
+    }
+
+    /// The built-in answer to a CALL that is in order.
+    fn answer(&mut self, action: &'static Action, call: &Call<'_>) -> Content {
+        let version = self.session.admission.version;
         let mut transaction_id = None;
         match action.name {
             "BootNotification" => {
+                self.shared.replays.forget(&self.key);
                 self.boot();
+                self.boot_answers_held += 1;
                 return Content::ResultWithTime(action);
             }
             "Heartbeat" => return Content::ResultWithTime(action),
             "StartTransaction" if version == Version::V16 => {
-                let start = ocpp_protocol::start_key(call.payload);
-                let (id, record) = self.shared.stations.transaction(&self.session.admission.identity, &start);
-                self.publish_state(record);
-                transaction_id = Some(id);
+                transaction_id = Some(self.transaction(&ocpp_protocol::start_key(call.payload)));
             }
             _ => {}
         }
         Content::Result(self.builtin_answer(action, call.payload, transaction_id))
     }
 
+    /// A transaction's id; the answer waits until it is durable.
+    pub(super) fn transaction(&mut self, start: &StartKey) -> i32 {
+        let (id, record) = self.shared.stations.transaction(&self.session.admission.identity, start);
+        self.publish_state(record);
+        id
+    }
+
     /// Registers the station, as the operator or the default decides.
-    fn boot(&mut self) {
-        self.shared.replays.forget(&self.key);
+    pub(super) fn boot(&mut self) {
         let identity = &self.session.admission.identity;
         let (registration, record) = self.shared.stations.boot(identity, self.shared.registration.default);
+        self.register(registration, record);
+    }
+
+    /// Registers the station.
+    pub(super) fn register(&mut self, registration: Registration, record: Record) {
         tracing::info!(registration = registration.as_str(), "station registered");
         self.publish_state(record);
         self.boot_state = match registration {
@@ -173,7 +220,6 @@ impl Actor {
         if registration != Registration::Pending {
             self.grants.clear();
         }
-        self.boot_answers_held += 1;
     }
 
     /// The boot state, with the operator's leniency for stations that never boot.
@@ -308,6 +354,8 @@ impl Actor {
                 content,
                 read_at,
                 quiet: false,
+                by: None,
+                settles_boot: false,
             });
         }
     }
@@ -323,10 +371,10 @@ fn refusal(code: ErrorCode, description: &str) -> Content {
     Content::Error(code, description.to_owned())
 }
 
-fn call_message<'a>(
+pub(super) fn call_message<'a>(
     message_type: &'static str,
     call: &'a Call<'_>,
-    answered_by: Option<&'static str>,
+    answered_by: Option<AnsweredBy>,
 ) -> Message<'a> {
     Message {
         message_type,

@@ -5,13 +5,13 @@ use std::time::{Instant, SystemTime};
 
 use ocpp_protocol::{
     Action, AnswerContext, BootState, Registration, builtin, csms_may_send, write_call, write_call_error,
-    write_call_result, write_call_result_error,
+    write_call_error_with_details, write_call_result, write_call_result_error,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::actor::{Actor, Outstanding};
-use super::pending::{Answer, Content, Pending};
+use super::pending::{Answer, Content, Held, Pending};
 use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::{Body, Message};
 use crate::replays::Milestone;
@@ -20,12 +20,12 @@ impl Actor {
     /// Holds an answer back until everything published so far is durable.
     pub(super) fn hold_answer(&mut self, answer: Answer) {
         let (events, states) = (self.queued_events, self.queued_states);
-        self.pending.push_back(Pending { events, states, earlier: None, answer });
+        self.pending.push_back(Pending { events, states, earlier: None, held: Held::Answer(answer) });
     }
 
     /// Holds an answer that has no event of its own: it waits its turn, and for what its first one waited for.
     pub(super) fn hold_quiet(&mut self, answer: Answer, earlier: Option<Milestone>) {
-        self.pending.push_back(Pending { events: 0, states: 0, earlier, answer });
+        self.pending.push_back(Pending { events: 0, states: 0, earlier, held: Held::Answer(answer) });
     }
 
     /// What an answer to the CALL taken in last waits for.
@@ -36,7 +36,7 @@ impl Actor {
         }
     }
 
-    /// Lets everything go whose events are durable, in order.
+    /// Lets every answer go whose events are durable, in order, up to one that a backend owes.
     pub(super) fn release(&mut self, durable_events: u64, durable_states: u64) {
         while let Some(pending) = self.pending.front() {
             if pending.events > durable_events
@@ -45,22 +45,34 @@ impl Actor {
             {
                 return;
             }
-            let Some(Pending { answer, .. }) = self.pending.pop_front() else { return };
+            if matches!(pending.held, Held::Awaited(_)) {
+                return;
+            }
+            let Some(Held::Answer(answer)) = self.pending.pop_front().map(|pending| pending.held) else {
+                return;
+            };
             self.send_answer(answer);
         }
         // A queue keeps its room otherwise, and most stations have nothing pending most of the time.
         self.pending = VecDeque::new();
     }
 
+    /// What must be durable for the next answer to be released; none if that alone would release nothing.
+    pub(super) fn next_to_be_durable(&self) -> Option<(u64, u64)> {
+        let pending = self.pending.front()?;
+        let is_answer = matches!(pending.held, Held::Answer(_));
+        // What an earlier session published is looked for by the timer: its lane has a waiter of its own.
+        (is_answer && !pending.waits_for_earlier()).then_some((pending.events, pending.states))
+    }
+
     fn send_answer(&mut self, answer: Answer) {
         let version = self.session.admission.version;
-        let Answer { id_json, action, content, read_at, quiet } = answer;
-        let (content, is_boot) = match content {
-            Content::ResultWithTime(action) => (
-                Content::Result(self.builtin_answer(action, RawValue::NULL, None)),
-                action.name == "BootNotification",
-            ),
-            other => (other, false),
+        let Answer { id_json, action, content, read_at, quiet, by, settles_boot } = answer;
+        let content = match content {
+            Content::ResultWithTime(action) => {
+                Content::Result(self.builtin_answer(action, RawValue::NULL, None))
+            }
+            other => other,
         };
         let mut frame = String::with_capacity(96);
         let (message_type, body) = match &content {
@@ -72,6 +84,11 @@ impl Actor {
                 write_call_error(&mut frame, version, &id_json, *code, description);
                 ("CALLERROR", Body::Error { code: code.as_str(version), description, details: None })
             }
+            Content::ErrorWithDetails(code, description, details) => {
+                write_call_error_with_details(&mut frame, version, &id_json, *code, description, details);
+                let details = Some(details.get());
+                ("CALLERROR", Body::Error { code: code.as_str(version), description, details })
+            }
             Content::ResultError(code, description) => {
                 write_call_result_error(&mut frame, version, &id_json, *code, description);
                 ("CALLRESULTERROR", Body::Error { code: code.as_str(version), description, details: None })
@@ -79,19 +96,22 @@ impl Actor {
             // Turned into a result above.
             Content::ResultWithTime(_) => return,
         };
-        let message = Message { message_type, id_json: Some(&id_json), action, body, answered_by: None };
+        let message = Message { message_type, id_json: Some(&id_json), action, body, answered_by: by };
         if !quiet {
             self.publish_sent(SystemTime::now(), &message);
         }
         self.note_sent();
         self.shared.metrics.sent(message_type, action.unwrap_or("unknown"));
-        self.shared.metrics.answer_latency(read_at.elapsed());
+        if by.is_none() {
+            // A backend's share has a histogram of its own; this one tells of storage.
+            self.shared.metrics.answer_latency(read_at.elapsed());
+        }
         self.outbox.answer(frame);
-        if is_boot {
+        if settles_boot {
             self.boot_answers_held = self.boot_answers_held.saturating_sub(1);
         }
         let is_first = !std::mem::replace(&mut self.call_answered, true);
-        if (is_first || is_boot) && self.effective_boot_state() == BootState::Accepted {
+        if (is_first || settles_boot) && self.effective_boot_state() == BootState::Accepted {
             self.shared.router.station_ready(&self.session);
         }
     }

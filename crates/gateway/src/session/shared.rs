@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ocpp_bus::Bus;
 
+use crate::answers::Answers;
 use crate::command::router::Router;
 use crate::config;
 use crate::events::Events;
@@ -21,6 +22,8 @@ pub struct Shared {
     pub registration: config::RegistrationPolicy,
     /// Built-in answers.
     pub answers: config::Answers,
+    /// Answers by a backend.
+    pub backend: Arc<Answers>,
     /// Payload validation.
     pub validation: config::Validation,
     /// Commands.
@@ -36,7 +39,7 @@ pub struct Shared {
     /// Takes commands to their stations.
     pub router: Arc<Router>,
     /// What stations asked lately.
-    pub replays: Replays,
+    pub replays: Arc<Replays>,
     /// Actions whose messages may be dropped, and the fill level of the bus from which they are.
     pub expendable: config::Expendable,
     /// Writes events.

@@ -1,0 +1,150 @@
+//! A circuit breaker: a URL that failed too often in a row is left alone for a while, then tried with one request.
+//!
+//! Owns that decision and no clock: the moment is an argument. While it is open nobody waits for the URL, so a dead backend
+//! costs stations nothing.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Guards one URL.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    failures_to_open: u32,
+    pause: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Closed {
+        /// In a row, up to the latest request.
+        failures: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    /// One request is out to see whether it goes again. If nothing is heard of it, another may at this moment.
+    Probing {
+        again_at: Instant,
+    },
+}
+
+impl Breaker {
+    pub(super) fn new(failures_to_open: u32, pause: Duration) -> Self {
+        Self { failures_to_open, pause, state: Mutex::new(State::Closed { failures: 0 }) }
+    }
+
+    /// Whether a request would be refused at this moment.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        match *self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Closed { .. } => false,
+            State::Open { until: moment } | State::Probing { again_at: moment } => now < moment,
+        }
+    }
+
+    /// Whether a request may be made, and is. When the pause is over the first who asks may, alone.
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            State::Closed { .. } => true,
+            State::Open { until: moment } | State::Probing { again_at: moment } => {
+                let is_probe = now >= moment;
+                if is_probe {
+                    *state = State::Probing { again_at: now + self.pause };
+                }
+                is_probe
+            }
+        }
+    }
+
+    /// A request was answered. Says whether that closed it.
+    pub(super) fn succeeded(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_closed = matches!(*state, State::Closed { .. });
+        *state = State::Closed { failures: 0 };
+        !was_closed
+    }
+
+    /// A request failed. Says whether that opened it.
+    pub(super) fn failed(&self, now: Instant) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match *state {
+            State::Closed { failures } if failures + 1 < self.failures_to_open => {
+                *state = State::Closed { failures: failures + 1 };
+                false
+            }
+            State::Closed { .. } => {
+                *state = State::Open { until: now + self.pause };
+                true
+            }
+            // One that was sent before it opened, or the probe: the pause begins anew with the probe only.
+            State::Open { .. } => false,
+            State::Probing { .. } => {
+                *state = State::Open { until: now + self.pause };
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAUSE: Duration = Duration::from_secs(5);
+
+    fn opened(now: Instant) -> Breaker {
+        let breaker = Breaker::new(3, PAUSE);
+        for count in 1..=3 {
+            assert!(breaker.admits(now));
+            assert_eq!(breaker.failed(now), count == 3);
+        }
+        breaker
+    }
+
+    #[test]
+    fn it_opens_after_so_many_failures_in_a_row() {
+        let now = Instant::now();
+        let breaker = Breaker::new(3, PAUSE);
+        for _ in 0..5 {
+            assert!(!breaker.failed(now));
+            assert!(!breaker.failed(now));
+            assert!(!breaker.succeeded(), "it was closed already");
+            assert!(breaker.admits(now));
+        }
+        assert!(!opened(now).admits(now));
+    }
+
+    #[test]
+    fn after_the_pause_one_request_tries() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        assert!(!breaker.admits(now + PAUSE - Duration::from_millis(1)));
+        let later = now + PAUSE;
+        assert!(breaker.is_open(now) && !breaker.is_open(later));
+        assert!(breaker.admits(later));
+        assert!(breaker.is_open(later), "for everybody else");
+        assert!(!breaker.admits(later), "only one");
+        assert!(!breaker.failed(later), "it is open already");
+        assert!(!breaker.admits(later + PAUSE / 2));
+        assert!(breaker.admits(later + PAUSE));
+        assert!(breaker.succeeded(), "this closes it");
+        assert!(breaker.admits(later + PAUSE) && breaker.admits(later + PAUSE));
+    }
+
+    #[test]
+    fn a_probe_that_is_never_heard_of_does_not_keep_it_open() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        assert!(breaker.admits(now + PAUSE));
+        assert!(breaker.admits(now + 2 * PAUSE));
+    }
+
+    #[test]
+    fn a_stray_failure_does_not_prolong_the_pause() {
+        let now = Instant::now();
+        let breaker = opened(now);
+        assert!(!breaker.failed(now + PAUSE / 2), "sent before it opened");
+        assert!(breaker.admits(now + PAUSE));
+    }
+}

@@ -1,0 +1,354 @@
+//! Asking a backend over HTTP: one POST for a CALL, tried again within the CALL's deadline, behind a breaker.
+//!
+//! Owns the client, the limits of `[hooks]`, and what each response means. Does not know what becomes of a reply. Nothing
+//! here outlives the deadline of the CALL that it asks about.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout_at;
+use uuid::Uuid;
+
+use super::breaker::Breaker;
+use super::message::Reply;
+use crate::config;
+use crate::metrics::answers::AnswerMetrics;
+use crate::session::waits::Lapse;
+
+/// A connection that nobody used for this long is closed; servers commonly close theirs after a minute.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why a hook cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// The token cannot be read, or cannot be in a header.
+    #[error("answers.{action}.bearer_token_file {file}: {reason}", file = file.display())]
+    Token {
+        /// The action.
+        action: String,
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system's certificates cannot be read.
+    #[error("the system's root certificates, needed for {url}")]
+    Roots {
+        /// The first https URL.
+        url: String,
+        /// What is wrong.
+        source: std::io::Error,
+    },
+}
+
+/// The client and its limits.
+#[derive(Debug)]
+pub(super) struct Hooks {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    limits: config::Hooks,
+}
+
+/// Where one action is asked.
+#[derive(Debug)]
+pub(super) struct Hook {
+    action: &'static str,
+    uri: Uri,
+    authorization: Option<HeaderValue>,
+    guard: Arc<Guard>,
+}
+
+/// What keeps a URL from costing more than itself; and the actions that are asked there.
+#[derive(Debug)]
+struct Guard {
+    breaker: Breaker,
+    /// Requests at once …
+    in_flight: Semaphore,
+    /// … and CALLs that have or wait for one.
+    places: Arc<Semaphore>,
+    actions: Vec<&'static str>,
+}
+
+/// What asking came to.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// An answer.
+    Replied(Reply),
+    /// The backend will answer in another way.
+    Deferred,
+    /// The fallback applies.
+    Lapsed(Lapse),
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Replied(Reply),
+    Deferred,
+    /// It makes no sense to ask again.
+    Refused,
+    /// It may be different the next time.
+    Failed,
+}
+
+impl Hook {
+    /// A place for one more CALL; none if too many wait already.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.guard.places).try_acquire_owned().ok()
+    }
+}
+
+impl Hooks {
+    /// The client, and the hook of every action that has a URL.
+    pub(super) fn open(
+        answers: &config::Answers,
+        limits: &config::Hooks,
+    ) -> Result<(Self, BTreeMap<&'static str, Hook>), HookError> {
+        let named: Vec<(&'static str, &config::ActionAnswer, Uri)> = answers
+            .actions
+            .iter()
+            .filter_map(|(name, answer)| {
+                let action = ocpp_protocol::Action::find(name)?;
+                Some((action.name, answer, config::hook_target(&answer.url).ok()?))
+            })
+            .collect();
+        let https = named.iter().find(|(_, _, uri)| uri.scheme_str() == Some("https"));
+        let mut guards: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
+        for (action, answer, _) in &named {
+            guards.entry(&answer.url).or_default().push(action);
+        }
+        let guards: BTreeMap<&str, Arc<Guard>> = guards
+            .into_iter()
+            .map(|(url, actions)| {
+                let guard = Guard {
+                    breaker: Breaker::new(limits.breaker_failures, limits.breaker_pause),
+                    in_flight: Semaphore::new(limits.max_in_flight),
+                    places: Arc::new(Semaphore::new(limits.max_in_flight.saturating_add(limits.max_waiting))),
+                    actions,
+                };
+                (url, Arc::new(guard))
+            })
+            .collect();
+        let mut hooks = BTreeMap::new();
+        for (action, answer, uri) in &named {
+            let Some(guard) = guards.get(answer.url.as_str()) else { continue };
+            let authorization = token(action, answer)?;
+            let hook = Hook { action, uri: uri.clone(), authorization, guard: Arc::clone(guard) };
+            hooks.insert(*action, hook);
+        }
+        let client = client(limits, https.map(|(_, answer, _)| answer.url.as_str()))?;
+        let this = Self { client, limits: limits.clone() };
+        Ok((this, hooks))
+    }
+
+    /// Asks until there is an answer, it makes no sense any more, or the CALL's time is over.
+    pub(super) async fn ask(
+        &self,
+        hook: &Hook,
+        body: Bytes,
+        until: Instant,
+        metrics: &AnswerMetrics,
+    ) -> Heard {
+        let mut pause = self.limits.retry_pause;
+        loop {
+            // Before the wait for a turn, too: nobody should wait for a dead URL.
+            if hook.guard.breaker.is_open(Instant::now()) {
+                return Heard::Lapsed(Lapse::BreakerOpen);
+            }
+            let waiting = Waiting::on(&metrics.hooks_waiting);
+            let Ok(Ok(_turn)) = timeout_at(until.into(), hook.guard.in_flight.acquire()).await else {
+                return Heard::Lapsed(Lapse::Overloaded);
+            };
+            drop(waiting);
+            if !hook.guard.breaker.admits(Instant::now()) {
+                return Heard::Lapsed(Lapse::BreakerOpen);
+            }
+            let in_flight = Waiting::on(&metrics.hooks_in_flight);
+            let attempt = self.attempt(hook, body.clone(), until, metrics).await;
+            drop(in_flight);
+            match attempt {
+                Attempt::Replied(reply) => return Heard::Replied(reply),
+                Attempt::Deferred => return Heard::Deferred,
+                Attempt::Refused => return Heard::Lapsed(Lapse::HookFailed),
+                Attempt::Failed => {}
+            }
+            let now = Instant::now();
+            let next = now + jittered(pause);
+            if next >= until {
+                return Heard::Lapsed(if now >= until { Lapse::Deadline } else { Lapse::HookFailed });
+            }
+            tokio::time::sleep_until(next.into()).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn attempt(&self, hook: &Hook, body: Bytes, until: Instant, metrics: &AnswerMetrics) -> Attempt {
+        let began = Instant::now();
+        let end = until.min(began + self.limits.request_timeout);
+        let (attempt, result) = match timeout_at(end.into(), self.exchange(hook, body)).await {
+            Ok(outcome) => outcome,
+            Err(_) => (Attempt::Failed, "timeout"),
+        };
+        metrics.hook_asked(hook.action, result, began.elapsed());
+        let breaker = &hook.guard.breaker;
+        // A refusal is an answer as far as the URL's health is concerned.
+        let changed = match attempt {
+            Attempt::Failed => breaker.failed(Instant::now()).then_some(true),
+            Attempt::Replied(_) | Attempt::Deferred | Attempt::Refused => {
+                breaker.succeeded().then_some(false)
+            }
+        };
+        if let Some(is_open) = changed {
+            for action in &hook.guard.actions {
+                metrics.breaker(action, is_open);
+            }
+            let (host, port) = (hook.uri.host().unwrap_or_default(), hook.uri.port_u16());
+            if is_open {
+                tracing::warn!(
+                    host,
+                    port,
+                    actions = ?hook.guard.actions,
+                    result,
+                    "a hook keeps failing; it is left alone for a while"
+                );
+            } else {
+                tracing::info!(host, port, actions = ?hook.guard.actions, "a hook answers again");
+            }
+        }
+        attempt
+    }
+
+    /// One request and its response, and the word for the metric.
+    async fn exchange(&self, hook: &Hook, body: Bytes) -> (Attempt, &'static str) {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = hook.uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static("ocpp-gateway"));
+        if let Some(authorization) = &hook.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
+        let response = match self.client.request(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(action = hook.action, %error, "a hook could not be asked");
+                return (Attempt::Failed, "unreachable");
+            }
+        };
+        let status = response.status();
+        match status {
+            StatusCode::OK => {}
+            StatusCode::NO_CONTENT => return (Attempt::Deferred, "deferred"),
+            StatusCode::TOO_MANY_REQUESTS => return (Attempt::Failed, "tooManyRequests"),
+            other if other.is_server_error() => return (Attempt::Failed, "serverError"),
+            other => {
+                tracing::debug!(action = hook.action, status = other.as_u16(), "a hook refused to answer");
+                return (Attempt::Refused, "refused");
+            }
+        }
+        let most = usize::try_from(self.limits.max_response_size.as_u64()).unwrap_or(usize::MAX);
+        let body = match Limited::new(response.into_body(), most).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+                return (Attempt::Refused, "invalid");
+            }
+            Err(error) => {
+                tracing::debug!(action = hook.action, error, "a hook's response broke off");
+                return (Attempt::Failed, "unreachable");
+            }
+        };
+        match Reply::parse(&body) {
+            Ok(reply) => (Attempt::Replied(reply), "answered"),
+            Err(error) => {
+                tracing::debug!(action = hook.action, %error, "a hook's response is no answer");
+                (Attempt::Refused, "invalid")
+            }
+        }
+    }
+}
+
+fn client(
+    limits: &config::Hooks,
+    https: Option<&str>,
+) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, HookError> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(limits.connect_timeout));
+    // Containers without certificates are common; they are needed only where something is asked over TLS.
+    let tls = rustls_config(https)?;
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_CONNECTION)
+        .pool_max_idle_per_host(limits.max_in_flight)
+        .build(connector))
+}
+
+fn rustls_config(https: Option<&str>) -> Result<rustls::ClientConfig, HookError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    // The provider has both versions, so that this cannot fail; if it does, the roots are named and the cause is told.
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let roots = |source| HookError::Roots { url: https.unwrap_or_default().to_owned(), source };
+    let builder = builder.map_err(|error| roots(std::io::Error::other(error)))?;
+    Ok(match https {
+        Some(_) => builder.with_native_roots().map_err(roots)?,
+        None => builder.with_root_certificates(rustls::RootCertStore::empty()),
+    }
+    .with_no_client_auth())
+}
+
+fn token(action: &str, answer: &config::ActionAnswer) -> Result<Option<HeaderValue>, HookError> {
+    let file = &answer.bearer_token_file;
+    if file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let wrong = |reason: String| HookError::Token { action: action.to_owned(), file: file.clone(), reason };
+    let token = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+    let token = token.trim();
+    if token.is_empty() {
+        return Err(wrong("is empty".to_owned()));
+    }
+    let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
+        .map_err(|_| wrong("holds something that cannot be in a header".to_owned()))?;
+    header.set_sensitive(true);
+    Ok(Some(header))
+}
+
+/// Between half of it and all of it, so that what failed together is not tried again together.
+fn jittered(pause: Duration) -> Duration {
+    let random = u32::from(Uuid::new_v4().as_bytes()[0]);
+    pause / 2 + pause / 2 * random / 255
+}
+
+/// One on a gauge until it is dropped, also when the wait is cancelled.
+struct Waiting<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Waiting<'a> {
+    fn on(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,304 @@
+//! A backend's answer as it arrives: JSON over HTTP, or on the topic of commands.
+//!
+//! Owns reading and the limits of what is read. Whether somebody waits for it is `answers.rs`'s to find out. The payload
+//! stays the backend's text and goes to the station byte for byte.
+
+use ocpp_protocol::{ErrorCode, Identity, MAX_DESCRIPTION_CHARS, MessageId};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::session::SessionId;
+
+/// A backend's answer to a station's CALL.
+#[derive(Debug)]
+pub struct BackendAnswer {
+    /// The station, in any spelling.
+    pub station: String,
+    /// The session in which the CALL came, as its event says. Without it the message id alone decides.
+    pub session: Option<SessionId>,
+    /// The CALL's message id, decoded.
+    pub message_id: String,
+    /// What is answered.
+    pub reply: Reply,
+}
+
+/// What a backend answers.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// CALLRESULT with this JSON object.
+    Payload(Box<RawValue>),
+    /// CALLERROR.
+    Error {
+        /// Its code; written in the spelling of the station's version.
+        code: ErrorCode,
+        /// For people, at most 255 characters.
+        description: String,
+        /// A JSON object; `{}` if there is none.
+        details: Option<Box<RawValue>>,
+    },
+}
+
+/// Why a text is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// Not JSON, or not of this shape.
+    #[error("{0}")]
+    NotAnAnswer(#[from] serde_json::Error),
+    /// A member that is needed.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    /// A member with a value that it cannot have.
+    #[error("{member} {problem}")]
+    Wrong {
+        /// Which one.
+        member: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// A backend's answer to a station's CALL. Either `payload` or `error` is there.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Answer)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Written {
+    /// The station; over HTTP it is in the path.
+    station_id: Option<String>,
+    /// The session in which the CALL came, as its event says. Without it the message id alone decides.
+    session_id: Option<String>,
+    /// The CALL's message id.
+    #[schema(required, max_length = 36)]
+    message_id: Option<String>,
+    /// A CALLRESULT's, sent byte for byte.
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Box<RawValue>>,
+    /// A CALLERROR.
+    error: Option<WrittenError>,
+}
+
+/// A CALLERROR for a station.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AnswerError)]
+#[serde(deny_unknown_fields)]
+struct WrittenError {
+    /// An OCPP error code; written in the spelling of the station's version.
+    code: String,
+    /// For people.
+    #[serde(default)]
+    #[schema(max_length = 255)]
+    description: String,
+    /// `{}` if there is none.
+    #[schema(value_type = Option<Object>)]
+    details: Option<Box<RawValue>>,
+}
+
+impl BackendAnswer {
+    /// Whether a JSON text on the topic of commands is meant as an answer: it has a `messageId` and no `action`.
+    pub fn is_meant(json: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Marks {
+            message_id: Option<IgnoredAny>,
+            action: Option<IgnoredAny>,
+        }
+        serde_json::from_slice::<Marks>(json)
+            .is_ok_and(|marks| marks.message_id.is_some() && marks.action.is_none())
+    }
+
+    /// Reads `{"stationId","messageId","sessionId"?,"payload"|"error"}`, as it is on the topic of commands.
+    ///
+    /// # Errors
+    /// What is wrong, for whoever sent it.
+    pub fn parse(json: &[u8]) -> Result<Self, AnswerError> {
+        let written: Written = serde_json::from_slice(json)?;
+        let station = written.station_id.clone().ok_or(AnswerError::Missing("stationId"))?;
+        Self::of(station, written)
+    }
+
+    /// Reads the same less `stationId`, as it is posted to a station.
+    ///
+    /// # Errors
+    /// What is wrong, for whoever sent it.
+    pub fn parse_for(station: &str, json: &[u8]) -> Result<Self, AnswerError> {
+        let written: Written = serde_json::from_slice(json)?;
+        if written.station_id.as_deref().is_some_and(|id| !id.eq_ignore_ascii_case(station)) {
+            return Err(AnswerError::Wrong {
+                member: "stationId",
+                problem: "is not the station of the path",
+            });
+        }
+        Self::of(station.to_owned(), written)
+    }
+
+    fn of(station: String, written: Written) -> Result<Self, AnswerError> {
+        if station.is_empty() || station.chars().count() > Identity::MAX_CHARS {
+            return Err(AnswerError::Wrong { member: "stationId", problem: "is not a station's identity" });
+        }
+        let Written { session_id, message_id, payload, error, .. } = written;
+        let message_id = message_id.ok_or(AnswerError::Missing("messageId"))?;
+        if message_id.chars().count() > MessageId::MAX_CHARS {
+            return Err(AnswerError::Wrong { member: "messageId", problem: "is longer than OCPP allows" });
+        }
+        let session = match session_id.as_deref().map(SessionId::parse) {
+            Some(None) => {
+                return Err(AnswerError::Wrong { member: "sessionId", problem: "is not a session's number" });
+            }
+            known => known.flatten(),
+        };
+        Ok(Self { station, session, message_id, reply: reply(payload, error)? })
+    }
+}
+
+impl Reply {
+    /// Bytes of JSON in it that are the backend's.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Payload(payload) => payload.get().len(),
+            Self::Error { details, .. } => details.as_deref().map_or(0, |details| details.get().len()),
+        }
+    }
+
+    /// Reads `{"payload":…}` or `{"error":…}`, as a hook responds.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn parse(json: &[u8]) -> Result<Self, AnswerError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Response {
+            payload: Option<Box<RawValue>>,
+            error: Option<WrittenError>,
+        }
+        let Response { payload, error } = serde_json::from_slice(json)?;
+        reply(payload, error)
+    }
+}
+
+fn reply(payload: Option<Box<RawValue>>, error: Option<WrittenError>) -> Result<Reply, AnswerError> {
+    match (payload, error) {
+        (Some(payload), None) if is_object(&payload) => Ok(Reply::Payload(payload)),
+        (Some(_), None) => Err(AnswerError::Wrong { member: "payload", problem: "is not an object" }),
+        (None, Some(error)) => error.read(),
+        (Some(_), Some(_)) => Err(AnswerError::Wrong { member: "error", problem: "stands beside payload" }),
+        (None, None) => Err(AnswerError::Missing("payload, or error,")),
+    }
+}
+
+impl WrittenError {
+    fn read(self) -> Result<Reply, AnswerError> {
+        let Self { code, description, details } = self;
+        let code = ErrorCode::recognise(&code)
+            .ok_or(AnswerError::Wrong { member: "error.code", problem: "is not an error code of OCPP" })?;
+        if description.chars().count() > MAX_DESCRIPTION_CHARS {
+            return Err(AnswerError::Wrong {
+                member: "error.description",
+                problem: "is longer than OCPP allows",
+            });
+        }
+        if details.as_deref().is_some_and(|details| !is_object(details)) {
+            return Err(AnswerError::Wrong { member: "error.details", problem: "is not an object" });
+        }
+        Ok(Reply::Error { code, description, details })
+    }
+}
+
+/// A raw value has no space around it, and is whole.
+fn is_object(value: &RawValue) -> bool {
+    value.get().starts_with('{')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: &str = "0199e0c4-7e0b-7cc1-a1b2-000000000001";
+
+    #[test]
+    fn an_answer_is_told_from_a_command() {
+        assert!(BackendAnswer::is_meant(br#"{"messageId":"1"}"#));
+        assert!(
+            BackendAnswer::is_meant(br#"{"messageId":7,"payload":[]}"#),
+            "a wrong one is still meant as one"
+        );
+        for text in
+            [r#"{"commandId":"c","action":"Reset"}"#, r#"{"messageId":"1","action":"Reset"}"#, "{", "[]"]
+        {
+            assert!(!BackendAnswer::is_meant(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_payload_keeps_its_spelling() {
+        let text = r#"{"stationId":"CP-1","messageId":"a\u0062","payload": { "x" : 1.50,"y":"\u00e9" } }"#;
+        let answer = BackendAnswer::parse(text.as_bytes()).unwrap();
+        assert_eq!((answer.station.as_str(), answer.message_id.as_str()), ("CP-1", "ab"));
+        assert!(answer.session.is_none());
+        match answer.reply {
+            Reply::Payload(payload) => assert_eq!(payload.get(), r#"{ "x" : 1.50,"y":"\u00e9" }"#),
+            Reply::Error { .. } => panic!("a payload"),
+        }
+    }
+
+    #[test]
+    fn an_error_has_a_code_of_ocpp_in_either_spelling() {
+        for word in ["InternalError", "FormationViolation", "FormatViolation"] {
+            let text = format!(
+                r#"{{"messageId":"1","sessionId":"{SESSION}","error":{{"code":"{word}","details":{{"a":[1]}}}}}}"#
+            );
+            let answer = BackendAnswer::parse_for("CP-1", text.as_bytes()).unwrap();
+            assert_eq!(answer.session.unwrap().to_string(), SESSION);
+            match answer.reply {
+                Reply::Error { code, description, details } => {
+                    assert_eq!(Some(code), ErrorCode::recognise(word));
+                    assert_eq!((description.as_str(), details.unwrap().get()), ("", r#"{"a":[1]}"#));
+                }
+                Reply::Payload(_) => panic!("an error"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_refused_with_a_reason() {
+        let long = "x".repeat(256);
+        let with = |rest: &str| format!(r#"{{"stationId":"CP-1","messageId":"1",{rest}}}"#);
+        for (text, reason) in [
+            ("{".to_owned(), "EOF"),
+            ("[]".to_owned(), "invalid"),
+            (r#"{"messageId":"1","payload":{}}"#.to_owned(), "stationId is missing"),
+            (r#"{"stationId":"","messageId":"1","payload":{}}"#.to_owned(), "stationId"),
+            (r#"{"stationId":"CP-1","payload":{}}"#.to_owned(), "messageId is missing"),
+            (r#"{"stationId":"CP-1","messageId":1,"payload":{}}"#.to_owned(), "string"),
+            (format!(r#"{{"stationId":"CP-1","messageId":"{}","payload":{{}}}}"#, &long[..37]), "messageId"),
+            (with(r#""payload":[]"#), "payload is not an object"),
+            (with(r#""payload":{},"error":{"code":"GenericError"}"#), "beside payload"),
+            (with(r#""error":{"code":"Odd"}"#), "error.code"),
+            (with(r#""error":{"code":"GenericError","details":7}"#), "error.details"),
+            (with(&format!(r#""error":{{"code":"GenericError","description":"{long}"}}"#)), "description"),
+            (with(r#""payload":{},"extra":1"#), "extra"),
+            (with(r#""action":"Reset""#), "action"),
+            (with(r#""sessionId":"s","payload":{}"#), "sessionId"),
+            (with(&format!(r#""sessionId":"{SESSION}""#)), "payload, or error, is missing"),
+        ] {
+            let error = BackendAnswer::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_path_names_the_station() {
+        let body = |id: &str| format!(r#"{{"stationId":"{id}","messageId":"1","payload":{{}}}}"#);
+        assert!(BackendAnswer::parse_for("CP-1", body("cp-1").as_bytes()).is_ok());
+        assert!(BackendAnswer::parse_for("CP-1", body("CP-2").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_hook_responds_with_the_reply_alone() {
+        assert!(matches!(Reply::parse(br#"{"payload":{"status":"Accepted"}}"#), Ok(Reply::Payload(_))));
+        assert!(matches!(Reply::parse(br#"{"error":{"code":"GenericError"}}"#), Ok(Reply::Error { .. })));
+        for text in ["", "{}", "null", r#"{"payload":null}"#, r#"{"status":"Accepted"}"#] {
+            assert!(Reply::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,582 @@
+"""Answers by a backend over HTTP: the first one reaches the station byte for byte, in its turn, after the CALL's event is
+durable; without one the fallback applies; and a CALL that the station repeats meanwhile is the same CALL.
+"""
+
+import asyncio
+import json
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import pytest
+from harness.contract import member_text, violations
+from harness.station import BOOT, Station
+from harness.waiting import wait_for
+
+BY_BACKEND = {"answers": {"Authorize": {"by": "backend"}}}
+TOKEN = {
+    "1.6": {"idTag": "TAG"},
+    "2.0.1": {"idToken": {"idToken": "TAG", "type": "Central"}},
+}
+TOKEN["2.1"] = TOKEN["2.0.1"]
+START = {"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2026-01-01T00:00:00Z"}
+REFUSED = '{"idTagInfo":{"status":"Blocked"}}'
+
+
+def by_backend(action, **keys):
+    return {"answers": {action: {"by": "backend"} | keys}}
+
+
+async def asked(node, station="CP-1", action="Authorize", count=1):
+    """The events of the CALLs that a backend is to answer, when there are so many."""
+
+    def of_backend(events):
+        return [
+            event for event in events if event.data.get("answeredBy") == "backend" and event.data["action"] == action
+        ]
+
+    events = await asyncio.to_thread(
+        node.await_events,
+        lambda events: len(of_backend(events)) >= count,
+        f"{count} {action} to be answered by a backend",
+        station=station,
+        type="ocpp.message.received",
+    )
+    return of_backend(events)
+
+
+def answer(node, station="CP-1", **body):
+    return node.post(f"/api/v1/stations/{station}/answers", body)
+
+
+def answer_text(node, message_id, payload, station="CP-1"):
+    """An answer whose payload is spelled like this."""
+    body = f'{{"messageId":{json.dumps(message_id)},"payload":{payload}}}'
+    return node.post(f"/api/v1/stations/{station}/answers", None, data=body)
+
+
+def received(node, action):
+    events = node.events(type="ocpp.message.received")
+    return [event for event in events if event.data.get("action") == action]
+
+
+def answers_told(node, count):
+    """The events of the answers that a backend was to give, when there are so many."""
+
+    def told(events):
+        return [event for event in events if "answeredBy" in event.data]
+
+    return told(node.await_events(lambda events: len(told(events)) == count, "the answers", type="ocpp.message.sent"))
+
+
+def awaited(node):
+    return node.metric("ocpp_gateway_answers_awaited")
+
+
+async def connected(node, identity="CP-1", version="1.6"):
+    station = await Station.connect(node, identity, version)
+    await station.boot()
+    return station
+
+
+# -- an answer in time ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.6", "2.0.1", "2.1"])
+async def test_the_payload_reaches_the_station_byte_for_byte(gateway, version):
+    node = gateway(by_backend("Authorize", deadline="4s"))
+    async with await connected(node, version=version) as station:
+        call = asyncio.create_task(station.call("Authorize", TOKEN[version], id="é/1"))
+        [event] = await asked(node)
+        assert violations(event.json) == []
+        until = datetime.fromisoformat(event.data["answerUntil"])
+        assert (until - datetime.fromisoformat(event.json["time"])).total_seconds() == pytest.approx(4, abs=0.002)
+        assert awaited(node) == 1
+        text = '{ "idTagInfo" : {"status":"\\u0041ccepted"} ,"x":1.50}'
+        body = f'{{"messageId":"é/1","sessionId":"{event.data["sessionId"]}","payload":{text}}}'
+        response = node.post("/api/v1/stations/cp-1/answers", None, data=body.encode())
+        assert (response.status_code, response.json()) == (200, {"status": "accepted"})
+        assert (await call)[0] == 3
+        assert member_text(station.frames[-1][1], 2) == text
+    [told] = answers_told(node, 1)
+    assert (told.data["answeredBy"], told.payload_text) == ("backend", text)
+    assert violations(told.json) == []
+    assert awaited(node) == 0
+    assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="answered") == 1
+
+
+@pytest.mark.parametrize(("version", "spelling"), [("1.6", "FormationViolation"), ("2.0.1", "FormatViolation")])
+async def test_an_error_is_carried_whole(gateway, version, spelling):
+    node = gateway(BY_BACKEND)
+    async with await connected(node, version=version) as station:
+        call = asyncio.create_task(station.call("Authorize", TOKEN[version], id="a"))
+        await asked(node)
+        error = {"code": "FormatViolation", "description": 'no "such" tag', "details": {"tag": [1.5, None]}}
+        assert answer(node, messageId="a", error=error).status_code == 200
+        assert await call == [4, "a", spelling, 'no "such" tag', {"tag": [1.5, None]}]
+        # After an error the station's next try is a new question.
+        again = asyncio.create_task(station.call("Authorize", TOKEN[version], id="a"))
+        await asked(node, count=2)
+        assert answer(node, messageId="a", payload={}).status_code == 200
+        assert await again == [3, "a", {}]
+    told, _ = answers_told(node, 2)
+    assert violations(told.json) == []
+    assert told.data["errorDetails"] == {"tag": [1.5, None]}
+
+
+async def test_a_transaction_gets_the_backends_number(gateway):
+    node = gateway(by_backend("StartTransaction"))
+    async with await connected(node) as station:
+        call = asyncio.create_task(station.call("StartTransaction", START, id="s"))
+        await asked(node, action="StartTransaction")
+        payload = {"idTagInfo": {"status": "Accepted"}, "transactionId": 77}
+        assert answer(node, messageId="s", payload=payload).status_code == 200
+        assert await call == [3, "s", payload]
+        assert await station.call("StartTransaction", START, id="s") == [3, "s", payload], "the same again"
+    assert len(received(node, "StartTransaction")) == 1
+
+
+async def test_the_first_of_racing_answers_wins(gateway):
+    node = gateway(BY_BACKEND)
+    async with await connected(node) as station:
+        call = asyncio.create_task(station.call("Authorize", TOKEN["1.6"], id="a"))
+        await asked(node)
+        with ThreadPoolExecutor(8) as pool:
+            responses = list(pool.map(lambda number: answer(node, messageId="a", payload={"n": number}), range(8)))
+        winners = [number for number, response in enumerate(responses) if response.status_code == 200]
+        assert sorted(response.status_code for response in responses) == [200] + [409] * 7
+        assert await call == [3, "a", {"n": winners[0]}]
+    assert node.metric("ocpp_gateway_backend_deliveries_total", outcome="alreadyAnswered") == 7
+
+
+async def test_answers_that_nobody_waits_for_are_refused_with_a_reason(gateway):
+    node = gateway(BY_BACKEND | {"session": {"max_message_size": "4KiB"}})
+    async with await connected(node) as station:
+        await station.call("Heartbeat", {}, id="h")
+        call = asyncio.create_task(station.call("Authorize", TOKEN["1.6"], id="a"))
+        [event] = await asked(node)
+        other_session = "0199e0c4-7e0b-7cc1-a1b2-000000000001"
+        good = {"messageId": "a", "payload": {}}
+        for station_id, body, status in [
+            ("CP-2", good, 404),
+            ("CP-1", good | {"messageId": "b"}, 404),
+            ("CP-1", good | {"messageId": "h"}, 404),
+            ("CP-1", good | {"sessionId": other_session}, 404),
+            ("CP-1", good | {"sessionId": "no-session"}, 400),
+            ("CP-1", good | {"stationId": "CP-2"}, 400),
+            ("CP-1", good | {"payload": []}, 400),
+            ("CP-1", good | {"payload": {"x": "x" * 4096}}, 422),
+            ("CP-1", {"messageId": "a", "error": {"code": "GenericError", "details": {"x": "x" * 4096}}}, 422),
+            ("CP-1", {"messageId": "a"}, 400),
+            ("CP-1", {"messageId": "a", "error": {"code": "Odd"}}, 400),
+            ("CP-1", {"payload": {}}, 400),
+        ]:
+            response = answer(node, station_id, **body)
+            assert response.status_code == status, (body, response.text)
+            assert response.headers["content-type"] == "application/problem+json"
+        assert node.get("/api/v1/stations/CP-1/answers").status_code == 405
+        assert not call.done()
+        assert answer(node, **good, sessionId=event.data["sessionId"], stationId="CP-1").status_code == 200
+        assert await call == [3, "a", {}]
+    deliveries = {
+        outcome: node.metric("ocpp_gateway_backend_deliveries_total", outcome=outcome)
+        for outcome in ("accepted", "unknown", "malformed", "invalid")
+    }
+    assert deliveries == {"accepted": 1, "unknown": 4, "malformed": 6, "invalid": 2}
+
+
+async def test_a_payload_that_violates_its_schema_is_refused_where_that_is_enforced(gateway):
+    node = gateway(BY_BACKEND | {"validation": {"mode": "enforce"}})
+    async with await connected(node) as station:
+        call = asyncio.create_task(station.call("Authorize", TOKEN["1.6"], id="a"))
+        await asked(node)
+        response = answer(node, messageId="a", payload={"idTagInfo": {"status": "Perhaps"}})
+        assert response.status_code == 422
+        assert "idTagInfo.status" in response.json()["detail"]
+        assert answer_text(node, "a", REFUSED).status_code == 200
+        assert await call == [3, "a", json.loads(REFUSED)]
+
+
+# -- no answer in time ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.6", "2.1"])
+async def test_at_the_deadline_the_builtin_answer_is_given(gateway, version):
+    node = gateway(by_backend("Authorize", deadline="300ms"))
+    async with await connected(node, version=version) as station:
+        began = time.monotonic()
+        given = await station.call("Authorize", TOKEN[version], id="a")
+        assert 0.29 < time.monotonic() - began < 1.5
+        assert given[0] == 3
+        assert "Accepted" in station.frames[-1][1]
+        late = answer(node, messageId="a", payload={})
+        assert late.status_code == 409
+        assert "deadline" in late.json()["detail"]
+    assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="deadline") == 1
+    assert node.metric("ocpp_gateway_backend_deliveries_total", outcome="late") == 1
+    [told] = answers_told(node, 1)
+    assert told.data["answeredBy"] == "gateway"
+    assert violations(told.json) == []
+
+
+async def test_a_transaction_starts_without_the_backend_too(gateway):
+    node = gateway(by_backend("StartTransaction", deadline="200ms"))
+    async with await connected(node) as station:
+        first = await station.call("StartTransaction", START, id="1")
+        assert first[2]["transactionId"] > 0
+        again = await station.call("StartTransaction", START, id="2")
+        assert again[2] == first[2], "the same start under another message id"
+
+
+async def test_the_fallback_may_be_an_error(gateway):
+    node = gateway(by_backend("Authorize", deadline="200ms", fallback="error"))
+    async with await connected(node) as station:
+        given = await station.call("Authorize", TOKEN["1.6"], id="a")
+        assert given[:3] == [4, "a", "InternalError"]
+    [told] = answers_told(node, 1)
+    assert (told.data["answeredBy"], told.data["errorCode"]) == ("gateway", "InternalError")
+
+
+async def test_the_fallback_may_be_silence_and_the_next_try_is_a_new_question(gateway):
+    node = gateway(by_backend("Authorize", deadline="200ms", fallback="silence"))
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await station.silence(0.6)
+        assert awaited(node) == 0
+        assert answer(node, messageId="a", payload={}).status_code == 409
+        again = asyncio.create_task(station.call("Authorize", '{"idTag":"T"}', id="a"))
+        await asked(node, count=2)
+        answered = answer(node, messageId="a", payload={})
+        assert answered.status_code == 200, answered.text
+        assert await again == [3, "a", {}]
+
+
+# -- beside other messages ------------------------------------------------------------------------------------------
+
+
+async def test_other_calls_are_read_meanwhile_and_answered_in_order(gateway):
+    node = gateway(BY_BACKEND)
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        for number in range(3):
+            await station.send(f'[2,"h{number}","Heartbeat",{{}}]')
+        await asyncio.to_thread(node.await_events, lambda _: len(received(node, "Heartbeat")) == 3, "the heartbeats")
+        await station.silence(0.2)
+        assert answer(node, messageId="a", payload={}).status_code == 200
+        assert [(await station.receive())[1] for _ in range(4)] == ["a", "h0", "h1", "h2"]
+
+
+async def test_a_station_can_have_only_so_much_unanswered(gateway):
+    node = gateway(by_backend("Authorize", deadline="20s") | {"session": {"max_unacknowledged": 4}})
+    async with await connected(node) as station:
+        for number in range(10):
+            await station.send(f'[2,"{number}","Authorize",{{"idTag":"T"}}]')
+        await asked(node, count=4)
+        await station.silence(0.3)
+        assert len(received(node, "Authorize")) == 4 == awaited(node)
+        for number in range(10):
+            await asked(node, count=number + 1)
+            assert answer(node, messageId=str(number), payload={}).status_code == 200
+            assert (await station.receive())[1] == str(number)
+
+
+async def test_a_commands_outcome_does_not_wait_for_an_answer_that_a_backend_owes(gateway):
+    """The backend may need it for that very answer."""
+    node = gateway(by_backend("Authorize", deadline="20s") | {"commands": {"grace": "0s"}})
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node)
+        command = {"action": "GetConfiguration", "payload": {}}
+        outcome = asyncio.create_task(asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", command))
+        await station.answer(await station.next_call(), {"configurationKey": []})
+        assert (await asyncio.wait_for(outcome, 5)).json()["status"] == "answered"
+        assert answer(node, messageId="a", payload={}).status_code == 200
+        assert (await station.receive())[:2] == [3, "a"]
+
+
+async def test_no_answer_leaves_before_its_calls_event_is_durable(gateway, own_kafka):
+    """P1: the backend knows the CALL before Kafka has acknowledged it, as a hook does."""
+    own_kafka.start()
+    node = gateway(BY_BACKEND | {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
+    async with await connected(node) as station:
+        own_kafka.pause()
+        try:
+            await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+            wait_for(lambda: awaited(node) == 1, "the wait")
+            assert answer(node, messageId="a", payload={}).status_code == 200
+            wait_for(lambda: awaited(node) == 0, "the answer to be taken")
+            await station.silence(1)
+        finally:
+            own_kafka.resume()
+        assert await station.receive(30) == [3, "a", {}]
+
+
+async def test_a_deadline_during_an_outage_is_answered_when_storage_is_back(gateway, own_kafka):
+    own_kafka.start()
+    config = by_backend("StartTransaction", deadline="200ms")
+    node = gateway(config | {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
+    async with await connected(node) as station:
+        own_kafka.pause()
+        try:
+            await station.send(f'[2,"s","StartTransaction",{json.dumps(START)}]')
+            await station.silence(1)
+        finally:
+            own_kafka.resume()
+        assert (await station.receive(30))[2]["transactionId"] > 0
+
+
+# -- registration ---------------------------------------------------------------------------------------------------
+
+
+async def decide(node, station, status, count):
+    """The station boots, and the backend says this about it."""
+    boot = asyncio.create_task(station.call("BootNotification", BOOT[station.version]))
+    event = (await asked(node, action="BootNotification", count=count))[-1]
+    payload = {"status": status, "currentTime": "2026-11-20T10:30:00Z", "interval": 33}
+    response = answer(node, messageId=event.data["messageId"], payload=payload)
+    assert response.status_code == 200, response.text
+    assert (await boot)[2] == payload
+
+
+@pytest.mark.parametrize("version", ["1.6", "2.0.1"])
+async def test_the_backends_word_on_a_boot_counts_and_stays(gateway, version):
+    node = gateway(by_backend("BootNotification"))
+
+    async def heartbeat(station):
+        given = await station.call("Heartbeat", {})
+        return given[2] if given[0] == 4 else given[0]
+
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await heartbeat(station) == "SecurityError", "before any boot"
+        await decide(node, station, "Pending", 1)
+        assert await heartbeat(station) == "SecurityError"
+        command = {"action": "Reset", "payload": {"type": "Soft"}, "timeoutMs": 5000}
+        sent = asyncio.create_task(asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", command))
+        await station.answer(await station.next_call(), {"status": "Accepted"})
+        assert (await sent).json()["status"] == "answered", "a pending station may be configured"
+        await decide(node, station, "Rejected", 2)
+        assert await heartbeat(station) == "SecurityError"
+        assert node.post("/api/v1/stations/CP-1/commands", command).json()["status"] == "invalid"
+        await decide(node, station, "Accepted", 3)
+        assert await heartbeat(station) == 3
+    node.kill9()
+    node.start()
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await heartbeat(station) == 3, "registered for good"
+        await decide(node, station, "Rejected", 4)
+    node.kill9()
+    node.start()
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await heartbeat(station) == "SecurityError"
+
+
+async def test_a_word_that_no_boot_is_answered_with_is_refused(gateway):
+    node = gateway(by_backend("BootNotification", deadline="500ms") | {"registration": {"default": "Pending"}})
+    async with await Station.connect(node, "CP-1") as station:
+        boot = asyncio.create_task(station.boot())
+        [event] = await asked(node, action="BootNotification")
+        for payload in ({}, {"status": "accepted"}, {"status": 7}):
+            assert answer(node, messageId=event.data["messageId"], payload=payload).status_code == 422
+        assert (await boot)["status"] == "Pending", "the fallback"
+        assert (await station.call("Heartbeat", {}))[2] == "SecurityError"
+    assert node.metric("ocpp_gateway_backend_deliveries_total", outcome="invalid") == 3
+
+
+async def test_no_command_goes_out_while_a_boots_answer_is_awaited(gateway):
+    node = gateway(by_backend("BootNotification") | {"commands": {"grace": "0s"}})
+    async with await connected_later(node) as station:
+        await station.send(f'[2,"b","BootNotification",{json.dumps(BOOT["1.6"])}]')
+        await asked(node, action="BootNotification", count=2)
+        command = {"action": "GetConfiguration", "payload": {}}
+        sent = asyncio.create_task(asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", command))
+        await station.silence(0.5)
+        payload = {"status": "Accepted", "currentTime": "2026-11-20T10:30:00Z", "interval": 33}
+        assert answer(node, messageId="b", payload=payload).status_code == 200
+        assert (await station.receive())[:2] == [3, "b"]
+        await station.answer(await station.next_call(), {})
+        assert (await sent).json()["status"] == "answered"
+
+
+async def connected_later(node):
+    station = await Station.connect(node, "CP-1")
+    await decide(node, station, "Accepted", 1)
+    return station
+
+
+# -- repetitions and ends -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("remembered", [4, 0])
+async def test_a_call_sent_again_on_the_same_connection_is_one_question(gateway, remembered):
+    node = gateway(BY_BACKEND | {"session": {"remembered_calls": remembered}})
+    async with await connected(node) as station:
+        for _ in range(3):
+            await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node)
+        wait_for(lambda: node.metric("ocpp_gateway_repeated_calls_total", kind="held") == 2, "both repetitions")
+        assert answer(node, messageId="a", payload={}).status_code == 200
+        assert await station.receive() == [3, "a", {}]
+        await station.silence(0.3)
+    assert len(received(node, "Authorize")) == 1
+
+
+async def test_a_call_sent_again_on_a_new_connection_joins_the_wait(gateway):
+    node = gateway(by_backend("Authorize", deadline="20s"))
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        [event] = await asked(node)
+        station.abort()
+    async with await Station.connect(node, "CP-1") as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        wait_for(lambda: node.metric("ocpp_gateway_repeated_calls_total", kind="joined") == 1, "the repetition")
+        assert awaited(node) == 1
+        body = {"messageId": "a", "sessionId": event.data["sessionId"], "payload": {"n": 1}}
+        assert answer(node, **body).json() == {"status": "accepted"}
+        assert await station.receive() == [3, "a", {"n": 1}]
+        assert answer(node, **body).status_code == 409
+        assert await station.call("Authorize", '{"idTag":"T"}', id="a") == [3, "a", {"n": 1}]
+    assert len(received(node, "Authorize")) == 1
+
+
+async def test_a_joined_wait_keeps_its_deadline(gateway):
+    node = gateway(by_backend("Authorize", deadline="2s"))
+    began = time.monotonic()
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node)
+        station.abort()
+    async with await Station.connect(node, "CP-1") as station:
+        given = await station.call("Authorize", '{"idTag":"T"}', id="a")
+        assert given[0] == 3
+        assert time.monotonic() - began < 3.5
+    assert len(received(node, "Authorize")) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "given"),
+    [
+        ({"payload": {"n": 1}}, [3, "a", {"n": 1}]),
+        ({"error": {"code": "GenericError", "details": {"n": 1}}}, [4, "a", "GenericError", "", {"n": 1}]),
+    ],
+    ids=["payload", "error"],
+)
+async def test_an_answer_for_a_station_that_is_away_is_kept(gateway, reply, given):
+    node = gateway(by_backend("Authorize", deadline="20s"))
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node)
+        station.abort()
+    await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "the session's end")
+    assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="abandoned") == 1
+    assert answer(node, messageId="a", **reply).json() == {"status": "kept"}
+    assert answer(node, messageId="a", **reply).status_code == 409
+    async with await Station.connect(node, "CP-1") as station:
+        assert await station.call("Authorize", '{"idTag":"T"}', id="a") == given
+    assert len(received(node, "Authorize")) == 1
+    [told] = answers_told(node, 1)
+    assert told.data["answeredBy"] == "backend"
+    assert violations(told.json) == []
+
+
+async def passed(event):
+    """Waits until the event's CALL cannot be answered any more."""
+    until = datetime.fromisoformat(event.data["answerUntil"]).timestamp()
+    while time.time() <= until:
+        await asyncio.sleep(0.05)
+
+
+async def test_a_station_that_leaves_leaves_nothing_behind(gateway):
+    node = gateway(by_backend("Authorize", deadline="3s"))
+    stations = [await connected(node, f"CP-{number}") for number in range(20)]
+    for station in stations:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+    wait_for(lambda: awaited(node) == 20, "the waits")
+    for station in stations:
+        station.abort()
+    await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "nothing to be awaited", 2)
+    [event] = await asked(node, "CP-0")
+    await passed(event)
+    assert answer(node, "CP-0", messageId="a", payload={}).status_code == 409
+    async with await Station.connect(node, "CP-0") as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node, "CP-0", count=2)
+        assert answer(node, "CP-0", messageId="a", payload={}).status_code == 200, "asked anew"
+        assert await station.receive() == [3, "a", {}]
+
+
+async def test_what_is_awaited_is_answered_when_the_gateway_leaves(gateway):
+    node = gateway(by_backend("Authorize", deadline="20s"))
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node)
+        node.process.terminate()
+        wait_for(lambda: node.get("/readyz").status_code == 503, "the drain")
+        await asyncio.sleep(0.3)
+        assert answer(node, messageId="a", payload={}).json() == {"status": "accepted"}
+        assert await station.receive() == [3, "a", {}]
+        assert (await station.closed())[0] == 1001
+    assert await asyncio.to_thread(node.process.wait, 20) == 0
+
+
+async def test_a_gateway_that_leaves_does_not_wait_for_a_backend_for_ever(gateway):
+    node = gateway(by_backend("Authorize", deadline="20s") | {"session": {"close_timeout": "1s"}})
+    async with await connected(node) as station:
+        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await asked(node)
+        began = time.monotonic()
+        node.process.terminate()
+        assert (await station.closed())[0] == 1001
+    assert await asyncio.to_thread(node.process.wait, 20) == 0
+    assert time.monotonic() - began < 5
+
+
+# -- races ----------------------------------------------------------------------------------------------------------
+
+
+async def test_every_call_has_one_answer_however_answers_and_connections_race(gateway):
+    """Stations lose their connections while two backends answer each CALL: one of them is told that it won, and the station
+    hears that one, on whichever connection."""
+    node = gateway(by_backend("Authorize", deadline="30s"))
+    chance = random.Random(5)
+    stations, rounds = 16, 8
+    won: dict[str, list[int]] = {}
+    heard: dict[str, int] = {}
+
+    def race(station, message_id, session):
+        def one(number):
+            time.sleep(chance.uniform(0, 0.03))
+            body = {"messageId": message_id, "payload": {"n": number}} | ({"sessionId": session} if number else {})
+            return answer(node, station, **body).status_code
+
+        with ThreadPoolExecutor(2) as pool:
+            return [number for number, status in enumerate(pool.map(one, range(2))) if status == 200]
+
+    async def talk(identity):
+        connection = await connected(node, identity)
+        for number in range(rounds):
+            message_id = f"{identity}-{number}"
+            call = f'[2,"{message_id}","Authorize",{{"idTag":"T"}}]'
+            await connection.send(call)
+            event = (await asked(node, identity, count=number + 1))[-1]
+            backends = asyncio.create_task(asyncio.to_thread(race, identity, message_id, event.data["sessionId"]))
+            await asyncio.sleep(chance.uniform(0, 0.03))
+            for _ in range(chance.randrange(3)):
+                connection.abort()
+                connection = await Station.connect(node, identity)
+                await connection.send(call)
+                await asyncio.sleep(chance.uniform(0, 0.01))
+            frame = await connection.receive()
+            assert frame[:2] == [3, message_id]
+            heard[message_id] = frame[2]["n"]
+            won[message_id] = await backends
+        await connection.close()
+
+    await asyncio.gather(*(talk(f"CP-{number}") for number in range(stations)))
+    assert {message_id: [number] for message_id, number in heard.items()} == won
+    assert len(won) == stations * rounds == len(received(node, "Authorize"))
+    assert awaited(node) == 0
+    kept = node.metric("ocpp_gateway_backend_deliveries_total", outcome="kept")
+    joined = node.metric("ocpp_gateway_repeated_calls_total", kind="joined")
+    print(f"\n{len(won)} CALLs, {joined:.0f} waits joined, {kept:.0f} answers kept")
+    assert joined > 0

@@ -1,0 +1,288 @@
+"""A backend behind a URL: what it is asked, what its responses mean, and that one which fails costs stations little."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import threading
+import time
+
+import pytest
+from harness.contract import member_text
+from harness.hook import Hook, payload
+from harness.station import Station
+from harness.waiting import free_port, wait_for
+
+ACCEPTED = '{ "idTagInfo" : {"status":"\\u0041ccepted"} }'
+TOKEN = '{"idTag" : "\\u0054AG"}'
+
+
+def asking(url, hooks=None, **keys):
+    return {"answers": {"authorization": "Invalid", "Authorize": {"url": url} | keys}, "hooks": hooks or {}}
+
+
+async def connected(node, identity="CP-1"):
+    station = await Station.connect(node, identity)
+    await station.boot()
+    return station
+
+
+def outcomes(node, outcome):
+    return node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome=outcome)
+
+
+def requests(node, result):
+    return node.metric("ocpp_gateway_hook_requests_total", action="Authorize", result=result)
+
+
+async def test_a_hook_is_asked_and_its_answer_given_byte_for_byte(gateway, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("s3cret\n")
+    with Hook(lambda _: payload(ACCEPTED)) as hook:
+        node = gateway(asking(hook.url, bearer_token_file=str(token)))
+        async with await connected(node) as station:
+            given = await station.call("Authorize", TOKEN, id="é")
+            assert given[:2] == [3, "é"]
+            assert member_text(station.frames[-1][1], 2) == ACCEPTED
+        [asked] = hook.asked
+        [event] = [event for event in node.events(type="ocpp.message.received") if "answerUntil" in event.data]
+        assert member_text(asked.text, "payload") == TOKEN
+        told = {name: event.data[name] for name in ("sessionId", "ocppVersion", "messageId", "action", "answerUntil")}
+        assert asked.json == told | {"stationId": "CP-1", "payload": {"idTag": "TAG"}}
+        assert asked.headers["authorization"] == "Bearer s3cret"
+        assert asked.headers["content-type"] == "application/json"
+        assert outcomes(node, "answered") == 1 == requests(node, "answered")
+
+
+async def test_a_hook_may_refuse_with_an_error(gateway):
+    with Hook(lambda _: (200, '{"error":{"code":"GenericError","description":"no","details":{"n":1}}}')) as hook:
+        node = gateway(asking(hook.url))
+        async with await connected(node) as station:
+            assert await station.call("Authorize", TOKEN, id="a") == [4, "a", "GenericError", "no", {"n": 1}]
+        assert outcomes(node, "error") == 1
+
+
+async def test_a_hook_may_leave_the_answer_to_another_way(gateway):
+    with Hook(lambda _: (204, "")) as hook:
+        node = gateway(asking(hook.url))
+        async with await connected(node) as station:
+            call = asyncio.create_task(station.call("Authorize", TOKEN, id="a"))
+            await asyncio.to_thread(wait_for, lambda: requests(node, "deferred") == 1, "the hook to be asked")
+            body = {"messageId": "a", "payload": {"n": 1}}
+            assert node.post("/api/v1/stations/CP-1/answers", body).status_code == 200
+            assert await call == [3, "a", {"n": 1}]
+
+
+async def test_a_hook_that_fails_is_asked_again_within_the_deadline(gateway):
+    responses = iter([(503, "{}"), (429, ""), (500, "oh"), payload(ACCEPTED)])
+    with Hook(lambda _: next(responses)) as hook:
+        node = gateway(asking(hook.url, {"retry_pause": "50ms"}))
+        async with await connected(node) as station:
+            given = await station.call("Authorize", TOKEN, id="a")
+            assert given[2] == {"idTagInfo": {"status": "Accepted"}}
+        assert len(hook.asked) == 4
+        pauses = [later.at - earlier.at for earlier, later in zip(hook.asked, hook.asked[1:], strict=False)]
+        assert all(pause > least for pause, least in zip(pauses, [0.02, 0.05, 0.1], strict=True)), pauses
+        assert (requests(node, "serverError"), requests(node, "tooManyRequests")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("response", "result"),
+    [
+        ((404, "{}"), "refused"),
+        ((302, ""), "refused"),
+        ((200, ""), "invalid"),
+        ((200, '{"payload":[]}'), "invalid"),
+        ((200, '{"status":"Accepted"}'), "invalid"),
+        ((200, '{"payload":{"x":"' + "x" * 5000 + '"}}'), "invalid"),
+    ],
+)
+async def test_what_is_no_answer_brings_the_fallback_at_once(gateway, response, result):
+    with Hook(lambda _: response) as hook:
+        node = gateway(asking(hook.url, {"max_response_size": "4KiB"}, deadline="10s"))
+        async with await connected(node) as station:
+            given = await station.call("Authorize", TOKEN, id="a", timeout=3)
+            assert given[2] == {"idTagInfo": {"status": "Invalid"}}
+        assert requests(node, result) == 1 == outcomes(node, "hookFailed") == len(hook.asked)
+
+
+async def test_a_slow_hook_costs_no_more_than_the_deadline(gateway):
+    release = threading.Event()
+
+    def slowly(_):
+        release.wait(10)
+        return payload(ACCEPTED)
+
+    with Hook(slowly) as hook:
+        node = gateway(asking(hook.url, deadline="500ms"))
+        async with await connected(node) as station:
+            began = time.monotonic()
+            given = await station.call("Authorize", TOKEN, id="a")
+            assert 0.49 < time.monotonic() - began < 1.5
+            assert given[2] == {"idTagInfo": {"status": "Invalid"}}
+            release.set()
+            await station.silence(0.3)
+        assert outcomes(node, "deadline") == 1
+        wait_for(lambda: node.metric("ocpp_gateway_hooks_in_flight") == 0, "no request to be left")
+
+
+async def test_a_dead_hook_is_left_alone_for_a_while(gateway):
+    port = free_port()
+    hooks = {"breaker_failures": 3, "breaker_pause": "1s", "retry_pause": "20ms"}
+    node = gateway(asking(f"http://127.0.0.1:{port}/", hooks, deadline="10s"))
+    async with await connected(node) as station:
+        given = await station.call("Authorize", TOKEN, id="0")
+        assert given[2] == {"idTagInfo": {"status": "Invalid"}}
+        assert requests(node, "unreachable") == 3, "then it opened, and the CALL was not kept waiting"
+        assert node.metric("ocpp_gateway_hook_breaker_open", action="Authorize") == 1
+        began = time.monotonic()
+        for number in range(20):
+            await station.call("Authorize", TOKEN, id=f"open-{number}")
+        if time.monotonic() - began < 0.9:
+            assert requests(node, "unreachable") == 3
+        assert outcomes(node, "breakerOpen") >= 20
+        assert "left alone" in node.log_text()
+        with Hook(lambda _: payload(ACCEPTED), port=port) as hook:
+            await asyncio.sleep(1.1)
+            for number in range(3):
+                given = await station.call("Authorize", TOKEN, id=f"again-{number}")
+                assert given[2] == {"idTagInfo": {"status": "Accepted"}}
+            assert len(hook.asked) == 3
+        assert node.metric("ocpp_gateway_hook_breaker_open", action="Authorize") == 0
+
+
+async def test_requests_at_once_and_waiting_ones_are_bounded_and_connections_are_used_again(gateway):
+    release = threading.Event()
+
+    def when_told(_):
+        release.wait(10)
+        return payload(ACCEPTED)
+
+    with Hook(when_told) as hook:
+        hooks = {"max_in_flight": 2, "max_waiting": 3, "request_timeout": "10s"}
+        node = gateway(asking(hook.url, hooks, deadline="10s"))
+        stations = [await connected(node, f"CP-{number}") for number in range(8)]
+        calls = [asyncio.create_task(station.call("Authorize", TOKEN, id="a")) for station in stations]
+        await asyncio.to_thread(wait_for, lambda: outcomes(node, "overloaded") == 3, "three to be turned away")
+        await asyncio.to_thread(wait_for, lambda: node.metric("ocpp_gateway_hooks_waiting") == 3, "three to wait")
+        await asyncio.to_thread(wait_for, lambda: len(hook.asked) == 2, "two to be asked about")
+        assert node.metric("ocpp_gateway_hooks_in_flight") == 2
+        release.set()
+        given = await asyncio.gather(*calls)
+        statuses = sorted(one[2]["idTagInfo"]["status"] for one in given)
+        assert statuses == ["Accepted"] * 5 + ["Invalid"] * 3
+        for number in range(5):
+            for station in stations:
+                assert (await station.call("Authorize", TOKEN, id=f"b{number}"))[2] == json.loads(ACCEPTED)
+        assert hook.at_once == 2
+        # One may be opened while another becomes free.
+        assert hook.connections < len(hook.asked) / 5
+        for station in stations:
+            await station.close()
+
+
+async def test_a_hooks_answer_finds_the_station_on_its_next_connection(gateway):
+    release = threading.Event()
+
+    def when_told(_):
+        release.wait(10)
+        return payload(ACCEPTED)
+
+    with Hook(when_told) as hook:
+        node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
+        async with await connected(node) as station:
+            await station.send(f'[2,"a","Authorize",{TOKEN}]')
+            await asyncio.to_thread(wait_for, lambda: hook.asked, "the question")
+            station.abort()
+        release.set()
+        kept = "ocpp_gateway_backend_deliveries_total"
+        await asyncio.to_thread(wait_for, lambda: node.metric(kept, outcome="kept") == 1, "the answer to be kept")
+        async with await Station.connect(node, "CP-1") as station:
+            assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+        assert len(hook.asked) == 1
+
+
+async def test_a_hook_that_refused_while_the_station_was_away_is_asked_anew(gateway):
+    release = threading.Event()
+    responses = iter([(404, "{}"), payload(ACCEPTED)])
+
+    def when_told(_):
+        release.wait(10)
+        return next(responses)
+
+    with Hook(when_told) as hook:
+        node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
+        async with await connected(node) as station:
+            await station.send(f'[2,"a","Authorize",{TOKEN}]')
+            await asyncio.to_thread(wait_for, lambda: hook.asked, "the question")
+            station.abort()
+        abandoned = "ocpp_gateway_answers_awaited"
+        await asyncio.to_thread(wait_for, lambda: node.metric(abandoned) == 0, "the session's end")
+        release.set()
+        await asyncio.to_thread(wait_for, lambda: requests(node, "refused") == 1, "the refusal")
+        async with await Station.connect(node, "CP-1") as station:
+            assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+        first, second = (asked.json for asked in hook.asked)
+        assert first["sessionId"] != second["sessionId"]
+        assert outcomes(node, "abandoned") == 1
+
+
+async def test_one_slow_url_does_not_take_the_places_of_another(gateway):
+    release = threading.Event()
+
+    def slowly(_):
+        release.wait(10)
+        return payload("{}")
+
+    with Hook(slowly) as slow, Hook(lambda _: payload(ACCEPTED)) as quick:
+        config = asking(quick.url, {"max_in_flight": 1, "max_waiting": 1, "request_timeout": "10s"})
+        config["answers"]["DataTransfer"] = {"url": slow.url, "deadline": "10s"}
+        node = gateway(config)
+        stations = [await connected(node, f"CP-{number}") for number in range(3)]
+        for station in stations[:2]:
+            await station.send('[2,"d","DataTransfer",{"vendorId":"V"}]')
+        await asyncio.to_thread(wait_for, lambda: node.metric("ocpp_gateway_hooks_waiting") == 1, "the slow URL's line")
+        assert (await stations[2].call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+        release.set()
+        for station in stations:
+            await station.close()
+
+
+async def test_tls_is_checked_against_the_systems_roots(gateway, tmp_path):
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subject = [
+        "-subj",
+        "/CN=hook",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ]
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    subprocess.run([*new, "-keyout", key, "-out", certificate, *subject], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with Hook(lambda _: payload(ACCEPTED), tls=tls) as hook:
+        trusting = gateway(asking(hook.url), start=False)
+        trusting.environment["SSL_CERT_FILE"] = str(certificate)
+        async with await connected(trusting.start()) as station:
+            assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+        careful = gateway(asking(hook.url, {"breaker_failures": 1}))
+        async with await connected(careful) as station:
+            assert (await station.call("Authorize", TOKEN, id="a"))[2] == {"idTagInfo": {"status": "Invalid"}}
+        assert requests(careful, "unreachable") == 1
+
+
+async def test_the_environment_may_name_a_hook(gateway):
+    with Hook(lambda _: payload(ACCEPTED)) as hook:
+        node = gateway({"answers": {"authorization": "Invalid"}}, start=False)
+        node.environment["OCPP_GATEWAY__ANSWERS__AUTHORIZE__URL"] = hook.url
+        async with await connected(node.start()) as station:
+            assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+
+
+def test_a_token_that_cannot_be_read_is_told_at_start(gateway, tmp_path):
+    node = gateway(asking("http://127.0.0.1:1/", bearer_token_file=str(tmp_path / "none")), start=False)
+    node.start(until=None)
+    assert node.process.wait(10) != 0
+    assert "answers.Authorize.bearer_token_file" in node.log_text()
