@@ -24,6 +24,7 @@ use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 use utoipa::ToSchema;
 
+use self::router::Step;
 use crate::session::Untold;
 
 /// How a command ended.
@@ -200,6 +201,8 @@ pub struct Command {
     pub expires_at: Option<SystemTime>,
     /// What becomes of it while its station is away.
     pub if_offline: IfOffline,
+    /// Its place in the order in which commands were taken in; the book gives it.
+    pub sequence: u64,
     /// Where it is in Kafka, if it came from there.
     pub origin: Option<RecordPlace>,
     /// The batch that it is part of.
@@ -236,10 +239,12 @@ impl Command {
 /// What a session says about a command that it was given.
 #[derive(Debug)]
 pub enum Report {
+    /// The session ended first, and the command has gone on to its next step.
+    Moved(Step),
     /// It ended. Its result is to be on the bus before the guard is dropped.
     Ended(Outcome, Untold),
-    /// The session ended first, and the command has not left.
-    NotSent(Status),
+    /// The session ended first, and the command, which is on its station's line, has not left.
+    NotSent,
 }
 
 /// A command on its way to the socket.
@@ -251,6 +256,8 @@ pub struct PendingCommand {
     pub action: &'static Action,
     /// Not to be sent after this.
     pub send_by: Instant,
+    /// It is the first of its station's line, and stays there until it has ended.
+    pub in_line: bool,
     /// Where the report goes.
     pub reply: oneshot::Sender<Report>,
 }

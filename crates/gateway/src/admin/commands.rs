@@ -66,6 +66,9 @@ pub(super) struct Running<'a> {
     command_id: &'a str,
     /// The station, as the command named it.
     station_id: &'a str,
+    /// The OCPP action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'a str>,
     /// `waiting` for its station's session, `kept` while the station is away, or `sending`: sent and not answered.
     #[schema(pattern = "^(waiting|kept|sending)$")]
     state: &'a str,
@@ -147,7 +150,14 @@ impl Admin {
         match self.router.book.show(id) {
             Some(Shown::Running(state, command)) => {
                 let send_by = Some(ocpp_bus::event::rfc3339(command.send_by()));
-                let running = Running { command_id: id, station_id: &command.station, state, send_by };
+                let (station_id, action) = (command.station.as_str(), Some(command.action.as_str()));
+                let running = Running { command_id: id, station_id, action, state, send_by };
+                Ok(json(StatusCode::OK, &running))
+            }
+            // Nobody hears of an end before it is durable.
+            Some(Shown::Ending(ended)) => {
+                let (station_id, state) = (ended.station.as_str(), "sending");
+                let running = Running { command_id: id, station_id, action: None, state, send_by: None };
                 Ok(json(StatusCode::OK, &running))
             }
             Some(Shown::Ended(ended)) => outcome(&ended),
@@ -196,7 +206,8 @@ fn prefers_async(headers: &HeaderMap) -> bool {
 }
 
 fn accepted(command_id: &str, station_id: &str, state: &str) -> Response<Body> {
-    let mut response = json(StatusCode::ACCEPTED, &Running { command_id, station_id, state, send_by: None });
+    let running = Running { command_id, station_id, action: None, state, send_by: None };
+    let mut response = json(StatusCode::ACCEPTED, &running);
     let place = format!("/api/v1/commands/{}", utf8_percent_encode(command_id, NON_ALPHANUMERIC));
     if let Ok(place) = HeaderValue::from_str(&place) {
         response.headers_mut().insert(header::LOCATION, place);

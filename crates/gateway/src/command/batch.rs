@@ -94,6 +94,7 @@ impl Plan {
             taken_at: SystemTime::now(),
             expires_at: self.expires_ms.map(from_ms),
             if_offline: self.if_offline,
+            sequence: 0,
             origin: None,
             flaw: None,
             batch: Some(Arc::clone(&self.id)),

@@ -84,12 +84,10 @@ enum Phase {
     },
     Kept {
         command: Arc<Command>,
-        order: u64,
     },
-    /// `order`: its place in the line, 0 if it was never kept.
     Sending {
         command: Arc<Command>,
-        order: u64,
+        in_line: bool,
     },
     Ended {
         ended: Arc<Ended>,
@@ -187,6 +185,8 @@ pub enum Shown {
     Running(&'static str, Arc<Command>),
     /// Ended.
     Ended(Arc<Ended>),
+    /// It has an end, which is not durable yet.
+    Ending(Arc<Ended>),
 }
 
 /// No more commands can be kept.
@@ -220,9 +220,9 @@ impl Book {
                 }
             };
         }
-        let command = Arc::new(command);
-        let phase = Phase::Waiting { command: Arc::clone(&command), saved };
         let revision = inner.next_revision();
+        let command = Arc::new(Command { sequence: revision, ..command });
+        let phase = Phase::Waiting { command: Arc::clone(&command), saved };
         let entry = Entry { revision, phase, waiters: vec![waiter] };
         let record = entry.record(&command.id);
         inner.entries.insert(Arc::clone(&command.id), entry);
@@ -242,9 +242,8 @@ impl Book {
         {
             return Err(Full);
         }
-        let order = inner.revision + 1;
         inner.add_kept(command);
-        inner.change(&command.id, Phase::Kept { command: Arc::clone(command), order }).ok_or(Full)
+        inner.change(&command.id, Phase::Kept { command: Arc::clone(command) }).ok_or(Full)
     }
 
     /// Tells those who wait that the command is kept, durably.
@@ -258,21 +257,22 @@ impl Book {
     /// Notes that a command is about to be sent.
     pub fn sending(&self, command: &Arc<Command>) -> Option<Record> {
         let mut inner = self.lock();
-        let order = match &inner.entries.get(&command.id)?.phase {
-            Phase::Kept { order, .. } => *order,
-            _ => 0,
+        let in_line = match &inner.entries.get(&command.id)?.phase {
+            Phase::Ended { .. } => return None,
+            phase => matches!(phase, Phase::Kept { .. }),
         };
-        inner.change(&command.id, Phase::Sending { command: Arc::clone(command), order })
+        inner.change(&command.id, Phase::Sending { command: Arc::clone(command), in_line })
     }
 
     /// Notes that a command which was about to be sent has not left: a kept one is kept again, where it was.
     pub fn not_sent(&self, command: &Arc<Command>) -> Option<Record> {
         let mut inner = self.lock();
-        let Phase::Sending { order, .. } = inner.entries.get(&command.id)?.phase else { return None };
+        let Phase::Sending { in_line, .. } = inner.entries.get(&command.id)?.phase else { return None };
         let command = Arc::clone(command);
-        let phase = match order {
-            0 => Phase::Waiting { saved: command.origin.is_none(), command },
-            order => Phase::Kept { command, order },
+        let phase = if in_line {
+            Phase::Kept { command }
+        } else {
+            Phase::Waiting { saved: command.origin.is_none(), command }
         };
         let id = Arc::clone(phase.id());
         inner.change(&id, phase)
@@ -399,9 +399,10 @@ impl Book {
     pub fn show(&self, id: &str) -> Option<Shown> {
         Some(match &self.lock().entries.get(id)?.phase {
             Phase::Waiting { command, .. } => Shown::Running("waiting", Arc::clone(command)),
-            Phase::Kept { command, .. } => Shown::Running("kept", Arc::clone(command)),
+            Phase::Kept { command } => Shown::Running("kept", Arc::clone(command)),
             Phase::Sending { command, .. } => Shown::Running("sending", Arc::clone(command)),
-            Phase::Ended { ended, .. } => Shown::Ended(Arc::clone(ended)),
+            Phase::Ended { ended, told: true } => Shown::Ended(Arc::clone(ended)),
+            Phase::Ended { ended, told: false } => Shown::Ending(Arc::clone(ended)),
         })
     }
 
@@ -447,7 +448,12 @@ impl Inner {
     fn add_kept(&mut self, command: &Arc<Command>) {
         self.kept_bytes += cost(command);
         self.due.insert((since_epoch(command.send_by()), Arc::clone(&command.id)));
-        self.away.entry(command.key.clone()).or_default().line.push_back(Arc::clone(command));
+        let away = self.away.entry(command.key.clone()).or_default();
+        // Nearly always the end of the line. The first of one that is being taken to its station is on its way.
+        let first = usize::from(away.is_draining).min(away.line.len());
+        let after =
+            away.line.iter().rposition(|kept| kept.sequence < command.sequence).map_or(0, |at| at + 1);
+        away.line.insert(after.max(first), Arc::clone(command));
     }
 
     fn remove_kept(&mut self, command: &Command) {

@@ -59,7 +59,8 @@ pub struct Router {
 }
 
 /// The next step of a command.
-enum Step {
+#[derive(Debug)]
+pub enum Step {
     /// Its session has it.
     Handed(oneshot::Receiver<Report>, Arc<Session>),
     /// It is on its station's line; the record is for the journal.
@@ -69,7 +70,8 @@ enum Step {
 }
 
 /// The session in which a command ended.
-struct Carried {
+#[derive(Debug)]
+pub struct Carried {
     session: Arc<Session>,
     untold: Untold,
 }
@@ -263,6 +265,31 @@ impl Router {
         }
     }
 
+    /// Takes over what had not left when a session ended: to the connection that took its place, or onto the station's line.
+    /// No wait, and in the order in which they were taken in.
+    pub fn move_on(&self, mut waiting: Vec<PendingCommand>, status: Status) {
+        waiting.sort_by_key(|pending| pending.command.sequence);
+        for PendingCommand { command, in_line, reply, .. } in waiting {
+            if !in_line {
+                // The journal hears of it with the next step. Until then a crash leaves open what is known here.
+                drop(self.book.not_sent(&command));
+            }
+            let report = if in_line {
+                Report::NotSent
+            } else {
+                Report::Moved(match self.hand_over(&command) {
+                    Step::Over(outcome, _) if outcome.status == Status::Offline => {
+                        let text = "the station's connection ended before the command was sent";
+                        Step::Over(Outcome::failed(status, text), None)
+                    }
+                    step => step,
+                })
+            };
+            // Whoever followed it has gone only if it was called back.
+            drop(reply.send(report));
+        }
+    }
+
     fn drain(self: &Arc<Self>, key: &IdentityKey) {
         if self.book.start_draining(key) {
             let (this, key) = (Arc::clone(self), key.clone());
@@ -287,13 +314,13 @@ impl Router {
                 self.end(&head, head.overdue(), None).await;
                 continue;
             }
-            match self.to_session(&head, session) {
+            match self.to_session(&head, session, true) {
                 Step::Handed(report, session) => match report.await {
                     Ok(Report::Ended(outcome, untold)) => {
                         self.end(&head, outcome, Some(Carried { session, untold })).await;
                     }
                     // It keeps its place.
-                    Ok(Report::NotSent(_)) => self.save(self.book.not_sent(&head)).await,
+                    Ok(Report::NotSent | Report::Moved(_)) => self.save(self.book.not_sent(&head)).await,
                     Err(_) => self.lost(&head).await,
                 },
                 Step::Over(outcome, _) if outcome.status == Status::QueueFull => {
@@ -320,7 +347,7 @@ impl Router {
             Some(_) if command.if_offline == IfOffline::Queue && self.book.keeps(&command.key) => {
                 self.keep(command)
             }
-            Some(session) => match self.to_session(command, session) {
+            Some(session) => match self.to_session(command, session, false) {
                 Step::Over(outcome, _) if outcome.status == Status::Offline => self.away(command),
                 step => step,
             },
@@ -335,7 +362,7 @@ impl Router {
         }
     }
 
-    fn to_session(&self, command: &Arc<Command>, session: Arc<Session>) -> Step {
+    fn to_session(&self, command: &Arc<Command>, session: Arc<Session>, in_line: bool) -> Step {
         let version = session.admission.version;
         let Some(action) = Action::find(&command.action).filter(|action| action.csms_may_call(version))
         else {
@@ -348,8 +375,13 @@ impl Router {
         };
         let left = command.send_by().duration_since(SystemTime::now()).unwrap_or_default();
         let (reply, report) = oneshot::channel();
-        let pending =
-            PendingCommand { command: Arc::clone(command), action, send_by: Instant::now() + left, reply };
+        let pending = PendingCommand {
+            command: Arc::clone(command),
+            action,
+            send_by: Instant::now() + left,
+            in_line,
+            reply,
+        };
         match session.mailbox.submit(pending) {
             Ok(()) => Step::Handed(report, session),
             Err(Refused::Full(_)) => {
@@ -387,18 +419,8 @@ impl Router {
         while let Step::Handed(report, session) = step {
             step = match report.await {
                 Ok(Report::Ended(outcome, untold)) => Step::Over(outcome, Some(Carried { session, untold })),
-                // It has not left: it goes to the connection that took over, if there is one.
-                Ok(Report::NotSent(status)) => {
-                    self.save(self.book.not_sent(command)).await;
-                    match self.hand_over(command) {
-                        Step::Over(outcome, _) if outcome.status == Status::Offline => {
-                            let text = "the station's connection ended before the command was sent";
-                            Step::Over(Outcome::failed(status, text), None)
-                        }
-                        step => step,
-                    }
-                }
-                Err(_) => return self.lost(command).await,
+                Ok(Report::Moved(step)) => step,
+                Ok(Report::NotSent) | Err(_) => return self.lost(command).await,
             };
         }
         self.settle(command, step).await;

@@ -73,11 +73,11 @@ impl Mailbox {
         if inner.urgent.len() + inner.normal.len() >= self.capacity {
             return Err(Refused::Full(command));
         }
-        if command.is_urgent() {
-            inner.urgent.push_back(command);
-        } else {
-            inner.normal.push_back(command);
-        }
+        let queue = if command.is_urgent() { &mut inner.urgent } else { &mut inner.normal };
+        // Nearly always the end: only what comes from an earlier session may be older than what is here.
+        let sequence = command.command.sequence;
+        let after = queue.iter().rposition(|other| other.command.sequence < sequence).map_or(0, |at| at + 1);
+        queue.insert(after, command);
         inner.arrived = true;
         drop(inner);
         self.waker.wake();

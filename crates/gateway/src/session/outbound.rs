@@ -222,9 +222,7 @@ impl Actor {
             self.finish_command(outstanding.command, Outcome::failed(status, text).after(Sent::Yes));
         }
         let departing = self.departing.take().map(|departure| departure.pending);
-        for pending in departing.into_iter().chain(self.session.mailbox.shut()) {
-            // Whoever follows it may send it on the connection that took over.
-            drop(pending.reply.send(Report::NotSent(status)));
-        }
+        let waiting = departing.into_iter().chain(self.session.mailbox.shut()).collect();
+        self.shared.router.move_on(waiting, status);
     }
 }

@@ -57,8 +57,9 @@ struct SavedRequest<'a, J> {
     taken_ms: u64,
     expires_ms: Option<u64>,
     if_offline: IfOffline,
-    /// Its place in the line of what is kept, the greater the later; 0 if it never was.
-    order: u64,
+    sequence: u64,
+    /// It is, or was, on its station's line.
+    in_line: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -81,69 +82,56 @@ enum Word {
 impl Entry {
     /// What the journal is told; nothing where whoever sent the command brings it again after a crash.
     pub(super) fn record(&self, id: &Arc<str>) -> Option<Record> {
-        let (phase, station, origin, batch, request, result) = match &self.phase {
+        let saved = match &self.phase {
             Phase::Waiting { saved: false, .. } => return None,
-            Phase::Waiting { command, .. } => (
-                Word::Waiting,
-                &command.station,
-                command.origin,
-                &command.batch,
-                Some(request(command, true, 0)),
-                None,
-            ),
-            Phase::Kept { command, order } => (
-                Word::Kept,
-                &command.station,
-                command.origin,
-                &command.batch,
-                Some(request(command, true, *order)),
-                None,
-            ),
-            Phase::Sending { command, order } => (
-                Word::Sending,
-                &command.station,
-                command.origin,
-                &command.batch,
-                Some(request(command, false, *order)),
-                None,
-            ),
-            Phase::Ended { ended, told } => {
-                let result = SavedResult { at_ms: ended.at_ms, event: &*ended.event };
-                let word = if *told { Word::Told } else { Word::Ended };
-                (word, &ended.station, ended.origin, &ended.batch, None, Some(result))
-            }
+            Phase::Waiting { command, .. } => self.running(id, Word::Waiting, command, true, false),
+            Phase::Kept { command } => self.running(id, Word::Kept, command, true, true),
+            Phase::Sending { command, in_line } => self.running(id, Word::Sending, command, false, *in_line),
+            Phase::Ended { ended, told } => Saved {
+                revision: self.revision,
+                id: Cow::Borrowed(&**id),
+                phase: if *told { Word::Told } else { Word::Ended },
+                station: Cow::Borrowed(&ended.station),
+                partition: ended.origin.map(|place| place.partition),
+                offset: ended.origin.map(|place| place.offset),
+                batch: ended.batch.clone(),
+                request: None,
+                result: Some(SavedResult { at_ms: ended.at_ms, event: &*ended.event }),
+            },
         };
-        let saved = Saved {
+        // Plain structs always serialize; an empty value would be reported at replay.
+        let value = Bytes::from(serde_json::to_vec(&saved).unwrap_or_default());
+        Some(Record { class: Class::Command, time_ms: now_ms(), key: Arc::clone(id), value })
+    }
+
+    fn running<'a>(
+        &self,
+        id: &'a str,
+        phase: Word,
+        command: &'a Command,
+        with_payload: bool,
+        in_line: bool,
+    ) -> Saved<'a, &'a RawValue> {
+        Saved {
             revision: self.revision,
             id: Cow::Borrowed(id),
             phase,
-            station: Cow::Borrowed(station),
-            partition: origin.map(|place| place.partition),
-            offset: origin.map(|place| place.offset),
-            batch: batch.clone(),
-            request,
-            result,
-        };
-        // Plain structs always serialize; an empty value would be reported at replay.
-        let value = serde_json::to_vec(&saved).unwrap_or_default();
-        Some(Record {
-            class: Class::Command,
-            time_ms: now_ms(),
-            key: Arc::clone(id),
-            value: Bytes::from(value),
-        })
-    }
-}
-
-fn request(command: &Command, with_payload: bool, order: u64) -> SavedRequest<'_, &RawValue> {
-    SavedRequest {
-        action: Cow::Borrowed(&command.action),
-        payload: with_payload.then_some(&*command.payload),
-        timeout_ms: millis(command.timeout),
-        taken_ms: since_epoch(command.taken_at),
-        expires_ms: command.expires_at.map(since_epoch),
-        if_offline: command.if_offline,
-        order,
+            station: Cow::Borrowed(&command.station),
+            partition: command.origin.map(|place| place.partition),
+            offset: command.origin.map(|place| place.offset),
+            batch: command.batch.clone(),
+            request: Some(SavedRequest {
+                action: Cow::Borrowed(&command.action),
+                payload: with_payload.then_some(&*command.payload),
+                timeout_ms: millis(command.timeout),
+                taken_ms: since_epoch(command.taken_at),
+                expires_ms: command.expires_at.map(since_epoch),
+                if_offline: command.if_offline,
+                sequence: command.sequence,
+                in_line,
+            }),
+            result: None,
+        }
     }
 }
 
@@ -184,15 +172,13 @@ impl Book {
 
     fn restore(mut found: Vec<Found>, batches: Batches, limits: config::Commands) -> (Self, Vec<Unfinished>) {
         // Lines as they were, and what has ended in the order in which it did.
-        found.sort_by_key(|found| {
-            let order = found.request.as_ref().map_or(0, |request| request.order);
-            if order > 0 { order } else { found.revision }
-        });
+        found.sort_by_key(|found| found.request.as_ref().map_or(found.revision, |request| request.sequence));
         let book = Self { batches, ..Self::new(limits) };
         let mut unfinished = Vec::new();
         let mut inner = book.lock();
         for Saved { revision, id, phase: word, station, partition, offset, batch, request, result } in found {
-            inner.revision = inner.revision.max(revision);
+            let sequence = request.as_ref().map_or(0, |request| request.sequence);
+            inner.revision = inner.revision.max(revision).max(sequence);
             let id: Arc<str> = id.as_ref().into();
             let station = station.into_owned();
             let origin = partition.zip(offset).map(|(partition, offset)| RecordPlace { partition, offset });
@@ -202,11 +188,11 @@ impl Book {
                     Phase::Ended { ended, told: word == Word::Told }
                 }
                 (Some(request), None) => {
-                    let order = request.order;
+                    let in_line = request.in_line;
                     let command = Arc::new(command(Arc::clone(&id), station, origin, batch, request));
                     match word {
-                        Word::Kept => Phase::Kept { command, order },
-                        Word::Sending => Phase::Sending { command, order },
+                        Word::Kept => Phase::Kept { command },
+                        Word::Sending => Phase::Sending { command, in_line },
                         _ => Phase::Waiting { command, saved: true },
                     }
                 }
@@ -220,7 +206,7 @@ impl Book {
             }
             inner.entries.insert(id, Entry { revision, phase: phase.clone(), waiters: Vec::new() });
             match phase {
-                Phase::Kept { command, .. } => inner.add_kept(&command),
+                Phase::Kept { command } => inner.add_kept(&command),
                 Phase::Sending { command, .. } => unfinished.push(Unfinished::Sending(command)),
                 Phase::Waiting { command, .. } => unfinished.push(Unfinished::Waiting(command)),
                 Phase::Ended { ended, told: false } => unfinished.push(Unfinished::Untold(ended)),
@@ -258,6 +244,7 @@ fn command(
         taken_at: from_ms(request.taken_ms),
         expires_at: request.expires_ms.map(from_ms),
         if_offline: request.if_offline,
+        sequence: request.sequence,
         origin,
         batch,
         flaw: None,
