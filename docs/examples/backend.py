@@ -35,8 +35,9 @@ ANSWERS = {
 
 def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
     producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
-    settings = {"group.id": "example-backend", "auto.offset.reset": "earliest", "allow.auto.create.topics": True}
-    consumer = Consumer({"bootstrap.servers": brokers} | settings)
+    # Topics that nobody has written to yet are looked for again every second.
+    settings = {"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 1000}
+    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "example-backend"} | settings)
     consumer.subscribe(["ocpp.events", "ocpp.command-results"])
 
     def tell(station: str, what: dict[str, Any]) -> None:

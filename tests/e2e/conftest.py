@@ -5,16 +5,19 @@
 `shared_gateway` the same for a module: for tables of cases that use different stations of one gateway.
 `kafka`     a real broker, started once for all tests that want one.
 `topics`    topics on `kafka` that no other test uses, as the gateway's `[topics]` section.
+`backends`  a factory: `backends()` is a `harness.backend.Backend` on `kafka`, `backends(broker)` one on another broker.
 `own_kafka` a broker of the test's own, not started: for tests that stop, pause or kill it.
 
 A failed test's report holds the logs of its gateways.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.backend import Backend
 from harness.broker import Broker
 from harness.gateway import Gateway
 
@@ -72,6 +75,18 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture
 def topics(kafka: Broker) -> dict[str, str]:
     return kafka.fresh_topics()
+
+
+@pytest.fixture
+def backends(request: pytest.FixtureRequest) -> Iterator[Callable[..., Backend]]:
+    with contextlib.ExitStack() as opened:
+
+        def factory(broker: Broker | None = None, **options: Any) -> Backend:
+            backend = Backend(broker or request.getfixturevalue("kafka"), **options)
+            opened.callback(backend.close)
+            return backend
+
+        yield factory
 
 
 @pytest.fixture

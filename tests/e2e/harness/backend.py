@@ -4,11 +4,12 @@ Owns its topics and its consumer group, which nobody else uses. Judges nothing b
 the contract, and the key.
 """
 
+import asyncio
 import json
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ from .broker import Broker, watermarks
 from .contract import violations
 from .events import Event
 from .gateway import merged
-from .obedient import body
+from .obedient import Obedient, body, wire_counts
+from .waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,27 @@ class Backend:
         """Commands with more than one distinct event: each of these is a broken promise."""
         return {id: results for id, results in self.results.items() if len({result.id for result in results}) > 1}
 
+    async def has_told(self, ids: Collection[str], timeout: float = 40.0) -> None:
+        """`await_results` while stations go on living."""
+        await asyncio.to_thread(self.await_results, ids, timeout)
+
+    def check_account(self, stations: Iterable[Obedient], ids: Collection[str]) -> None:
+        """Every command of `ids` and no other has one result, was on the wire once at most, and the result is true about that."""
+        assert self.told_twice() == {}
+        assert set(self.results) == set(ids)
+        wire = wire_counts(stations)
+        assert [id for id, count in wire.items() if count > 1] == [], "sent twice"
+        for id in ids:
+            result = self.first(id)
+            assert result.sent in (("yes", "unknown") if wire[id] else ("no", "unknown")), result.event.text
+            if result.status == "answered":
+                assert result.event.data["payload"]["data"] == id, "the answer to another command"
+
     # -- the group's offsets ------------------------------------------------------------------------------------
+
+    async def has_committed(self, timeout: float = 20.0) -> None:
+        """Waits until the group has committed everything."""
+        await asyncio.to_thread(wait_for, lambda: self.lag() == 0, "the group at the end of the topic", timeout, 0.2)
 
     def lag(self) -> int:
         """Records of the topic of commands that the group has not committed. A partition without records counts as 0."""

@@ -1,6 +1,7 @@
 """Commands over HTTP, many at a time: the admin listener as an asynchronous test wants it."""
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,12 @@ import requests
 from .contract import violations
 from .events import Event
 from .gateway import Gateway
+from .obedient import Obedient, body
 from .waiting import wait_for
+
+# Stations of a test that is over read nothing any more, and need not be waited for.
+SOON: dict[str, Any] = {"commands": {"grace": "100ms"}, "session": {"close_timeout": "500ms"}}
+"""Configuration: a station gets its first command soon."""
 
 ASYNC = {"Prefer": "respond-async"}
 
@@ -77,3 +83,23 @@ def problem(response: requests.Response, status: int) -> dict[str, Any]:
     assert body["title"]
     assert body["detail"]
     return body
+
+
+async def leave(node: Gateway, how: str) -> None:
+    """Ends the gateway: `sigterm` or `kill9`."""
+    if how == "sigterm":
+        assert await asyncio.to_thread(node.sigterm) == 0
+    else:
+        node.kill9()
+
+
+async def settled(node: Gateway, station: Obedient) -> None:
+    """Returns when whatever was on its way to the station before has arrived: a command of now is served last."""
+    id = f"last-{time.monotonic_ns()}"
+    assert (await post(node, station.identity, body(id))).json()["status"] == "answered"
+    assert station.arrived.pop() == id
+
+
+async def arrival(station: Obedient, id: str) -> None:
+    """Waits until a command is at the station."""
+    await asyncio.to_thread(wait_for, lambda: id in station.arrived, f"{id} at the station")
