@@ -17,6 +17,7 @@ import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 from harness.broker import Broker
@@ -37,8 +38,8 @@ def serve_stations(port: int, count: int, pipe: Connection) -> None:
     """The stations' process: says when all have booted, and stays until it is told to go."""
 
     async def serve() -> None:
-        gateway = Gateway(Path(tempfile.mkdtemp()))
-        gateway.port = port
+        # Of the gateway they need to know no more.
+        gateway = SimpleNamespace(port=port)
         await connect_all([Obedient(identity) for identity in identities(count)], gateway)
         pipe.send("booted")
         await asyncio.to_thread(pipe.recv)
@@ -53,7 +54,8 @@ class ResultReader(threading.Thread):
         super().__init__(daemon=True)
         self.seen: list[tuple[float, bytes]] = []
         self.stop = threading.Event()
-        self._consumer = Consumer({"bootstrap.servers": brokers, "group.id": "measure", "enable.auto.commit": False})
+        settings = {"group.id": "measure", "enable.auto.commit": False, "log_level": 0}
+        self._consumer = Consumer({"bootstrap.servers": brokers} | settings)
         topic = TOPICS["command_results"]
         self._consumer.assign([TopicPartition(topic, partition, 0) for partition in range(RESULT_PARTITIONS)])
 
@@ -101,7 +103,7 @@ def measure(rate: float, seconds: float, count: int, directory: Path) -> None:
         assert pipe.recv() == "booted"
         reader = ResultReader(broker.address)
         reader.start()
-        producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 1})
+        producer = Producer({"bootstrap.servers": broker.address, "linger.ms": 1, "log_level": 0})
         sent = send_commands(producer, identities(count), rate, WARM_UP_SECONDS + seconds)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while len(reader.seen) < len(sent) and time.monotonic() < deadline:
