@@ -164,10 +164,15 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Whether it was called `gateway`, or something that begins so.
+    /// Whether it is one by its name.
     pub fn is_gateway(&self) -> bool {
-        self.name.starts_with("gateway")
+        is_gateway(&self.name)
     }
+}
+
+/// Whether a process of this name is a gateway.
+pub fn is_gateway(name: &str) -> bool {
+    name.starts_with("gateway")
 }
 
 /// One step. Rates are per second, times in milliseconds, sizes in bytes.

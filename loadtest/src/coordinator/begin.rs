@@ -81,7 +81,7 @@ impl Run {
         let at = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let step = options.scenario.step();
         let mut run = Self {
-            timeline: Timeline::new(step, workers.len()),
+            timeline: Timeline::new(step, workers.len(), options.watch.clone()),
             start: Instant::now() + RUN_UP,
             commander: Commander::default(),
             no_more_commands: CancellationToken::new(),

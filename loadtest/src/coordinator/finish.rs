@@ -18,7 +18,7 @@ impl Run {
         self.progress.clear();
         let end = self.left.unwrap_or_else(Instant::now);
         let seconds = end.saturating_duration_since(self.start).as_secs_f64();
-        let finished = self.timeline.finish(seconds, &self.options.watch);
+        let finished = self.timeline.finish(seconds);
         let own = Usage::of(std::process::id());
         let latency = self.totals.latency();
         let mut report = Report {

@@ -74,7 +74,7 @@ fn line(scenario: &Scenario, timeline: &Timeline) -> Option<String> {
             counts.attempts - counts.connects
         ));
     }
-    if let Some(cores) = point.watched_cores.first().copied().flatten() {
+    if let Some(cores) = timeline.gateway_cores() {
         text.push_str(&format!("  gateway {:.0} %", cores * 100.0));
     }
     let busiest = point.workers.iter().copied().fold(0.0, f64::max);

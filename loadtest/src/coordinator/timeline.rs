@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::watch::Sample;
+use super::watch::{Sample, Watch};
 use crate::latency::Latency;
 use crate::report::judge::WHOLE_CORE;
-use crate::report::{Cost, Point, Watched};
+use crate::report::{Cost, Point, Watched, is_gateway};
 use crate::verify::Progress;
 use crate::worker::{Counts, Tick};
 
@@ -22,6 +22,7 @@ pub(super) struct Timeline {
     /// Counters of all workers at the last point, and its number.
     last: (Counts, u64),
     points: Vec<Point>,
+    watches: Vec<Watch>,
     first: Option<Sample>,
     latest: Sample,
     reading: Progress,
@@ -49,13 +50,14 @@ struct Step {
 }
 
 impl Timeline {
-    pub(super) fn new(step: Duration, workers: usize) -> Self {
+    pub(super) fn new(step: Duration, workers: usize, watches: Vec<Watch>) -> Self {
         Self {
             step,
             workers: vec![Worker::default(); workers],
             steps: BTreeMap::new(),
             last: (Counts::default(), 0),
             points: Vec::new(),
+            watches,
             first: None,
             latest: Sample::default(),
             reading: Progress::default(),
@@ -109,17 +111,25 @@ impl Timeline {
         &self.last.0
     }
 
+    /// Share of a core of all gateways that are watched, at the latest look; none when there are none.
+    pub(super) fn gateway_cores(&self) -> Option<f64> {
+        let gateways =
+            self.watches.iter().zip(&self.latest.watched).filter(|(watch, _)| is_gateway(&watch.0));
+        gateways.filter_map(|(_, reading)| reading.map(|reading| reading.cores)).reduce(|sum, one| sum + one)
+    }
+
     pub(super) fn reading(&self) -> &Progress {
         &self.reading
     }
 
     /// Everything, at the end.
-    pub(super) fn finish(mut self, seconds: f64, watches: &[(String, u32)]) -> Finished {
+    pub(super) fn finish(mut self, seconds: f64) -> Finished {
         for number in 0..self.workers.len() {
             self.ended(number);
         }
         let per_second = |cost: Cost| Cost { cores: cost.cpu_seconds / seconds.max(1.0), ..cost };
-        let watched = watches.iter().enumerate().map(|(number, watch)| self.watched(number, watch, seconds));
+        let watched =
+            self.watches.iter().enumerate().map(|(number, watch)| self.watched(number, watch, seconds));
         Finished {
             watched: watched.collect(),
             workers: self.workers.iter().map(|worker| per_second(worker.cost)).collect(),
@@ -172,7 +182,7 @@ impl Timeline {
         self.last = (counts, index + 1);
     }
 
-    fn watched(&self, number: usize, watch: &(String, u32), seconds: f64) -> Watched {
+    fn watched(&self, number: usize, watch: &Watch, seconds: f64) -> Watched {
         let reading = |sample: &Sample| sample.watched.get(number).copied().flatten().unwrap_or_default();
         let first = self.first.as_ref().map(reading).unwrap_or_default();
         let memory = |point: &Point| point.watched_memory.get(number).copied().flatten();
@@ -222,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_point_waits_for_every_worker() {
-        let mut timeline = Timeline::new(Duration::from_secs(2), 2);
+        let mut timeline = Timeline::new(Duration::from_secs(2), 2, vec![]);
         timeline.tick(0, &tick(0, 10, 1, 0.1));
         timeline.tick(0, &tick(1, 20, 1, 0.1));
         assert!(timeline.now().is_none());
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_step_that_was_skipped_or_a_worker_that_is_gone_holds_up_nothing() {
-        let mut timeline = Timeline::new(Duration::from_secs(1), 2);
+        let mut timeline = Timeline::new(Duration::from_secs(1), 2, vec![]);
         timeline.tick(0, &tick(0, 10, 1, 0.1));
         timeline.tick(1, &tick(2, 30, 1, 0.1));
         assert_eq!(timeline.now().map(|point| point.sent), Some(10.0));
@@ -246,18 +256,18 @@ mod tests {
 
     #[test]
     fn a_worker_is_pegged_only_while_it_is() {
-        let mut timeline = Timeline::new(Duration::from_secs(1), 1);
+        let mut timeline = Timeline::new(Duration::from_secs(1), 1, vec![]);
         for (index, cores) in [1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 0.2].into_iter().enumerate() {
             timeline.tick(0, &tick(index as u64, 0, 1, cores));
         }
-        let finished = timeline.finish(7.0, &[]);
+        let finished = timeline.finish(7.0);
         assert_eq!(finished.workers[0].pegged_seconds, 3.0);
         assert_eq!(finished.points.len(), 7);
     }
 
     #[test]
     fn memory_is_told_before_at_most_and_while_all_were_connected() {
-        let mut timeline = Timeline::new(Duration::from_secs(1), 1);
+        let mut timeline = Timeline::new(Duration::from_secs(1), 1, vec![("gateway".into(), 7)]);
         for (index, (memory, connected)) in [(10, 0), (50, 5), (30, 5), (20, 1)].into_iter().enumerate() {
             let reading = Reading { memory, cpu_seconds: index as f64, cores: 0.0 };
             timeline.sample(Sample { watched: vec![Some(reading)], gateway: None });
@@ -265,7 +275,7 @@ mod tests {
             tick.counts.connected = connected;
             timeline.tick(0, &tick);
         }
-        let watched = &timeline.finish(4.0, &[("gateway".into(), 7)]).watched[0];
+        let watched = &timeline.finish(4.0).watched[0];
         assert_eq!((watched.memory, watched.cpu_seconds), ([10, 50, 30], 3.0));
     }
 }

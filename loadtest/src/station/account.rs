@@ -16,7 +16,7 @@ pub struct Account {
     pub sent: u32,
     /// Those that were answered, with whatever.
     pub answered: Ranges,
-    /// Those that were sent again.
+    /// Those that were sent again: as many as there were open when connections were lost.
     pub again: Vec<Again>,
 }
 
