@@ -157,3 +157,36 @@ fn is_final(error: &KafkaError) -> bool {
     let gone = [Code::OffsetOutOfRange, Code::AutoOffsetReset, Code::TopicAuthorizationFailed];
     error.rdkafka_error_code().is_some_and(|code| gone.contains(&code))
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+
+    fn produce(brokers: &str, topic: &str, count: u32) {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a producer");
+        for number in 0..count {
+            let (key, value) = (format!("LT-{number:06}"), format!("{{\"number\":{number}}}"));
+            producer.send(BaseRecord::to(topic).key(&key).payload(&value)).map_err(|error| error.0).unwrap();
+        }
+        producer.flush(REQUEST).unwrap();
+    }
+
+    #[test]
+    fn a_topic_is_read_from_where_it_ended_to_where_it_ends() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("events", 3, 1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        produce(&brokers, "events", 20);
+        let topic = Topic::open(&brokers, "events", "r1").unwrap();
+        produce(&brokers, "events", 50);
+        let ledger = Mutex::new(Ledger::new("LT-", "r1", 1, false));
+        let finish = CancellationToken::new();
+        finish.cancel();
+        topic.read(&ledger, &finish).unwrap();
+        assert_eq!(ledger.lock().unwrap().read().0, 50);
+    }
+}

@@ -153,3 +153,102 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    /// Answers one request with this body, after which the connection is closed or breaks; returns what was asked.
+    async fn serve(listener: &TcpListener, body: &str, whole: bool) -> String {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = vec![0; 4096];
+        let length = stream.read(&mut request).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+        let chunk = format!("{:x}\r\n{body}\r\n", body.len());
+        let end = if whole { "0\r\n\r\n" } else { "" };
+        let chunk = if body.is_empty() { String::new() } else { chunk };
+        stream.write_all(format!("{head}{chunk}{end}").as_bytes()).await.unwrap();
+        let request = String::from_utf8_lossy(&request[..length]).into_owned();
+        request.split(' ').nth(1).unwrap().to_owned()
+    }
+
+    fn event(position: u64) -> String {
+        format!(
+            "id: {position}\nevent: {KIND}\ndata: {{\"id\":\"e{position}\",\"type\":\"{KIND}\",\"subject\":\"x\",\"data\":{{}}}}\n\n"
+        )
+    }
+
+    async fn stage(follow: bool) -> (TcpListener, tokio::task::JoinHandle<Result<Log, LocalError>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tasks = TaskTracker::new();
+        let http = Http::new(&format!("http://{}", listener.local_addr().unwrap()), tasks.clone());
+        (listener, tasks.spawn(Log::open(http, follow)))
+    }
+
+    fn books() -> Arc<Mutex<Ledger>> {
+        Arc::new(Mutex::new(Ledger::new("LT-", "r1", 1, false)))
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_is_opened_again_after_the_last_event() {
+        let (listener, opening) = stage(true).await;
+        let asked = serve(&listener, "", true).await;
+        assert!(asked.ends_with("&from=earliest&follow=false"), "{asked}");
+        let asked = serve(&listener, &(event(7) + &event(9)), false).await;
+        assert!(asked.ends_with(&format!("?type={KIND}")), "{asked}");
+        let log = opening.await.unwrap().unwrap();
+        let (ledger, finish) = (books(), CancellationToken::new());
+        let reading = {
+            let (ledger, finish) = (Arc::clone(&ledger), finish.clone());
+            TaskTracker::new().spawn(async move { log.read(&ledger, &finish).await })
+        };
+        let asked =
+            serve(&listener, &(event(10) + "event: gap\ndata: {\"from\":11,\"to\":12}\n\n"), false).await;
+        assert!(asked.ends_with("&from=10"), "{asked}");
+        let asked = serve(&listener, "", false).await;
+        assert!(asked.ends_with("&from=11"), "{asked}");
+        finish.cancel();
+        // The stream that was opened again may or may not have been asked for once more before the end was known.
+        let mut asked = serve(&listener, "", true).await;
+        if !asked.ends_with("&follow=false") {
+            asked = serve(&listener, "", true).await;
+        }
+        assert!(asked.ends_with("&from=11&follow=false"), "{asked}");
+        reading.await.unwrap().unwrap();
+        let ledger = std::mem::replace(&mut *ledger.lock().unwrap(), Ledger::new("", "", 0, false));
+        let verdict = ledger.settle(&[]);
+        assert_eq!((verdict.events, verdict.gaps), (3, 1));
+    }
+
+    #[tokio::test]
+    async fn after_the_run_the_whole_log_is_read_at_once() {
+        let (listener, opening) = stage(false).await;
+        serve(&listener, "", true).await;
+        let log = opening.await.unwrap().unwrap();
+        let (ledger, finish) = (books(), CancellationToken::new());
+        finish.cancel();
+        let reading = log.read(&ledger, &finish);
+        let events = event(1) + &event(2);
+        let (read, asked) = tokio::join!(reading, serve(&listener, &events, true));
+        read.unwrap();
+        assert!(asked.ends_with("&from=earliest&follow=false"), "{asked}");
+        assert_eq!(ledger.lock().unwrap().read().0, 2);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_the_gateway_cannot_read_is_an_error() {
+        let (listener, opening) = stage(false).await;
+        serve(&listener, "", true).await;
+        let mut log = opening.await.unwrap().unwrap();
+        let ledger = books();
+        let reading = log.read_to_end(&ledger);
+        let (read, _) = tokio::join!(reading, serve(&listener, "event: error\ndata: broken\n\n", true));
+        assert!(matches!(read, Err(LocalError::Log(problem)) if problem == "broken"));
+    }
+}
