@@ -166,10 +166,12 @@ fn run(args: RunArgs) -> ExitCode {
         Err(error) => return fail(&chain(&error)),
     };
     print(&summary::summary(&report));
-    let base = out.join(&report.scenario.name);
-    match write(&report, &base.with_extension("json"), &base.with_extension("html")) {
+    // Not `with_extension`: a name may have a dot of its own.
+    let file = |kind: &str| out.join(format!("{}.{kind}", report.scenario.name));
+    let (json, page) = (file("json"), file("html"));
+    match write(&report, &json, &page) {
         Ok(()) => {
-            print(&format!("\n{0}.html and {0}.json\n", base.display()));
+            print(&format!("\n{} and {}\n", page.display(), json.display()));
             ExitCode::from(report.exit_code())
         }
         Err(problem) => fail(&problem),

@@ -45,7 +45,8 @@ pub struct Report {
     pub outcome: Outcome,
     /// Counters of all stations.
     pub counts: Counts,
-    /// How long connections took, from when they were due to the end of the handshake.
+    /// How long connections took, from when they were due to the end of the handshake; after a failed attempt the waiting
+    /// goes on.
     pub connect: Percentiles,
     /// Why attempts to connect failed.
     pub failures: BTreeMap<String, u64>,

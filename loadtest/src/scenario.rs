@@ -295,6 +295,7 @@ mod tests {
         for (text, named) in [
             ("station = 5", "station"),
             ("stations = 0", "stations"),
+            ("name = '../x'", "name"),
             ("stations = 40000\nworkers = 2", "workers"),
             ("targets = ['http://x']", "targets"),
             ("[traffic]\nmessages_per_second = -1.0", "messages_per_second"),

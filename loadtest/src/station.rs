@@ -217,9 +217,9 @@ impl Station {
         self.misbehaving && self.habit == Habit::SlowReader
     }
 
-    /// Whether it was told that it may talk.
-    pub fn is_registered(&self) -> bool {
-        self.registered
+    /// Whether it was ever told that it may talk.
+    pub fn was_registered(&self) -> bool {
+        self.talking
     }
 
     /// When its first connection is due: the stations share the time evenly.

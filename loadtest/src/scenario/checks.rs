@@ -15,6 +15,9 @@ impl Scenario {
     pub fn check(&self) -> Result<(), ScenarioError> {
         let wrong =
             |key: &'static str, problem: &str| Err(ScenarioError::Value { key, problem: problem.to_owned() });
+        if self.name.is_empty() || self.name.contains(['/', '\0']) {
+            return wrong("name", "it names files: not empty, and without a slash");
+        }
         if !(1..=1_000_000).contains(&self.stations) {
             return wrong("stations", "1 to 1,000,000");
         }

@@ -34,6 +34,7 @@ enum Parting {
 
 /// Lives; returns at rest, or when the run is over.
 pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) -> Account {
+    // When the next connection should stand. An attempt that fails does not move it: the station waits all the time.
     let mut due = station.connect_due();
     if !wait_until(due, &shared.rest).await {
         return station.into_account();
@@ -52,29 +53,30 @@ pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) 
                 let now = Instant::now();
                 shared.tally().connected(now.saturating_duration_since(due));
                 station.connected(now);
-                let (habit, was_registered) = (station.habit(), station.is_registered());
+                let (habit, was_registered) = (station.habit(), station.was_registered());
                 let parting = Conversation { station: &mut station, socket, shared: &shared, was_registered }
                     .hold()
                     .await;
                 station.lost();
                 let reason = if let Parting::Lost(reason) = &parting { Some(reason.as_str()) } else { None };
                 shared.tally().left(habit, station.is_misbehaving(), reason);
-                match parting {
+                let pause = match parting {
                     Parting::Done | Parting::End => break,
                     Parting::Cut => {
                         shared.tally().totals.counts.cut += 1;
                         Duration::ZERO
                     }
                     Parting::Lost(_) => station.pause(),
-                }
+                };
+                due = Instant::now() + pause;
+                pause
             }
             Err(refusal) => {
                 shared.tally().failed(&refusal.to_string());
                 station.pause()
             }
         };
-        due = Instant::now() + pause;
-        if !wait_until(due, &shared.end).await {
+        if !wait_until(Instant::now() + pause, &shared.end).await {
             break;
         }
     }
@@ -188,7 +190,7 @@ impl Conversation<'_> {
             Outcome::Answered { action, latency, refused } => {
                 let mut tally = self.shared.tally();
                 tally.answered(self.station.habit(), action, latency, refused);
-                if self.station.is_registered() && !self.was_registered {
+                if self.station.was_registered() && !self.was_registered {
                     self.was_registered = true;
                     tally.totals.counts.registered += 1;
                 }

@@ -78,10 +78,13 @@ impl Target {
         let uri: Uri = base.parse().map_err(|error| wrong(format!("{error}")))?;
         let host = uri.host().ok_or_else(|| wrong("no host".into()))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let mut found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)))
+        let found = tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80)))
             .await
             .map_err(|error| wrong(error.to_string()))?;
-        let address = found.next().ok_or_else(|| wrong("the host has no address".into()))?;
+        let found: Vec<SocketAddr> = found.collect();
+        // `localhost` is both; a gateway listens on IPv4 unless it is told otherwise.
+        let address = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
+        let address = *address.ok_or_else(|| wrong("the host has no address".into()))?;
         Ok(Self { base, address })
     }
 
