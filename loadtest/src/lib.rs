@@ -12,7 +12,11 @@
 //! * [`scenario`]: what a run does
 //! * [`station`], [`frame`]: one station as a state machine, and what it says
 //! * [`ranges`], [`random`], [`latency`]: sets of numbers, numbers, distributions
-//! * [`worker`]: a process full of stations; [`pipe`], [`process`]: how processes speak, and what they cost
+//! * [`worker`]: a process full of stations
+//! * [`verify`]: the process that reads the bus and keeps the books
+//! * [`coordinator`]: a run from the plan to the report; [`scrape`], [`http`]: what the gateway says meanwhile
+//! * [`report`]: JSON, a summary, a page with plots; whether the run passed
+//! * [`pipe`], [`process`]: how processes speak, and what they cost
 
 pub mod coordinator;
 pub mod frame;
