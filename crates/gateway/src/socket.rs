@@ -136,3 +136,57 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         drop(tokio::time::timeout(patience, Box::pin(drain)).await);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::DuplexStream;
+
+    const LIMITS: SocketLimits =
+        SocketLimits { max_message_bytes: 1024, read_buffer_bytes: 1024, compress_above_bytes: 256 };
+
+    /// `[]`, with a mask of zeros.
+    const TEXT: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'[', b']'];
+
+    /// A socket whose other end takes so many bytes before somebody reads them.
+    fn socket(room: usize) -> (Socket<DuplexStream>, DuplexStream) {
+        let (near, far) = tokio::io::duplex(room);
+        (Socket::accept(near, &[], LIMITS, None), far)
+    }
+
+    fn answers(count: usize) -> Outbox {
+        let mut outbox = Outbox::default();
+        for _ in 0..count {
+            outbox.answer("x".repeat(100));
+        }
+        outbox
+    }
+
+    #[tokio::test]
+    async fn a_station_that_takes_nothing_is_read_all_the_same() {
+        let (mut socket, mut far) = socket(64);
+        let mut outbox = answers(8);
+        assert!(matches!(socket.turn(&mut outbox, false).await, Turn::Taken), "reading may go on");
+        assert!(outbox.is_empty() && socket.is_writing());
+        outbox.answer("one more".into());
+        for _ in 0..100 {
+            far.write_all(&TEXT).await.unwrap();
+            assert!(matches!(socket.turn(&mut outbox, true).await, Turn::Text(text) if text == "[]"));
+            assert_eq!(outbox.answers(), 1, "nothing is taken over while something waits");
+        }
+        let all = 8 * 102 + 10;
+        let mut read = vec![0; all];
+        let (turn, got) = tokio::join!(socket.turn(&mut outbox, true), far.read_exact(&mut read));
+        assert!(matches!(turn, Turn::Flushed), "somebody has waited for this");
+        assert_eq!(got.unwrap(), all);
+    }
+
+    #[tokio::test]
+    async fn what_leaves_at_once_does_not_end_a_turn_that_reads() {
+        let (mut socket, mut far) = socket(4096);
+        far.write_all(&TEXT).await.unwrap();
+        assert!(matches!(socket.turn(&mut answers(1), true).await, Turn::Text(_)));
+        assert!(!socket.is_writing());
+        assert!(matches!(socket.turn(&mut answers(1), false).await, Turn::Flushed));
+    }
+}

@@ -277,4 +277,25 @@ mod tests {
             assert_eq!(Deflate::negotiate([line.as_bytes()]), Err(Malformed), "{line}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever is offered, it is refused, malformed, or answered with a window that was asked for.
+        #[test]
+        fn any_header_is_judged(
+            line in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "permessage-deflate", "server_max_window_bits", "client_max_window_bits", "x", ";", ",", "=",
+                    "\"", "\\", " ", "8", "9", "12", "15", "16", "\u{e9}",
+                ]),
+                0..16,
+            )
+        ) {
+            let line = line.concat();
+            if let Ok(Some(deflate)) = Deflate::negotiate([line.as_bytes()]) {
+                let bits = deflate.window_bits();
+                assert!(bits == 15 || line.contains(&bits.to_string()), "{line}");
+                assert!(line.contains("permessage-deflate"), "{line}");
+            }
+        }
+    }
 }
