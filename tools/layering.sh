@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Owns: the check that crates/protocol stays free of I/O, clocks and runtimes (ARCHITECTURE.md, invariants).
+# Owns: the checks that crates/protocol stays free of I/O, clocks and runtimes, and that the WebSocket library has one user
+# (ARCHITECTURE.md, invariants).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,5 +16,9 @@ if find crates/protocol/src -name '*.rs' -exec awk -v forbidden="$forbidden" '
     $0 ~ forbidden { print FILENAME ":" FNR ": " $0; found = 1 }
     END { exit !found }' {} + >&2; then
     echo "layering: ocpp-protocol does I/O or reads a clock in the lines above" >&2
+    exit 1
+fi
+if grep -rn 'tungstenite::' crates/*/src --include='*.rs' | grep -v '^crates/websocket/' >&2; then
+    echo "layering: only crates/websocket names the WebSocket library" >&2
     exit 1
 fi

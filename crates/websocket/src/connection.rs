@@ -218,11 +218,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.is_read_over
     }
 
-    /// Whether compression was negotiated.
-    pub fn is_compressed(&self) -> bool {
-        self.encoder.deflate.is_some()
-    }
-
     /// What travelled compressed since this was asked last.
     pub fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
