@@ -155,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Err(end) => {
                     self.is_read_over = true;
-                    self.release_ahead();
+                    self.forget_input();
                     return Poll::Ready(Err(end));
                 }
             }
@@ -266,6 +266,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.next = 0;
     }
 
+    /// Nothing that came and is not told yet will be told.
+    fn forget_input(&mut self) {
+        self.release_ahead();
+        self.decoder.forget();
+    }
+
     /// What an event asks of the other direction.
     fn note(&mut self, event: &Event) {
         match event {
@@ -276,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Event::Binary { bytes, compressed } => self.note_received(*compressed, bytes.len()),
             Event::Close(code) => {
                 self.is_close_received = true;
-                self.release_ahead();
+                self.forget_input();
                 if !self.is_close_sent {
                     self.close_reply = Some(*code);
                 }

@@ -116,6 +116,12 @@ impl Decoder {
         Ok(Step { consumed, event })
     }
 
+    /// Gives up what is incomplete, because nothing more will be decoded.
+    pub(crate) fn forget(&mut self) {
+        self.message = None;
+        self.control = Vec::new();
+    }
+
     /// Bytes on the heap that are owned now.
     pub(crate) fn held_bytes(&self) -> usize {
         self.control.capacity() + self.message.as_ref().map_or(0, Message::held_bytes)
@@ -148,11 +154,11 @@ impl Decoder {
         *consumed = taken;
         match (header.kind, &self.message) {
             (Kind::First { text, compressed }, None) => {
-                let message = Message::new(text, compressed);
-                message.admit(header.length, &self.rules)?;
+                let message = Message::new(text, compressed, &self.rules);
+                message.admit(header.length)?;
                 self.message = Some(message);
             }
-            (Kind::Continuation, Some(message)) => message.admit(header.length, &self.rules)?,
+            (Kind::Continuation, Some(message)) => message.admit(header.length)?,
             (Kind::First { .. }, Some(_)) | (Kind::Continuation, None) => {
                 return Err(Violation::FragmentOrder.into());
             }

@@ -20,8 +20,8 @@
 //! read into and written from buffers that belong to the thread, and compressors belong to the thread, too. A connection
 //! owns, and gives back as soon as it can:
 //!
-//! * while a message is incomplete, what has come of it: at most twice that, and never more than [`Rules::max_message`] and a
-//!   64th of it;
+//! * while a message is incomplete, what has come of it: at most twice that, and never more than [`Rules::max_message`] (and
+//!   a 64th of it, if it is compressed); for the moment in which it is inflated, both forms of it;
 //! * what was read and not asked for yet: at most [`Settings::read_bytes`] (a station that sends without waiting for answers);
 //! * what the kernel did not take: at most [`WRITE_BATCH`] or one frame, whichever is more, one pong and one close frame.
 //!

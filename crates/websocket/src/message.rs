@@ -13,20 +13,22 @@ use crate::decoder::{Event, Rules};
 pub(crate) struct Message {
     text: bool,
     compressed: bool,
+    /// Bytes that it may have, as it comes.
+    most: usize,
     bytes: Vec<u8>,
     /// So much of a text is UTF-8; what follows is the beginning of a character, or not looked at yet.
     checked: usize,
 }
 
 impl Message {
-    pub(crate) fn new(text: bool, compressed: bool) -> Self {
-        Self { text, compressed, bytes: Vec::new(), checked: 0 }
+    pub(crate) fn new(text: bool, compressed: bool, rules: &Rules) -> Self {
+        let most = if compressed { rules.max_compressed() } else { rules.max_message };
+        Self { text, compressed, most, bytes: Vec::new(), checked: 0 }
     }
 
     /// Whether a frame of this length may follow.
-    pub(crate) fn admit(&self, length: u64, rules: &Rules) -> Result<(), Breach> {
-        let most = if self.compressed { rules.max_compressed() } else { rules.max_message };
-        let room = (most - self.bytes.len().min(most)) as u64;
+    pub(crate) fn admit(&self, length: u64) -> Result<(), Breach> {
+        let room = self.most.saturating_sub(self.bytes.len()) as u64;
         if length > room { Err(Breach::TooBig) } else { Ok(()) }
     }
 
@@ -35,7 +37,7 @@ impl Message {
         let (len, capacity) = (self.bytes.len(), self.bytes.capacity());
         let needed = len + piece.len();
         if capacity < needed {
-            let most = if is_final { needed + to_come } else { usize::MAX };
+            let most = if is_final { needed + to_come } else { self.most };
             self.bytes.reserve_exact((2 * capacity).min(most).max(needed) - len);
         }
         self.bytes.extend_from_slice(piece);

@@ -182,6 +182,20 @@ fn fragments_of_one_byte_cost_their_bytes() {
 }
 
 #[test]
+fn a_message_in_fragments_never_owns_more_than_it_may_have() {
+    let mut peer = Peer::plain();
+    peer.arrive(&frame(TEXT, b""));
+    for sent in 1..=100 {
+        peer.arrive(&frame(CONTINUATION, &[b'x'; 1000]));
+        assert!(peer.read().is_pending());
+        assert!(peer.connection.held_bytes() <= (2 * sent * 1000).min(100_000));
+    }
+    peer.arrive(&frame(CONTINUATION, b"x"));
+    assert!(matches!(peer.end(), ReadEnd::Broken(Breach::TooBig)));
+    assert_eq!(peer.connection.held_bytes(), 0);
+}
+
+#[test]
 fn a_flood_gives_way_to_others() {
     let mut peer = Peer::plain();
     peer.arrive(&frame(TEXT, b""));
