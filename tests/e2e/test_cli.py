@@ -6,7 +6,10 @@ goes wrong is one line with the gateway's own reason; a reader that goes away is
 """
 
 import asyncio
+import itertools
 import json
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -204,6 +207,28 @@ async def test_the_messages_of_one_station(gateway):
             assert re.fullmatch(rf"{TIME} disconnected operator 1000 after \d+\.\d{{3}}s a test", tail.line())
 
 
+@pytest.mark.parametrize(("variables", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
+async def test_colours_are_for_terminals(gateway, variables, has_colours):
+    node = gateway()
+    async with await Station.connect(node, "CP-001") as station:
+        await station.boot()
+    screen, terminal = pty.openpty()
+    environment = {key: value for key, value in os.environ.items() if key != "NO_COLOR"} | variables
+    arguments = [binary(), "tail", "CP-001", "--from", "earliest", "--admin", node.admin_url]
+    tail = subprocess.Popen(arguments, stdout=terminal, env=environment)
+    os.close(terminal)
+    try:
+        shown = b""
+        while b"disconnected" not in shown:
+            shown += await asyncio.wait_for(asyncio.to_thread(os.read, screen, 4096), 15)
+    finally:
+        tail.kill()
+        tail.wait()
+        os.close(screen)
+    assert (b"\x1b[36m\xe2\x86\x90\x1b[0m CALL" in shown) == has_colours
+    assert (b"\x1b" in shown) == has_colours
+
+
 async def test_all_stations_as_json(gateway):
     node = gateway()
     with (
@@ -284,6 +309,36 @@ async def test_a_stream_begins_with_where_it_is(gateway):
     node.await_events(lambda events: len(events) == 4, "a session")
     with requests.get(f"{node.admin_url}/api/v1/events", stream=True, timeout=10) as stream:
         assert next(stream.iter_lines()) == b"id: 3"
+
+
+async def test_with_kafka_a_tail_is_live_and_says_what_it_cannot_show(gateway, kafka, topics):
+    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics})
+    result = ask(node, "tail", "CP-001", "--from", "earliest")
+    assert (result.returncode, "no local log" in result.stderr) == (2, True)
+
+    def until(tail, mark):
+        while mark not in (line := tail.line()):
+            pass
+        return line
+
+    async def seen(tail, station, mark):
+        """Nothing tells when a live stream has begun: the station goes on until it is seen."""
+        line = asyncio.create_task(asyncio.to_thread(until, tail, mark))
+        for number in itertools.count():
+            if line.done():
+                break
+            await station.call("Heartbeat", {}, id=f"{mark}-{number}")
+            await asyncio.sleep(0.05)
+        assert re.match(rf"{TIME} [←→] CALL(RESULT|      ) Heartbeat {mark}-", await line)
+
+    with Running(node, "tail", "CP-001") as tail:
+        async with await Station.connect(node, "CP-001") as station:
+            await station.boot()
+            await seen(tail, station, "first")
+        node.restart()
+        assert tail.note().endswith("; trying again; what happens meanwhile is not shown")
+        async with await Station.connect(node, "CP-001") as station:
+            await seen(tail, station, "second")
 
 
 async def test_a_reader_that_goes_away_is_a_clean_end(gateway):

@@ -20,7 +20,9 @@ pub(super) struct StreamEvent {
 /// Cuts a stream into events.
 #[derive(Debug, Default)]
 pub(super) struct Cutter {
-    rest: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Up to here everything has been given out.
+    start: usize,
     /// Up to here no event ends.
     searched: usize,
 }
@@ -28,25 +30,31 @@ pub(super) struct Cutter {
 impl Cutter {
     /// Takes a piece of the stream.
     pub(super) fn feed(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        if self.rest.len() + piece.len() > LARGEST_EVENT {
+        // Moved once a piece, not once an event.
+        self.bytes.drain(..self.start);
+        self.searched -= self.start;
+        self.start = 0;
+        if self.bytes.len() + piece.len() > LARGEST_EVENT {
             return Err(Failure::NotUnderstood(format!("an event with more than {LARGEST_EVENT} bytes")));
         }
-        self.rest.extend_from_slice(piece);
+        self.bytes.extend_from_slice(piece);
         Ok(())
     }
 
     /// The next whole event. What is only a comment is none.
     pub(super) fn next_event(&mut self) -> Option<StreamEvent> {
         loop {
-            let from = self.searched.saturating_sub(1);
-            let Some(found) = self.rest[from..].windows(2).position(|pair| pair == b"\n\n") else {
-                self.searched = self.rest.len();
+            // The first of the two line breaks may have been searched already.
+            let from = self.searched.saturating_sub(1).max(self.start);
+            let Some(found) = self.bytes[from..].windows(2).position(|pair| pair == b"\n\n") else {
+                self.searched = self.bytes.len();
                 return None;
             };
-            let block: Vec<u8> = self.rest.drain(..from + found + 2).collect();
-            self.searched = 0;
-            if let Some(event) = parse(&String::from_utf8_lossy(&block)) {
-                return Some(event);
+            let end = from + found + 2;
+            let event = parse(&String::from_utf8_lossy(&self.bytes[self.start..end]));
+            (self.start, self.searched) = (end, end);
+            if event.is_some() {
+                return event;
             }
         }
     }
