@@ -17,6 +17,8 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 pub struct EventWriter {
     buffer: Vec<u8>,
     first_member: bool,
+    /// What follows `data`.
+    extensions: String,
 }
 
 impl EventWriter {
@@ -48,7 +50,7 @@ impl EventWriter {
         buffer.extend_from_slice(br#","time":""#);
         write_time(&mut buffer, time);
         buffer.extend_from_slice(br#"","datacontenttype":"application/json","data":{"#);
-        Self { buffer, first_member: true }
+        Self { buffer, first_member: true, extensions: String::new() }
     }
 
     /// Adds a member whose value is a string.
@@ -82,10 +84,25 @@ impl EventWriter {
         }
     }
 
+    /// Adds an extension attribute to the envelope when there is a value (CloudEvents 1.0, section 3.2). `name` has lower-case
+    /// letters and digits only.
+    #[must_use]
+    pub fn extension(mut self, name: &'static str, value: Option<&str>) -> Self {
+        if let Some(value) = value {
+            self.extensions.push_str(",\"");
+            self.extensions.push_str(name);
+            self.extensions.push_str("\":");
+            self.extensions.push_str(&json_string(value));
+        }
+        self
+    }
+
     /// Closes the event and gives its bytes.
     #[must_use]
     pub fn close(mut self) -> Vec<u8> {
-        self.buffer.extend_from_slice(b"}}");
+        self.buffer.push(b'}');
+        self.buffer.extend_from_slice(self.extensions.as_bytes());
+        self.buffer.push(b'}');
         self.buffer
     }
 
@@ -146,6 +163,8 @@ mod tests {
         .string("messageId", "4\n2")
         .optional("action", None)
         .number("count", 7)
+        .extension("traceparent", Some("00-\"-1"))
+        .extension("tracestate", None)
         .raw("payload", payload)
         .close();
         let text = String::from_utf8(bytes).unwrap();
@@ -157,6 +176,8 @@ mod tests {
         assert_eq!(event["data"]["messageId"], "4\n2");
         assert_eq!(event["data"]["count"], 7);
         assert!(event["data"].get("action").is_none());
+        assert_eq!(event["traceparent"], "00-\"-1");
+        assert!(event.get("tracestate").is_none());
         assert_eq!(Uuid::parse_str(event["id"].as_str().unwrap()).unwrap().get_version_num(), 7);
     }
 
