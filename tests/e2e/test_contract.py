@@ -98,6 +98,14 @@ def test_what_is_right_is_valid(kind, data):
     assert violations(envelope(kind, data)) == []
 
 
+@pytest.mark.parametrize(("kind", "data"), CASES)
+def test_only_what_can_belong_to_a_trace_may_name_one(kind, data):
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    may = kind.startswith("ocpp.message.") or kind == "ocpp.command.result"
+    assert (violations(envelope(kind, data) | {"traceparent": traceparent}) == []) == may
+    assert violations(envelope(kind, data) | {"traceparent": traceparent.upper()})
+
+
 def is_optional(kind, data, name):
     # The CALL that a CALLRESULT of a station answers may be unknown; most sessions replace none; an operator may say nothing.
     unknown_call = kind == "ocpp.message.received" and data.get("messageType") == "CALLRESULT"

@@ -28,11 +28,13 @@ use crate::command::intake;
 use crate::command::router::Router;
 use crate::config::{AuthMode, Config};
 use crate::events::Events;
+use crate::http_client::ClientError;
 use crate::listener::{self, Listener, RateLimit};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::replays::Replays;
 use crate::session::shared::Shared;
+use crate::spans::export::Exporter;
 
 pub use storage::start_bus;
 
@@ -77,6 +79,9 @@ pub enum StartupError {
     /// What is needed to ask a hook.
     #[error("cannot read {0}")]
     Hooks(#[from] HookError),
+    /// Where spans should go.
+    #[error("telemetry.otlp_endpoint: {0}")]
+    Telemetry(#[from] ClientError),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -102,6 +107,8 @@ pub struct App {
     pub rest: TaskTracker,
     /// Reads commands from Kafka.
     pub intake: Option<Intake>,
+    /// Sends spans.
+    pub spans: Exporter,
 }
 
 /// Whether the gateway should get traffic.
@@ -182,6 +189,8 @@ impl App {
             .map_err(|source| StartupError::Commands { dir: config.commands_dir(), source })?;
         let authenticator = open_authenticator(&config, &metrics)?;
 
+        let (spans, tracer) = Exporter::start(&config.telemetry, &config.node.id, Arc::clone(&metrics))?;
+
         let registry = Arc::new(Registry::default());
         let events = Events::new(&config.node.id);
         let stop_accepting = CancellationToken::new();
@@ -193,6 +202,7 @@ impl App {
             bus: bus.clone(),
             events: events.clone(),
             metrics: Arc::clone(&metrics),
+            tracer: tracer.clone(),
             limits: config.request_limits(),
             places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
             tasks: TaskTracker::new(),
@@ -223,6 +233,7 @@ impl App {
             journal: journal.clone(),
             stations,
             events: events.clone(),
+            tracer,
             metrics: Arc::clone(&metrics),
         });
         let readiness = Arc::new(Readiness {
@@ -243,6 +254,7 @@ impl App {
             stop_rest,
             rest,
             intake: None,
+            spans,
             config,
         };
         let admin_listener = bind(app.config.admin.address, 128, "admin.address")?;

@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use self::router::Step;
 use crate::session::Untold;
+use crate::spans::CommandTrace;
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Deserialize, Serialize)]
@@ -209,6 +210,8 @@ pub struct Command {
     pub batch: Option<Arc<str>>,
     /// Why it cannot be sent whatever the station says: it was not readable as a command.
     pub flaw: Option<String>,
+    /// Its place in a trace.
+    pub trace: CommandTrace,
 }
 
 impl Command {

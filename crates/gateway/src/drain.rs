@@ -42,6 +42,7 @@ impl App {
             (bus.close(deadline), journal.close(deadline) + commands.close(deadline))
         })
         .await;
+        self.spans.finish(deadline).await;
         self.stop_rest.cancel();
         self.rest.close();
         match flushed {

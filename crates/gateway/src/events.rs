@@ -13,6 +13,7 @@ use ocpp_bus::{Class, Record};
 use crate::command::Outcome;
 use crate::session::close::CloseReason;
 use crate::session::{Session, SessionId};
+use crate::trace::TraceParent;
 
 /// The text of a malformed message in its event is cut to this many characters.
 const RAW_CHARS: usize = 4096;
@@ -36,6 +37,8 @@ pub struct Message<'a> {
     pub body: Body<'a>,
     /// Who answers a CALL of a station.
     pub answered_by: Option<AnsweredBy>,
+    /// The trace that it belongs to, if it is known.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// Who answers a CALL of a station.
@@ -173,6 +176,7 @@ impl Events {
                 .string("answeredBy", "backend")
                 .optional("answerUntil", until.map(ocpp_bus::event::rfc3339).as_deref()),
         };
+        let writer = traced(writer, message.traceparent);
         record(session.admission.identity.as_str(), time, Class::Event, writer)
     }
 
@@ -184,6 +188,7 @@ impl Events {
         command_id: &str,
         action: &str,
         outcome: &Outcome,
+        traceparent: Option<TraceParent>,
     ) -> Record {
         let now = SystemTime::now();
         let room = 256 + outcome.payload.as_ref().map_or(0, |payload| payload.get().len());
@@ -202,6 +207,7 @@ impl Events {
         if let Some(error) = &outcome.error {
             writer = writer.raw("error", &error.to_json());
         }
+        let writer = traced(writer, traceparent);
         record(station, now, Class::CommandResult, writer)
     }
 
@@ -216,6 +222,14 @@ impl Events {
         EventWriter::open(&self.source_json, event, session.admission.identity.as_str(), time, room)
             .string("sessionId", &session.id.to_string())
             .string("ocppVersion", session.admission.version.as_str())
+    }
+}
+
+/// CloudEvents' extension for distributed tracing.
+fn traced(writer: EventWriter, traceparent: Option<TraceParent>) -> EventWriter {
+    match traceparent {
+        Some(traceparent) => writer.extension("traceparent", Some(&traceparent.to_string())),
+        None => writer,
     }
 }
 

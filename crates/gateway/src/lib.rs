@@ -29,6 +29,8 @@ pub mod registry;
 pub mod replays;
 pub mod session;
 pub mod socket;
+pub mod spans;
 pub mod stations;
 pub mod telemetry;
+pub mod trace;
 pub mod upgrade;

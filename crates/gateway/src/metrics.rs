@@ -48,6 +48,9 @@ pub struct Metrics {
     reads_paused: IntCounter,
     credential_reloads: IntCounterVec,
     stations_known: IntGauge,
+    spans: IntCounterVec,
+    spans_waiting: IntGauge,
+    traceparents_invalid: IntCounter,
     ready: IntGauge,
     /// What concerns answers by a backend.
     pub answers: AnswerMetrics,
@@ -171,6 +174,12 @@ impl Metrics {
                 &["outcome"],
             )?,
             stations_known: gauge("stations_known", "Stations whose state is kept")?,
+            spans: counters("spans_total", "Spans, by what became of them", &["outcome"])?,
+            spans_waiting: gauge("spans_waiting", "Spans that wait to be exported")?,
+            traceparents_invalid: counter(
+                "traceparents_invalid_total",
+                "Commands whose traceparent breaks the rules and was ignored",
+            )?,
             ready: gauge("ready", "1 while /readyz says yes")?,
             answers: AnswerMetrics::register(&registry)?,
             registry: registry.clone(),
@@ -186,6 +195,9 @@ impl Metrics {
         }
         for status in Status::ALL {
             metrics.commands.with_label_values(&[status.as_str()]).reset();
+        }
+        for outcome in ["exported", "rejected", "failed", "dropped"] {
+            metrics.spans.with_label_values(&[outcome]).reset();
         }
         Ok(metrics)
     }
@@ -334,6 +346,26 @@ impl Metrics {
     /// The credentials file was read again: `loaded` or `failed`.
     pub fn credentials_reloaded(&self, outcome: &str) {
         self.credential_reloads.with_label_values(&[outcome]).inc();
+    }
+
+    /// A span waits to be exported.
+    pub fn span_queued(&self) {
+        self.spans_waiting.inc();
+    }
+
+    /// So many spans wait no longer.
+    pub fn spans_taken(&self, count: usize) {
+        self.spans_waiting.sub(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// What became of spans: `exported`, `rejected` by the collector, `failed` on the way, `dropped` because too many wait.
+    pub fn spans_ended(&self, outcome: &str, count: usize) {
+        self.spans.with_label_values(&[outcome]).inc_by(count as u64);
+    }
+
+    /// A command came with a traceparent that breaks the rules.
+    pub fn traceparent_invalid(&self) {
+        self.traceparents_invalid.inc();
     }
 
     /// So many stations are known.

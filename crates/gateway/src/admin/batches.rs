@@ -8,7 +8,7 @@ use hyper::{Request, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use uuid::Uuid;
 
-use super::commands::problem;
+use super::commands::{problem, traceparent};
 use super::{Admin, Answer, Problem, body_of, json};
 use crate::command::batch::Refused;
 use crate::command::request::BatchRequest;
@@ -16,9 +16,11 @@ use crate::command::request::BatchRequest;
 impl Admin {
     /// Takes a batch in. 202 as soon as that is durable.
     pub(super) async fn send_batch(&self, request: Request<Incoming>) -> Answer {
+        let header = traceparent(request.headers());
         let body = body_of(request).await?;
-        let stated: BatchRequest =
+        let mut stated: BatchRequest =
             serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+        stated.traceparent = stated.traceparent.or(header);
         let id = || Uuid::now_v7().to_string();
         let router = &self.router;
         let plan = router.limits.plan(stated, id, |to| router.addressed(to)).map_err(problem)?;

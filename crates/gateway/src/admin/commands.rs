@@ -101,9 +101,11 @@ impl Admin {
     /// `Prefer: respond-async` (RFC 7240) as soon as it is taken in, durably.
     pub(super) async fn send_command(&self, station: &str, request: Request<Incoming>) -> Answer {
         let respond_async = prefers_async(request.headers());
+        let header = traceparent(request.headers());
         let body = body_of(request).await?;
-        let stated: CommandRequest =
+        let mut stated: CommandRequest =
             serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
+        stated.traceparent = stated.traceparent.or(header);
         if stated.station_id.as_deref().is_some_and(|named| named != station) {
             return Err(Problem::bad_request("stationId is not the station of the path"));
         }
@@ -195,6 +197,11 @@ pub(super) fn problem(flaw: Flaw) -> Problem {
         }
         other => Problem::bad_request(other.to_string()),
     }
+}
+
+/// The trace that a request belongs to (W3C Trace Context, section 3.2).
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    headers.get("traceparent").and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 /// RFC 7240 section 4.1.

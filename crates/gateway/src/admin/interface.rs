@@ -175,7 +175,10 @@ fn tag_station(admin: Arc<Admin>, ask: Ask) -> Reply {
 /// answered as soon as the command is taken in, durably. A `commandId` that is known gets the first outcome, and nothing is
 /// sent.
 #[utoipa::path(post, path = "/api/v1/stations/{id}/commands", tag = "commands",
-    params(("id" = String, Path, description = "The station's identity, in any case")),
+    params(
+        ("id" = String, Path, description = "The station's identity, in any case"),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context: the trace that the command belongs to"),
+    ),
     request_body = CommandRequest,
     responses(
         (status = 200, description = "The command ended; `status` says how", body = commands::Outcome<'static>),
@@ -220,6 +223,7 @@ fn call_command_back(admin: Arc<Admin>, ask: Ask) -> Reply {
 /// Each has its own `ocpp.command.result`; an `ocpp.command.summary` follows the last. Taken in, durably, when it is answered. A
 /// `batchId` that is known is not sent again.
 #[utoipa::path(post, path = "/api/v1/commands", tag = "commands",
+    params(("traceparent" = Option<String>, Header, description = "W3C Trace Context: the trace that the commands belong to")),
     request_body = BatchRequest,
     responses(
         (status = 202, description = "It is taken in", body = batch::Summary),

@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::book::{from_ms, now_ms, since_epoch};
 use super::{Command, IfOffline, Status};
 use crate::events::millis;
+use crate::spans::CommandTrace;
 
 /// Finished batches that are remembered.
 const REMEMBERED: usize = 1000;
@@ -55,6 +56,9 @@ pub struct Plan {
     timeout_ms: u64,
     expires_ms: Option<u64>,
     if_offline: IfOffline,
+    #[serde(default, skip_serializing_if = "CommandTrace::is_empty")]
+    /// The trace that its commands belong to.
+    pub trace: CommandTrace,
     /// Commands a second.
     pub rate: f64,
 }
@@ -71,6 +75,7 @@ impl Plan {
             timeout_ms: millis(model.timeout),
             expires_ms: model.expires_at.map(since_epoch),
             if_offline: model.if_offline,
+            trace: model.trace,
             rate,
         }
     }
@@ -98,6 +103,7 @@ impl Plan {
             origin: None,
             flaw: None,
             batch: Some(Arc::clone(&self.id)),
+            trace: self.trace.of_each(),
         })
     }
 }

@@ -43,6 +43,7 @@ impl Router {
     /// When its id is known or too many are running.
     pub async fn begin_batch(self: &Arc<Self>, plan: Arc<Plan>) -> Result<(), Refused> {
         let record = self.book.batches.begin(Arc::clone(&plan), self.limits.commands.max_batches)?;
+        self.tracer.stated(plan.trace);
         self.save(Some(record)).await;
         self.go_on(&plan.id);
         Ok(())

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::batch::{Addressees, Plan};
 use super::{Command, IfOffline};
 use crate::config;
+use crate::spans::CommandTrace;
 
 /// The longest `commandId`, in bytes.
 pub const LONGEST_ID: usize = 128;
@@ -48,6 +49,8 @@ pub struct CommandRequest {
     /// `fail` (default) or `queue`.
     #[serde(default)]
     pub if_offline: IfOffline,
+    /// The trace that it belongs to (W3C Trace Context). It counts more than the header of this name; one that breaks the rules is ignored.
+    pub traceparent: Option<String>,
 }
 
 /// One command for many stations, as a backend writes it.
@@ -77,6 +80,8 @@ pub struct BatchRequest {
     /// `fail` (default) or `queue`.
     #[serde(default)]
     pub if_offline: IfOffline,
+    /// The trace that its commands belong to (W3C Trace Context). One that breaks the rules is ignored.
+    pub traceparent: Option<String>,
 }
 
 /// What a record of the topic of commands asks for.
@@ -144,8 +149,16 @@ impl RequestLimits {
         id: impl FnOnce() -> String,
         taken_at: SystemTime,
     ) -> Result<Command, Flaw> {
-        let CommandRequest { command_id, station_id, action, payload, timeout_ms, expires_at, if_offline } =
-            request;
+        let CommandRequest {
+            command_id,
+            station_id,
+            action,
+            payload,
+            timeout_ms,
+            expires_at,
+            if_offline,
+            traceparent,
+        } = request;
         let id = command_id.unwrap_or_else(id);
         if id.is_empty() || id.len() > LONGEST_ID {
             return Err(Flaw::Id);
@@ -189,6 +202,7 @@ impl RequestLimits {
             origin: None,
             batch: None,
             flaw: None,
+            trace: CommandTrace::stated(traceparent.as_deref()),
         })
     }
 
@@ -211,6 +225,7 @@ impl RequestLimits {
             timeout_ms,
             expires_at,
             if_offline,
+            traceparent,
         } = request;
         let id = batch_id.unwrap_or_else(id);
         let rate = rate_per_second.unwrap_or(self.commands.batch_rate);
@@ -232,6 +247,7 @@ impl RequestLimits {
             timeout_ms,
             expires_at,
             if_offline,
+            traceparent,
         };
         // Every command of the batch is like this one, but for its station.
         let model = self.command(one, Some(NOBODY), || id.clone(), SystemTime::now())?;
@@ -281,10 +297,12 @@ impl RequestLimits {
         }
         let kind: Kind = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
         if kind.to.is_some() {
-            let request = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+            let mut request: BatchRequest = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+            request.traceparent = request.traceparent.or_else(|| delivery.traceparent.clone());
             return self.plan(request, id, stations).map(Wanted::Batch);
         }
-        let request = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+        let mut request: CommandRequest = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
+        request.traceparent = request.traceparent.or_else(|| delivery.traceparent.clone());
         self.command(request, delivery.key.as_deref(), id, taken_at).map(Wanted::Command)
     }
 
@@ -319,6 +337,7 @@ impl RequestLimits {
             origin: None,
             batch: None,
             flaw: Some(flaw.to_string()),
+            trace: CommandTrace::stated(delivery.traceparent.as_deref()),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::session::mailbox::Refused;
 use crate::session::{Session, Untold};
+use crate::spans::Tracer;
 use crate::stations::Stations;
 
 /// How long the way to a station waits when its session's own queue is full.
@@ -48,6 +49,8 @@ pub struct Router {
     pub events: Events,
     /// Counts outcomes.
     pub metrics: Arc<Metrics>,
+    /// Makes their spans.
+    pub tracer: Tracer,
     /// Limits of a command.
     pub limits: RequestLimits,
     /// One for each command that is under way.
@@ -98,7 +101,7 @@ impl Router {
     /// Takes in a command that nobody brings again: it is written down before anything is done.
     pub fn submit(self: &Arc<Self>, command: Command) -> Submitted {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Submitted::Busy };
-        match self.book.begin(command, true) {
+        match self.book.begin(self.tracer.admitted(command), true) {
             Begun::New(command, record, progress) => {
                 let (tell, saved) = oneshot::channel();
                 let (this, begun) = (Arc::clone(self), Arc::clone(&command));
@@ -118,7 +121,7 @@ impl Router {
     /// Takes in a command of a batch, when there is a place for it. One that is known is left as it is.
     pub(super) async fn submit_in_turn(self: &Arc<Self>, command: Command) {
         let Some(place) = self.place().await else { return };
-        if let Begun::New(command, record, _) = self.book.begin(command, true) {
+        if let Begun::New(command, record, _) = self.book.begin(self.tracer.admitted(command), true) {
             let this = Arc::clone(self);
             drop(self.tasks.spawn(async move {
                 this.save(record).await;
@@ -131,7 +134,7 @@ impl Router {
     /// Ends a command of a batch that was called back, unless it has been sent or has ended.
     pub(super) async fn end_called_back(&self, command: Command) {
         let id = Arc::clone(&command.id);
-        match self.book.begin(command, true) {
+        match self.book.begin(self.tracer.admitted(command), true) {
             Begun::New(command, ..) => drop(self.end(&command, called_back(), None).await),
             // What is being sent comes to its own end.
             _ => drop(self.call_back(&id).await),
@@ -148,7 +151,7 @@ impl Router {
     ) {
         let origin = command.origin;
         let this = Arc::clone(self);
-        match self.book.begin(command, false) {
+        match self.book.begin(self.tracer.admitted(command), false) {
             Begun::New(command, _, _) => {
                 let step = self.hand_over(&command);
                 drop(self.tasks.spawn(async move {
@@ -459,6 +462,7 @@ impl Router {
         let (ended, record) = self.book.end(command, &self.result(command, &outcome, session));
         if record.is_some() {
             self.metrics.command_ended(outcome.status);
+            self.tracer.command_ended(command, &outcome);
             self.save(record).await;
             self.tell(&ended, carried.map(|carried| carried.untold)).await;
         }
@@ -472,7 +476,8 @@ impl Router {
                 .map(|identity| self.stations.canonical(identity).as_str().to_owned())
                 .unwrap_or_else(|_| command.station.clone()),
         };
-        self.events.command_result(&station, session, &command.id, &command.action, outcome)
+        let traceparent = command.trace.context();
+        self.events.command_result(&station, session, &command.id, &command.action, outcome, traceparent)
     }
 
     async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {

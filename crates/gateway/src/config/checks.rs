@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::answers::{action_named, hook_target, is_stations};
 use super::{AuthMode, BusKind, Config};
 use crate::command::request::RATES;
+use crate::http_client::Origin;
 
 impl Config {
     /// Everything that is wrong, one line each.
@@ -31,6 +32,7 @@ impl Config {
             ("commands.remembered", self.commands.remembered),
             ("hooks.max_in_flight", self.hooks.max_in_flight),
             ("hooks.max_waiting", self.hooks.max_waiting),
+            ("telemetry.queue_spans", self.telemetry.queue_spans),
         ];
         for (key, count) in counts {
             demand((1..=100_000_000).contains(&count), &format!("{key} must be between 1 and 100 million"));
@@ -119,6 +121,16 @@ impl Config {
         demand(
             self.bus.expendable.actions.iter().all(|action| ocpp_protocol::Action::find(action).is_some()),
             "bus.expendable.actions must be OCPP actions",
+        );
+        let telemetry = &self.telemetry;
+        demand(
+            telemetry.otlp_endpoint.is_empty() || telemetry.otlp_endpoint.parse::<Origin>().is_ok(),
+            "telemetry.otlp_endpoint must be an address like http://HOST:4318, or empty",
+        );
+        demand((0.0..=1.0).contains(&telemetry.sampling), "telemetry.sampling must be between 0 and 1");
+        demand(
+            !telemetry.export_interval.is_zero() && !telemetry.export_timeout.is_zero(),
+            "telemetry.export_interval and telemetry.export_timeout must be positive",
         );
         demand(!self.shutdown.deadline.is_zero(), "shutdown.deadline must be positive");
         demand(

@@ -46,6 +46,8 @@ pub struct Config {
     pub admin: Admin,
     /// Logs.
     pub log: Log,
+    /// Spans.
+    pub telemetry: Telemetry,
     /// SIGTERM.
     pub shutdown: Shutdown,
 }
@@ -565,6 +567,36 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// Spans, for a collector of OpenTelemetry's.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Telemetry {
+    /// Where they go: `http://HOST:4318`; empty: nowhere.
+    pub otlp_endpoint: String,
+    /// The share of traces that begin here and are recorded, from 0 to 1.
+    pub sampling: f64,
+    /// Spans that may wait to be sent; the rest is dropped and counted.
+    pub queue_spans: usize,
+    /// How long they are gathered.
+    #[serde(with = "super::units::duration")]
+    pub export_interval: Duration,
+    /// How long the collector may take.
+    #[serde(with = "super::units::duration")]
+    pub export_timeout: Duration,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            otlp_endpoint: String::new(),
+            sampling: 0.01,
+            queue_spans: 8192,
+            export_interval: Duration::from_secs(1),
+            export_timeout: Duration::from_secs(10),
+        }
+    }
 }
 
 /// What SIGTERM does.

@@ -37,6 +37,7 @@ use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::{Message, millis};
 use crate::registry::Entry;
 use crate::socket::{Socket, Turn};
+use crate::spans::CallTrace;
 
 /// Message ids of ended commands that a session remembers, to tell a late answer from an unknown one.
 const REMEMBERED_IDS: usize = 16;
@@ -51,6 +52,8 @@ const NOTHING_DUE: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub(super) struct Outstanding {
     pub(super) command: PendingCommand,
+    /// The CALL's own place in the command's trace.
+    pub(super) trace: CallTrace,
     pub(super) sent_at: Instant,
 }
 
@@ -296,7 +299,7 @@ impl Actor {
         if let Some(outstanding) = self.exchange.on_timeout(now) {
             let outcome =
                 Outcome::failed(Status::Timeout, "the station did not answer in time").after(Sent::Yes);
-            self.finish_command(outstanding.command, outcome);
+            self.finish_outstanding(outstanding, outcome);
         }
         let departing = self.departing.take_if(|departure| departure.pending.send_by <= now);
         let overdue = departing.map(|departure| departure.pending);

@@ -11,13 +11,14 @@ use ocpp_protocol::{Action, Call, ErrorCode, Version, registration_in, start_key
 use serde_json::value::RawValue;
 
 use super::actor::Actor;
-use super::inbound::call_message;
+use super::inbound::{call_message, note_outcome};
 use super::pending::{Answer, Awaited, Content, Counted, Held, Pending, Prepared};
 use super::waits::{Lapse, Question, Ticket, Verdict};
 use crate::answers::{HookCall, Reply};
 use crate::config::Fallback;
-use crate::events::AnsweredBy;
+use crate::events::{AnsweredBy, Message};
 use crate::replays::{Asked, CallKey, Milestone, Said};
+use crate::spans::Span;
 
 impl Actor {
     /// Publishes a CALL's event and begins to wait for a backend's answer, if this action is a backend's to answer.
@@ -27,12 +28,15 @@ impl Actor {
         key: CallKey,
         action: &'static Action,
         (read_at, time): (Instant, SystemTime),
+        span: &mut Option<Span>,
     ) -> bool {
         let shared = Arc::clone(&self.shared);
         let Some(policy) = shared.backend.policy(action) else { return false };
         let (until, until_time) = (read_at + policy.deadline, time + policy.deadline);
         let by = AnsweredBy::Backend { until: Some(until_time) };
-        self.publish_received(time, &call_message("CALL", call, Some(by)));
+        let span = span.take();
+        let traceparent = span.as_ref().and_then(Span::context);
+        self.publish_received(time, &Message { traceparent, ..call_message("CALL", call, Some(by)) });
         let asked =
             Asked { asked_in: self.session.id, until, action, version: self.session.admission.version };
         let milestone = self.milestone();
@@ -48,7 +52,7 @@ impl Actor {
                 self.shared.replays.remember(&self.key, key, self.session.id, milestone.clone(), said);
             }
         }
-        let awaited = self.awaited(call, key, asked, policy.fallback, milestone, read_at);
+        let awaited = Awaited { span, ..self.awaited(call, key, asked, policy.fallback, milestone, read_at) };
         let question = awaited.question.clone();
         self.pending.push_back(Pending {
             events: self.queued_events,
@@ -123,6 +127,7 @@ impl Actor {
             key,
             milestone,
             fallback: self.prepared(fallback, asked.action, call.payload),
+            span: None,
             _counted: Counted::on(&self.shared.metrics.answers.awaited),
         }
     }
@@ -240,10 +245,11 @@ impl Actor {
 
     /// Puts the answer in the place of the wait. It waits for the CALL's event and for every state change up to now.
     fn settle_with(&mut self, ticket: Ticket, content: Content, outcome: &str, by: AnsweredBy) {
-        let Some((at, slot, awaited)) = self.take_awaited(ticket) else { return };
+        let Some((at, slot, mut awaited)) = self.take_awaited(ticket) else { return };
         let version = self.session.admission.version;
         self.shared.metrics.answers.ended(awaited.action.name, outcome);
         self.shared.metrics.call_ended(awaited.action.name, content.outcome(version));
+        note_outcome(awaited.span.as_mut(), content.outcome(version));
         // After a CALLERROR the station's next try is a new question.
         let said = matches!(content, Content::Result(_)).then(|| {
             let states = (self.states.durability(), self.queued_states);
@@ -258,6 +264,7 @@ impl Actor {
             quiet: false,
             by: Some(by),
             settles_boot: awaited.action.name == "BootNotification",
+            span: awaited.span,
         };
         let Slot { events, earlier } = slot;
         let pending = Pending { events, states: self.queued_states, earlier, held: Held::Answer(answer) };

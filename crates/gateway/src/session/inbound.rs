@@ -19,6 +19,7 @@ use crate::command::{CommandError, Outcome};
 use crate::config::{BeforeBoot, ValidationMode};
 use crate::events::{AnsweredBy, Body, Message};
 use crate::replays::{CallKey, Said};
+use crate::spans::{Kind, Span};
 
 /// The action label of what is not in the table: a station must not be able to make metric series.
 const UNKNOWN: &str = "unknown";
@@ -70,6 +71,11 @@ impl Actor {
             return;
         }
         let quiet = self.is_dropped(label);
+        let mut span =
+            self.shared.tracer.begin(Kind::Server, None, (time, read_at), || format!("CALL {label}"));
+        if let Some(span) = &mut span {
+            self.describe(span, label, &call.id.decoded());
+        }
         let judged = match classified {
             InboundAction::NotImplemented => {
                 Err(refusal(ErrorCode::NotImplemented, "this action is not known"))
@@ -82,18 +88,22 @@ impl Actor {
         // A backend never hears of a message that is dropped.
         if let Ok(action) = judged
             && !quiet
-            && self.await_backend(call, key, action, (read_at, time))
+            && self.await_backend(call, key, action, (read_at, time), &mut span)
         {
             return;
         }
         if !quiet {
-            self.publish_received(time, &call_message("CALL", call, Some(AnsweredBy::Gateway)));
+            let traceparent = span.as_ref().and_then(Span::context);
+            let message = call_message("CALL", call, Some(AnsweredBy::Gateway));
+            self.publish_received(time, &Message { traceparent, ..message });
         }
         let content = match judged {
             Ok(action) => self.answer(action, call),
             Err(refusal) => refusal,
         };
-        self.shared.metrics.call_ended(label, content.outcome(version));
+        let outcome = content.outcome(version);
+        self.shared.metrics.call_ended(label, outcome);
+        note_outcome(span.as_mut(), outcome);
         if matches!(content, Content::Result(_)) && !quiet {
             let said = Said::Given(content.clone());
             let milestone = self.milestone();
@@ -103,7 +113,7 @@ impl Actor {
         let action = known.map(|action| action.name);
         let settles_boot =
             matches!(&content, Content::ResultWithTime(action) if action.name == "BootNotification");
-        let answer = Answer { id_json, action, content, read_at, quiet, by: None, settles_boot };
+        let answer = Answer { id_json, action, content, read_at, quiet, by: None, settles_boot, span };
         if quiet {
             self.hold_quiet(answer, None);
         } else {
@@ -144,6 +154,7 @@ impl Actor {
                 quiet: is_told,
                 by: (!is_told).then_some(AnsweredBy::Backend { until: None }),
                 settles_boot: false,
+                span: None,
             };
             self.hold_quiet(answer, Some(first.milestone));
         }
@@ -260,6 +271,7 @@ impl Actor {
     fn on_call_result(&mut self, result: &CallResult<'_>, read_at: Instant, time: SystemTime) {
         let outstanding = self.match_answer(&result.id.decoded());
         let action = outstanding.as_ref().map(|outstanding| outstanding.command.action.name);
+        let traceparent = outstanding.as_ref().and_then(|outstanding| outstanding.trace.context());
         self.shared.metrics.received("CALLRESULT", action.unwrap_or(UNKNOWN));
         self.note_null(result.payload_was_null);
         self.publish_received(
@@ -270,11 +282,12 @@ impl Actor {
                 action,
                 body: Body::Payload(result.payload.get()),
                 answered_by: None,
+                traceparent,
             },
         );
         if let Some(outstanding) = outstanding {
             self.shared.metrics.command_wait(read_at - outstanding.sent_at);
-            self.finish_command(outstanding.command, Outcome::answered(result.payload.to_owned()));
+            self.finish_outstanding(outstanding, Outcome::answered(result.payload.to_owned()));
         }
     }
 
@@ -288,14 +301,15 @@ impl Actor {
         };
         let action = outstanding.as_ref().map(|outstanding| outstanding.command.action.name);
         self.shared.metrics.received("CALLERROR", action.unwrap_or(UNKNOWN));
-        self.publish_received(time, &error_message("CALLERROR", error, action));
+        let traceparent = outstanding.as_ref().and_then(|outstanding| outstanding.trace.context());
+        self.publish_received(time, &Message { traceparent, ..error_message("CALLERROR", error, action) });
         if let Some(outstanding) = outstanding {
             let outcome = Outcome::error(CommandError {
                 code: error.code.clone().into_owned(),
                 description: error.description.clone().into_owned(),
                 details: error.details.map(ToOwned::to_owned),
             });
-            self.finish_command(outstanding.command, outcome);
+            self.finish_outstanding(outstanding, outcome);
         }
     }
 
@@ -332,6 +346,7 @@ impl Actor {
                 action: None,
                 body: Body::Malformed { reason, raw: text },
                 answered_by: None,
+                traceparent: None,
             },
         );
         if let Some(id) = malformed.answers_our_call()
@@ -340,7 +355,7 @@ impl Actor {
             let description = format!("the station's answer is malformed: {reason}");
             let code = ErrorCode::FormatViolation.as_str(version).to_owned();
             let error = CommandError { code, description, details: None };
-            self.finish_command(outstanding.command, Outcome::error(error));
+            self.finish_outstanding(outstanding, Outcome::error(error));
         }
         if let Some(reply) = malformed.reply(version) {
             let description = reply.description.to_owned();
@@ -356,6 +371,7 @@ impl Actor {
                 quiet: false,
                 by: None,
                 settles_boot: false,
+                span: None,
             });
         }
     }
@@ -364,6 +380,15 @@ impl Actor {
         if was_null {
             self.shared.metrics.leniency("nullPayload");
         }
+    }
+}
+
+/// Notes how a CALL of the station ended.
+pub(super) fn note_outcome(span: Option<&mut Span>, outcome: &'static str) {
+    let Some(span) = span else { return };
+    span.set("ocpp.outcome", outcome);
+    if outcome != "answered" {
+        span.failed();
     }
 }
 
@@ -382,6 +407,7 @@ pub(super) fn call_message<'a>(
         action: Some(&call.action),
         body: Body::Payload(call.payload.get()),
         answered_by,
+        traceparent: None,
     }
 }
 
@@ -400,5 +426,6 @@ fn error_message<'a>(
             details: error.details.map(serde_json::value::RawValue::get),
         },
         answered_by: None,
+        traceparent: None,
     }
 }

@@ -15,6 +15,7 @@ use super::pending::{Answer, Content, Held, Pending};
 use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::{Body, Message};
 use crate::replays::Milestone;
+use crate::spans::Span;
 
 impl Actor {
     /// Holds an answer back until everything published so far is durable.
@@ -67,7 +68,7 @@ impl Actor {
 
     fn send_answer(&mut self, answer: Answer) {
         let version = self.session.admission.version;
-        let Answer { id_json, action, content, read_at, quiet, by, settles_boot } = answer;
+        let Answer { id_json, action, content, read_at, quiet, by, settles_boot, span } = answer;
         let content = match content {
             Content::ResultWithTime(action) => {
                 Content::Result(self.builtin_answer(action, RawValue::NULL, None))
@@ -96,7 +97,9 @@ impl Actor {
             // Turned into a result above.
             Content::ResultWithTime(_) => return,
         };
-        let message = Message { message_type, id_json: Some(&id_json), action, body, answered_by: by };
+        let traceparent = span.as_ref().and_then(Span::context);
+        let message =
+            Message { message_type, id_json: Some(&id_json), action, body, answered_by: by, traceparent };
         if !quiet {
             self.publish_sent(SystemTime::now(), &message);
         }
@@ -107,6 +110,7 @@ impl Actor {
             self.shared.metrics.answer_latency(read_at.elapsed());
         }
         self.outbox.answer(frame);
+        drop(span);
         if settles_boot {
             self.boot_answers_held = self.boot_answers_held.saturating_sub(1);
         }
@@ -183,25 +187,46 @@ impl Actor {
         let id_json = format!("\"{id}\"");
         let mut frame = String::with_capacity(payload.get().len() + 96);
         write_call(&mut frame, &id, action.name, payload.get());
+        let mut trace = self.shared.tracer.call(pending.command.trace, action.name);
+        if let Some(span) = trace.span_mut() {
+            self.describe(span, action.name, &id);
+        }
         let message = Message {
             message_type: "CALL",
             id_json: Some(&id_json),
             action: Some(action.name),
             body: Body::Payload(payload.get()),
             answered_by: None,
+            traceparent: trace.context(),
         };
         self.publish_sent(SystemTime::now(), &message);
         self.note_sent();
         self.shared.metrics.sent("CALL", action.name);
         let answer_by = pending.answer_by(now);
-        match self.exchange.begin(id, answer_by, Outstanding { command: pending, sent_at: now }) {
+        match self.exchange.begin(id, answer_by, Outstanding { command: pending, trace, sent_at: now }) {
             Ok(()) => self.outbox.command(frame),
             // Only asked for while the exchange is idle; a command that comes all the same is not lost.
-            Err(busy) => self.finish_command(
-                busy.0.command,
+            Err(busy) => self.finish_outstanding(
+                busy.0,
                 Outcome::failed(Status::QueueFull, "another command is outstanding"),
             ),
         }
+    }
+
+    /// Says in a span of whom and what it is.
+    pub(super) fn describe(&self, span: &mut Span, action: &'static str, message_id: &str) {
+        let admission = &self.session.admission;
+        span.set("ocpp.station.id", admission.identity.as_str().to_owned());
+        span.set("ocpp.action", action);
+        span.set("ocpp.version", admission.version.as_str());
+        span.set("ocpp.session.id", self.session.id.to_string());
+        span.set("ocpp.message.id", message_id.to_owned());
+    }
+
+    /// Ends a command that the station had.
+    pub(super) fn finish_outstanding(&mut self, outstanding: Outstanding, outcome: Outcome) {
+        outstanding.trace.end(&outcome);
+        self.finish_command(outstanding.command, outcome);
     }
 
     /// Reports a command's end, as soon as everything that the station said is on the bus.
@@ -219,7 +244,7 @@ impl Actor {
         };
         if let Some(outstanding) = self.exchange.abandon() {
             let text = format!("{why} before it answered; whether the station acted on it is not known");
-            self.finish_command(outstanding.command, Outcome::failed(status, text).after(Sent::Yes));
+            self.finish_outstanding(outstanding, Outcome::failed(status, text).after(Sent::Yes));
         }
         let departing = self.departing.take().map(|departure| departure.pending);
         let waiting = departing.into_iter().chain(self.session.mailbox.shut()).collect();

@@ -13,6 +13,7 @@ use super::waits::{Question, Ticket};
 use crate::answers::Reply;
 use crate::events::AnsweredBy;
 use crate::replays::{CallKey, Milestone};
+use crate::spans::Span;
 
 /// An answer held back.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub(super) struct Answer {
     pub(super) by: Option<AnsweredBy>,
     /// It answers a BootNotification for which commands wait.
     pub(super) settles_boot: bool,
+    /// Ends when the answer is handed to the socket's writer.
+    pub(super) span: Option<Span>,
 }
 
 /// A CALL that a backend is to answer.
@@ -78,6 +81,8 @@ pub(super) struct Awaited {
     /// What the CALL's event must reach, in this session or in the one that published it.
     pub(super) milestone: Milestone,
     pub(super) fallback: Prepared,
+    /// Goes on with the answer.
+    pub(super) span: Option<Span>,
     /// Counts it as awaited for as long as it exists.
     pub(super) _counted: Counted,
 }

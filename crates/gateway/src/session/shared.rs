@@ -11,6 +11,7 @@ use crate::config;
 use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::replays::Replays;
+use crate::spans::Tracer;
 use crate::stations::Stations;
 
 /// What every session of this node shares.
@@ -44,6 +45,8 @@ pub struct Shared {
     pub expendable: config::Expendable,
     /// Writes events.
     pub events: Events,
+    /// Makes spans.
+    pub tracer: Tracer,
     /// Counts.
     pub metrics: Arc<Metrics>,
 }

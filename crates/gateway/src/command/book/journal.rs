@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::{Batches, Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
 use crate::config;
 use crate::events::millis;
+use crate::spans::CommandTrace;
 
 /// A command that a restart has found without an end.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ struct SavedRequest<'a, J> {
     taken_ms: u64,
     expires_ms: Option<u64>,
     if_offline: IfOffline,
+    #[serde(default, skip_serializing_if = "CommandTrace::is_empty")]
+    trace: CommandTrace,
     sequence: u64,
     /// It is, or was, on its station's line.
     in_line: bool,
@@ -127,6 +130,7 @@ impl Entry {
                 taken_ms: since_epoch(command.taken_at),
                 expires_ms: command.expires_at.map(since_epoch),
                 if_offline: command.if_offline,
+                trace: command.trace,
                 sequence: command.sequence,
                 in_line,
             }),
@@ -248,5 +252,6 @@ fn command(
         origin,
         batch,
         flaw: None,
+        trace: request.trace,
     }
 }

@@ -83,7 +83,7 @@ fn command(id: &str, json: &str) -> Command {
 
 fn result(command: &Command, status: Status) -> Record {
     let outcome = Outcome::failed(status, "for a reason");
-    Events::new("gw-1").command_result(&command.station, None, &command.id, &command.action, &outcome)
+    Events::new("gw-1").command_result(&command.station, None, &command.id, &command.action, &outcome, None)
 }
 
 const RESET: &str = r#"{"stationId":"CP-1","action":"Reset","payload":{"type":"Soft"}}"#;
