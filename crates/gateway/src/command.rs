@@ -140,7 +140,9 @@ pub struct Outcome {
 }
 
 /// A station may have answered `null`, which is not the same as nothing.
-fn whatever_is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+pub(crate) fn whatever_is_there<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 

@@ -198,7 +198,7 @@ impl Events {
         };
         writer = writer
             .string("commandId", command_id)
-            .string("action", action)
+            .optional("action", Some(action).filter(|action| !action.is_empty()))
             .string("status", outcome.status.as_str())
             .string("sent", outcome.sent.as_str());
         if let Some(payload) = &outcome.payload {

@@ -188,12 +188,12 @@ impl Session {
         self.admission.identity.folded()
     }
 
-    /// Says that its station has booted or spoken.
-    pub fn mark_ready(&self) {
-        self.ready.store(true, Ordering::Release);
+    /// Says whether what is kept for its station may go: it has booted or spoken on this connection, and is accepted.
+    pub fn mark_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Release);
     }
 
-    /// Whether its station has booted or spoken on this connection.
+    /// See [`Session::mark_ready`].
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }

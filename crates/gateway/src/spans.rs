@@ -331,6 +331,7 @@ mod tests {
             taken_at: SystemTime::now(),
             expires_at: None,
             if_offline: crate::command::IfOffline::Fail,
+            sequence: 0,
             origin: None,
             batch: None,
             flaw: None,

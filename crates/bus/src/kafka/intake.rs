@@ -431,7 +431,9 @@ impl KafkaOptions {
             ("fetch.message.max.bytes", fetch.as_str()),
             ("queued.max.messages.kbytes", "65536"),
             ("fetch.wait.max.ms", "100"),
-            ("session.timeout.ms", "10000"),
+            // How long a node that was killed keeps its partitions: the shortest that brokers allow.
+            ("session.timeout.ms", "6000"),
+            ("heartbeat.interval.ms", "2000"),
             ("reconnect.backoff.ms", "100"),
             ("reconnect.backoff.max.ms", "2000"),
             ("socket.keepalive.enable", "true"),

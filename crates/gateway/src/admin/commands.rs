@@ -125,10 +125,14 @@ impl Admin {
                 progress
             }
             Submitted::Known(Begun::Running(_)) if respond_async => {
+                self.router.note_again(&id).await;
                 return Ok(accepted(&id, &station, "waiting"));
             }
             Submitted::Known(Begun::Running(progress)) => progress,
-            Submitted::Known(Begun::Kept) => return Ok(accepted(&id, &station, "kept")),
+            Submitted::Known(Begun::Kept(_)) => {
+                self.router.note_again(&id).await;
+                return Ok(accepted(&id, &station, "kept"));
+            }
             Submitted::Known(Begun::Ended(ended)) => return outcome(&ended),
             Submitted::Known(Begun::Crowded) | Submitted::Busy => {
                 let detail = "commands.max_in_flight is reached, or too many wait for this one";

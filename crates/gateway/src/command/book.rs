@@ -154,7 +154,7 @@ pub enum Begun {
     /// It is known and under way.
     Running(oneshot::Receiver<Progress>),
     /// It is known and kept for its station.
-    Kept,
+    Kept(Arc<str>),
     /// It is known and has ended.
     Ended(Arc<Ended>),
     /// Its id is another command's.
@@ -212,7 +212,7 @@ impl Book {
             }
             return match &entry.phase {
                 Phase::Ended { ended, told: true } => Begun::Ended(Arc::clone(ended)),
-                Phase::Kept { .. } => Begun::Kept,
+                Phase::Kept { command } => Begun::Kept(Arc::clone(&command.id)),
                 _ if entry.waiters.len() >= MOST_WAITERS => Begun::Crowded,
                 _ => {
                     entry.waiters.push(waiter);
@@ -244,6 +244,18 @@ impl Book {
         }
         inner.add_kept(command);
         inner.change(&command.id, Phase::Kept { command: Arc::clone(command) }).ok_or(Full)
+    }
+
+    /// What the journal is told of a command, once more: a first note of it may not be durable yet. Of one that somebody would
+    /// bring again, from here on, too.
+    pub fn again(&self, id: &str) -> Option<Record> {
+        let mut inner = self.lock();
+        let (id, entry) =
+            inner.entries.get_key_value(id).map(|(id, _)| Arc::clone(id)).zip(inner.entries.get_mut(id))?;
+        if let Phase::Waiting { saved, .. } = &mut entry.phase {
+            *saved = true;
+        }
+        entry.record(&id)
     }
 
     /// Tells those who wait that the command is kept, durably.

@@ -39,9 +39,11 @@ pub struct CommandRequest {
     #[schema(max_length = 64)]
     pub action: String,
     /// A JSON object, sent byte for byte; `{}` if left out.
+    #[serde(default, deserialize_with = "super::whatever_is_there")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
     /// How long it may take, in milliseconds; `commands.default_timeout` if it does not say, at most `commands.max_timeout`.
+    #[schema(minimum = 1)]
     pub timeout_ms: Option<u64>,
     /// Not to be sent after this; RFC 3339 in UTC.
     #[schema(format = DateTime)]
@@ -70,6 +72,7 @@ pub struct BatchRequest {
     #[schema(max_length = 64)]
     pub action: String,
     /// A JSON object, sent byte for byte; `{}` if left out.
+    #[serde(default, deserialize_with = "super::whatever_is_there")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
     /// How long each command may take, in milliseconds, from its station's turn.
@@ -129,6 +132,9 @@ pub enum Flaw {
     /// The rate is not one.
     #[error("ratePerSecond must be between 0.01 and 100000")]
     Rate,
+    /// It would be over at once.
+    #[error("timeoutMs must be at least 1")]
+    Timeout,
     /// The time is not one.
     #[error("expiresAt {0:?} is not an RFC 3339 time in UTC")]
     Time(String),
@@ -180,6 +186,9 @@ impl RequestLimits {
             Some(payload) if payload.get().starts_with('{') => payload,
             Some(_) => return Err(Flaw::Payload),
         };
+        if timeout_ms == Some(0) {
+            return Err(Flaw::Timeout);
+        }
         let timeout = timeout_ms
             .map_or(self.commands.default_timeout, Duration::from_millis)
             .min(self.commands.max_timeout);
@@ -391,6 +400,8 @@ mod tests {
             (r#"{"action":"Reset"}"#, "stationId"),
             (r#"{"stationId":"","action":"Reset"}"#, "stationId"),
             (r#"{"stationId":"CP-1","action":"Reset","payload":[]}"#, "payload"),
+            (r#"{"stationId":"CP-1","action":"Reset","payload":null}"#, "payload"),
+            (r#"{"stationId":"CP-1","action":"Reset","timeoutMs":0}"#, "timeoutMs"),
             (r#"{"stationId":"CP-1","action":"Reset","commandId":""}"#, "commandId"),
             (r#"{"stationId":"CP-1","action":"Reset","expiresAt":"soon"}"#, "expiresAt"),
             (r#"{"stationId":"CP-1","action":"Reset","ifOffline":"wait"}"#, "wait"),

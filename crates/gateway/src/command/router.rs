@@ -118,6 +118,11 @@ impl Router {
         }
     }
 
+    /// Waits until it is durable that a command which is known is under way.
+    pub async fn note_again(&self, id: &str) {
+        self.save(self.book.again(id)).await;
+    }
+
     /// Takes in a command of a batch, when there is a place for it. One that is known is left as it is.
     pub(super) async fn submit_in_turn(self: &Arc<Self>, command: Command) {
         let Some(place) = self.place().await else { return };
@@ -177,7 +182,13 @@ impl Router {
                     drop(place);
                 }));
             }
-            Begun::Kept => done(),
+            Begun::Kept(id) => {
+                drop(self.tasks.spawn(async move {
+                    this.note_again(&id).await;
+                    done();
+                    drop(place);
+                }));
+            }
             // Its own end is told to whoever listens.
             Begun::Crowded => done(),
             Begun::Conflict(command) => {
@@ -233,8 +244,22 @@ impl Router {
 
     /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
     pub fn station_ready(self: &Arc<Self>, session: &Session) {
-        session.mark_ready();
+        session.mark_ready(true);
         self.drain(&session.key());
+    }
+
+    /// Keeps a command that its station may not be sent now, if it is one to be kept. Else gives it back.
+    // The command comes back whole so that it can be ended; boxing it would cost every command.
+    #[allow(clippy::result_large_err)]
+    pub fn keep_for_later(&self, pending: PendingCommand) -> Result<(), PendingCommand> {
+        if pending.command.if_offline != IfOffline::Queue {
+            return Err(pending);
+        }
+        let report =
+            if pending.in_line { Report::NotSent } else { Report::Moved(self.keep(&pending.command)) };
+        // Whoever followed it has gone only if it was called back.
+        drop(pending.reply.send(report));
+        Ok(())
     }
 
     /// Ends what was kept for too long, and forgets what ended long ago.
@@ -352,6 +377,11 @@ impl Router {
             }
             Some(session) => match self.to_session(command, session, false) {
                 Step::Over(outcome, _) if outcome.status == Status::Offline => self.away(command),
+                Step::Over(outcome, _)
+                    if outcome.status == Status::QueueFull && command.if_offline == IfOffline::Queue =>
+                {
+                    self.keep(command)
+                }
                 step => step,
             },
             None if !Action::find(&command.action).is_some_and(is_for_stations) => Step::Over(

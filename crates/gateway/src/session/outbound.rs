@@ -115,8 +115,12 @@ impl Actor {
             self.boot_answers_held = self.boot_answers_held.saturating_sub(1);
         }
         let is_first = !std::mem::replace(&mut self.call_answered, true);
-        if (is_first || settles_boot) && self.effective_boot_state() == BootState::Accepted {
-            self.shared.router.station_ready(&self.session);
+        if is_first || settles_boot {
+            if self.effective_boot_state() == BootState::Accepted {
+                self.shared.router.station_ready(&self.session);
+            } else {
+                self.session.mark_ready(false);
+            }
         }
     }
 
@@ -164,8 +168,10 @@ impl Actor {
         }
         let state = self.effective_boot_state();
         if !csms_may_send(self.session.admission.version, state, pending.action) {
-            let text = format!("{} may not be sent while the station is {state:?}", pending.action.name);
-            self.finish_command(pending, Outcome::failed(Status::Invalid, text));
+            if let Err(pending) = self.shared.router.keep_for_later(pending) {
+                let text = format!("{} may not be sent while the station is {state:?}", pending.action.name);
+                self.finish_command(pending, Outcome::failed(Status::Invalid, text));
+            }
             return;
         }
         let router = &self.shared.router;
