@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{Admin, Answer, Body, Problem, body_of, json};
-use crate::command::book::{Begun, CalledBack, Ended, Progress, Shown};
+use crate::command::book::{Begun, Ended, Progress, Shown, TooLate};
 use crate::command::request::{CommandRequest, Flaw};
 use crate::command::router::Submitted;
 
@@ -175,8 +175,8 @@ impl Admin {
     pub(super) async fn call_command_back(&self, id: &str) -> Answer {
         match self.router.call_back(id).await {
             Ok(ended) => outcome(&ended),
-            Err(CalledBack::Unknown) => Err(unknown(id)),
-            Err(CalledBack::Ended) => Err(too_late("the command has ended")),
+            Err(TooLate::Unknown) => Err(unknown(id)),
+            Err(TooLate::Ended) => Err(too_late("the command has ended")),
             Err(_) => Err(too_late("the command is being sent")),
         }
     }

@@ -163,13 +163,9 @@ pub enum Begun {
     Crowded,
 }
 
-/// What becomes of a command that is called back.
-#[derive(Debug)]
-pub enum CalledBack {
-    /// It was kept; it is to be ended.
-    Kept(Arc<Command>),
-    /// It waits in its station's session, which may still have it.
-    Waiting(Arc<Command>),
+/// Why a command cannot be called back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TooLate {
     /// It is being sent.
     Sending,
     /// It has ended.
@@ -303,24 +299,38 @@ impl Book {
     /// Notes a command's end, with the record for the journal. Its result event is told from here on, and no other: a
     /// second end changes nothing and gives the first.
     pub fn end(&self, command: &Command, event: &Record) -> (Arc<Ended>, Option<Record>) {
-        let text = String::from_utf8(event.value.to_vec()).unwrap_or_default();
-        let ended = Arc::new(Ended {
-            id: Arc::clone(&command.id),
-            station: event.key.as_ref().to_owned(),
-            origin: command.origin,
-            batch: command.batch.clone(),
-            event: RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned()),
-            at_ms: event.time_ms,
-        });
+        let ended = ended(command, event);
         let mut inner = self.lock();
         if let Some(Phase::Ended { ended, .. }) = inner.entries.get(&command.id).map(|entry| &entry.phase) {
             return (Arc::clone(ended), None);
         }
-        inner.remove_kept(command);
-        let record = inner.change(&command.id, Phase::Ended { ended: Arc::clone(&ended), told: false });
+        let record = inner.end(command, &ended);
         drop(inner);
         self.count_in_batch(&ended);
         (ended, record)
+    }
+
+    /// The same for a command that has not been sent: it cannot be sent from here on.
+    ///
+    /// # Errors
+    /// When it has been sent, has ended, or is not known.
+    pub fn end_unsent(
+        &self,
+        command: &Command,
+        event: &Record,
+    ) -> Result<(Arc<Ended>, Option<Record>), TooLate> {
+        let ended = ended(command, event);
+        let mut inner = self.lock();
+        match inner.entries.get(&command.id).map(|entry| &entry.phase) {
+            None => return Err(TooLate::Unknown),
+            Some(Phase::Ended { .. }) => return Err(TooLate::Ended),
+            Some(Phase::Sending { .. }) => return Err(TooLate::Sending),
+            Some(Phase::Waiting { .. } | Phase::Kept { .. }) => {}
+        }
+        let record = inner.end(command, &ended);
+        drop(inner);
+        self.count_in_batch(&ended);
+        Ok((ended, record))
     }
 
     /// Notes that a command's result event is durable, and tells those who wait.
@@ -385,25 +395,16 @@ impl Book {
         self.lock().forget(&self.limits, now_ms());
     }
 
-    /// A command that is to be called back.
-    pub fn call_back(&self, id: &str) -> CalledBack {
-        let inner = self.lock();
-        match inner.entries.get(id).map(|entry| &entry.phase) {
-            None => CalledBack::Unknown,
-            Some(Phase::Ended { .. }) => CalledBack::Ended,
-            Some(Phase::Sending { .. }) => CalledBack::Sending,
-            Some(Phase::Waiting { command, .. }) => CalledBack::Waiting(Arc::clone(command)),
-            Some(Phase::Kept { command, .. }) => {
-                let away = inner.away.get(&command.key);
-                let is_out = away.is_some_and(|away| {
-                    away.is_draining && away.line.front().is_some_and(|head| head.id == command.id)
-                });
-                if is_out {
-                    CalledBack::Waiting(Arc::clone(command))
-                } else {
-                    CalledBack::Kept(Arc::clone(command))
-                }
-            }
+    /// A command that has not been sent, to be called back: see [`Book::end_unsent`].
+    ///
+    /// # Errors
+    /// When it has been sent, has ended, or is not known.
+    pub fn unsent(&self, id: &str) -> Result<Arc<Command>, TooLate> {
+        match self.lock().entries.get(id).map(|entry| &entry.phase) {
+            None => Err(TooLate::Unknown),
+            Some(Phase::Ended { .. }) => Err(TooLate::Ended),
+            Some(Phase::Sending { .. }) => Err(TooLate::Sending),
+            Some(Phase::Waiting { command, .. } | Phase::Kept { command }) => Ok(Arc::clone(command)),
         }
     }
 
@@ -455,6 +456,11 @@ impl Inner {
         entry.revision = revision;
         entry.phase = phase;
         entry.record(id)
+    }
+
+    fn end(&mut self, command: &Command, ended: &Arc<Ended>) -> Option<Record> {
+        self.remove_kept(command);
+        self.change(&command.id, Phase::Ended { ended: Arc::clone(ended), told: false })
     }
 
     fn add_kept(&mut self, command: &Arc<Command>) {
@@ -536,6 +542,18 @@ impl Snapshot for Book {
         records.extend(self.lock().entries.iter().filter_map(|(id, entry)| entry.record(id)));
         records
     }
+}
+
+fn ended(command: &Command, event: &Record) -> Arc<Ended> {
+    let text = String::from_utf8(event.value.to_vec()).unwrap_or_default();
+    Arc::new(Ended {
+        id: Arc::clone(&command.id),
+        station: event.key.as_ref().to_owned(),
+        origin: command.origin,
+        batch: command.batch.clone(),
+        event: RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned()),
+        at_ms: event.time_ms,
+    })
 }
 
 /// What a kept command counts against `commands.offline_bytes`.

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::book::{Begun, Book, CalledBack, Ended, Progress, Unfinished};
+use super::book::{Begun, Book, Ended, Progress, TooLate, Unfinished};
 use super::request::RequestLimits;
 use super::{Command, IfOffline, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::Events;
@@ -272,25 +272,24 @@ impl Router {
         self.metrics.commands_known(kept, remembered);
     }
 
-    /// Calls a command back that has not left. `Ok` with its end.
+    /// Calls a command back that has not left. Gives its end.
     ///
     /// # Errors
-    /// Gives what stands in the way.
-    pub async fn call_back(&self, id: &str) -> Result<Arc<Ended>, CalledBack> {
-        match self.book.call_back(id) {
-            CalledBack::Kept(command) => Ok(self.end(&command, called_back(), None).await),
-            CalledBack::Waiting(command) => {
-                let session = self.registry.get(&command.key);
-                let found = session.as_ref().and_then(|session| session.mailbox.withdraw(&command.id));
-                // Not there: it has just left, or comes back to the line in a moment.
-                let Some(pending) = found else { return Err(CalledBack::Sending) };
-                // Whoever follows the command finds the reply gone and the command ended.
-                let ended = self.end(&command, called_back(), None).await;
-                drop(pending);
-                Ok(ended)
-            }
-            other => Err(other),
+    /// When it has been sent, has ended, or is not known.
+    pub async fn call_back(&self, id: &str) -> Result<Arc<Ended>, TooLate> {
+        let command = self.book.unsent(id)?;
+        let outcome = called_back();
+        // From here on no session can send it, wherever it is.
+        let (ended, record) = self.book.end_unsent(&command, &self.result(&command, &outcome, None))?;
+        if let Some(session) = self.registry.get(&command.key) {
+            // Whoever follows it finds that it has ended.
+            drop(session.mailbox.withdraw(id));
         }
+        self.metrics.command_ended(outcome.status);
+        self.tracer.command_ended(&command, &outcome);
+        self.save(record).await;
+        self.tell(&ended, None).await;
+        Ok(ended)
     }
 
     /// Takes over what had not left when a session ended: to the connection that took its place, or onto the station's line.
@@ -366,6 +365,10 @@ impl Router {
     fn hand_over(&self, command: &Arc<Command>) -> Step {
         if let Some(flaw) = &command.flaw {
             return Step::Over(Outcome::failed(Status::Invalid, flaw.as_str()), None);
+        }
+        if self.book.has_ended(&command.id) {
+            // Called back meanwhile: the first end counts.
+            return Step::Over(called_back(), None);
         }
         if command.send_by() <= SystemTime::now() {
             return Step::Over(command.overdue(), None);
