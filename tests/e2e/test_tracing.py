@@ -195,6 +195,20 @@ async def test_calls_of_stations_are_sampled(gateway):
         assert collector.requests == 0
 
 
+async def test_a_call_that_a_backend_is_to_answer_is_one_span(gateway):
+    with Collector() as collector:
+        answers = {"Authorize": {"by": "backend", "deadline": "300ms"}}
+        node = gateway(exporting(collector, sampling=1.0) | {"answers": answers})
+        async with await Station.connect(node, "CP-1") as station:
+            await station.boot()
+            assert (await station.call("Authorize", {"idTag": "T"}))[0] in (3, 4)
+            wait_for(lambda: collector.named("CALL Authorize"), "its span")
+        (span,) = collector.named("CALL Authorize")
+        assert span.end - span.start >= 300_000_000, "it lasts until the answer"
+        own = f"00-{span.trace_id}-{span.span_id}-01"
+        assert [event[0] for event in traced(node) if event[2] == own] == ["received", "sent"]
+
+
 async def test_the_last_spans_are_sent_when_the_gateway_leaves(gateway):
     with Collector() as collector:
         node = gateway(exporting(collector, sampling=1.0, export_interval="1h"))
