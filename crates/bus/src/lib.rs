@@ -77,8 +77,8 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Starts a bus that stores into a local log, already opened by the caller (who may have replayed it). A record that
-    /// the log can never take is kept in the folder for what is set aside.
+    /// Starts a bus that stores into a local log, already opened by the caller (who may have replayed it). Commits begin
+    /// at least `linger` apart. A record that the log can never take is kept in the folder for what is set aside.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
@@ -86,6 +86,7 @@ impl Bus {
         name: &'static str,
         log: Log,
         limits: QueueLimits,
+        linger: Duration,
         compaction: Option<Compaction>,
         set_aside_dir: PathBuf,
         metrics: BusMetrics,
@@ -94,8 +95,14 @@ impl Bus {
         let health = Arc::new(HealthCell::new(name, metrics.clone()));
         let queue = Arc::new(Queue::new(limits, metrics));
         let set_aside = SetAside::new(set_aside_dir);
-        let pump =
-            LocalPump { log, queue: Arc::clone(&queue), health: Arc::clone(&health), compaction, set_aside };
+        let pump = LocalPump {
+            log,
+            queue: Arc::clone(&queue),
+            health: Arc::clone(&health),
+            compaction,
+            set_aside,
+            linger,
+        };
         let thread = pump.spawn(name)?;
         Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
     }

@@ -4,7 +4,7 @@ use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, IntGauge
 
 use crate::health::{BusState, SpoolHealth};
 
-/// What one bus counts. Every name starts with `ocpp_gateway_` and carries the label `bus` (`events` or `stations`).
+/// What one bus counts. Every name starts with `ocpp_gateway_` and carries the label `bus` (`events`, `stations` or `commands`).
 #[derive(Clone, Debug)]
 pub struct BusMetrics {
     /// Records accepted into the queue.

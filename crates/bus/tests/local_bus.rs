@@ -28,7 +28,8 @@ fn start(dir: &std::path::Path, limits: QueueLimits, compaction: Option<Compacti
         &metrics,
     )
     .unwrap();
-    Bus::start_local("events", log, limits, compaction, dir.join("undelivered"), metrics).unwrap()
+    Bus::start_local("events", log, limits, Duration::ZERO, compaction, dir.join("undelivered"), metrics)
+        .unwrap()
 }
 
 fn stored(dir: &std::path::Path) -> Vec<(String, String)> {

@@ -293,8 +293,16 @@ mod tests {
         let metrics = BusMetrics::register(&prometheus::Registry::new(), "events").unwrap();
         let log = open_log(LogOptions::new(dir.path()), &metrics).unwrap();
         let limits = QueueLimits { records: 16, bytes: 1 << 20 };
-        let bus =
-            Bus::start_local("events", log, limits, None, dir.path().join("undelivered"), metrics).unwrap();
+        let bus = Bus::start_local(
+            "events",
+            log,
+            limits,
+            Duration::ZERO,
+            None,
+            dir.path().join("undelivered"),
+            metrics,
+        )
+        .unwrap();
         let durability = bus.lane().durability();
         Milestone { events: (durability.clone(), 0), states: (durability, 0) }
     }

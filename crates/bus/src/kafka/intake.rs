@@ -298,7 +298,7 @@ impl Intake {
         let stop = Arc::new(AtomicBool::new(false));
         let reader =
             Reader { consumer, options, deliver, stop: Arc::clone(&stop), generation: 0, paused: false };
-        let thread = std::thread::Builder::new().name("bus-commands".into()).spawn(move || reader.run())?;
+        let thread = std::thread::Builder::new().name("bus-intake".into()).spawn(move || reader.run())?;
         Ok((Self { stop, thread }, deliveries))
     }
 

@@ -1,6 +1,7 @@
 //! What is opened before anybody connects: the bus, the journal of the stations' states, the book of commands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ocpp_bus::local::{Compaction, Snapshot};
 use ocpp_bus::log::LogOptions;
@@ -40,7 +41,7 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
                 max_record_bytes: u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX),
             };
             let log = open_log(options, &metrics)?;
-            Bus::start_local("events", log, limits, None, config.set_aside_dir(), metrics)
+            Bus::start_local("events", log, limits, local.linger, None, config.set_aside_dir(), metrics)
         }
     }
 }
@@ -66,8 +67,15 @@ pub(super) fn start_journal(
         snapshot: Arc::clone(&stations) as Arc<dyn Snapshot>,
         above_bytes: JOURNAL_COMPACT_ABOVE,
     };
-    let bus =
-        Bus::start_local("stations", log, JOURNAL_LIMITS, Some(compaction), config.set_aside_dir(), metrics)?;
+    let bus = Bus::start_local(
+        "stations",
+        log,
+        JOURNAL_LIMITS,
+        Duration::ZERO,
+        Some(compaction),
+        config.set_aside_dir(),
+        metrics,
+    )?;
     Ok((bus, stations))
 }
 
@@ -95,6 +103,14 @@ pub(super) fn start_commands(
         Compaction { snapshot: Arc::clone(&book) as Arc<dyn Snapshot>, above_bytes: JOURNAL_COMPACT_ABOVE };
     let limits =
         QueueLimits { bytes: JOURNAL_LIMITS.bytes.max(max_record_bytes.saturating_mul(2)), ..JOURNAL_LIMITS };
-    let bus = Bus::start_local("commands", log, limits, Some(compaction), config.set_aside_dir(), metrics)?;
+    let bus = Bus::start_local(
+        "commands",
+        log,
+        limits,
+        Duration::ZERO,
+        Some(compaction),
+        config.set_aside_dir(),
+        metrics,
+    )?;
     Ok((bus, book, unfinished))
 }

@@ -414,6 +414,9 @@ pub struct LocalBus {
     /// Segments go when everything in them is older; `0s` means never.
     #[serde(with = "super::units::duration")]
     pub max_age: Duration,
+    /// Commits begin at least this far apart.
+    #[serde(with = "super::units::duration")]
+    pub linger: Duration,
 }
 
 impl Default for LocalBus {
@@ -423,6 +426,7 @@ impl Default for LocalBus {
             segment_size: ByteSize::mib(64),
             max_size: ByteSize::gib(10),
             max_age: Duration::from_secs(7 * 24 * 3600),
+            linger: Duration::from_millis(2),
         }
     }
 }
