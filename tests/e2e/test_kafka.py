@@ -93,10 +93,15 @@ async def test_every_kind_of_event_is_valid(gateway, kafka, topics):
         assert (await waiting).json()["status"] == "error"
         assert (await command("ClearCache", {}, timeoutMs=100)).json()["status"] == "timeout"
 
+    batch = {"batchId": "b-1", "to": {"stations": ["CP-001"]}, "action": "ClearCache"}
+    assert node.post("/api/v1/commands", batch).status_code == 202
+    wait_for(lambda: node.get("/api/v1/batches/b-1").json()["state"] == "ended", "the batch to end")
     records = read_until_left(kafka, topics["events"], ["CP-001"])
     results = kafka.records(topics["command_results"])
-    assert {record.event.type for record in results} == {"ocpp.command.result"}
-    assert {record.key for record in results} == {"CP-001"}
+    assert {(record.event.type, record.key) for record in results} == {
+        ("ocpp.command.result", "CP-001"),
+        ("ocpp.command.summary", "b-1"),
+    }
     events = [record.event for record in records + results]
     for event in events:
         assert violations(event.json) == [], event.text
@@ -114,6 +119,7 @@ async def test_every_kind_of_event_is_valid(gateway, kafka, topics):
         "error",
         "error",
         "timeout",
+        "offline",
     ]
 
 

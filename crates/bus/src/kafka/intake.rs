@@ -431,6 +431,8 @@ impl KafkaOptions {
             ("fetch.message.max.bytes", fetch.as_str()),
             ("queued.max.messages.kbytes", "65536"),
             ("fetch.wait.max.ms", "100"),
+            // A topic that is made after the start is found within this time.
+            ("topic.metadata.refresh.interval.ms", "10000"),
             // How long a node that was killed keeps its partitions: the shortest that brokers allow.
             ("session.timeout.ms", "6000"),
             ("heartbeat.interval.ms", "2000"),

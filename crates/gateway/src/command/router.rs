@@ -29,7 +29,7 @@ use crate::stations::Stations;
 
 /// How long the way to a station waits when its session's own queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(100);
-/// Commands that a restart finds without an end and ends at the same time.
+/// Commands that are ended at the same time: those of before a restart, those whose time is over.
 const FINISHED_TOGETHER: usize = 256;
 
 /// Takes commands to their stations.
@@ -264,9 +264,11 @@ impl Router {
 
     /// Ends what was kept for too long, and forgets what ended long ago.
     pub async fn sweep(&self) {
-        for command in self.book.overdue(SystemTime::now()) {
-            self.end(&command, command.overdue(), None).await;
-        }
+        futures_util::stream::iter(self.book.overdue(SystemTime::now()))
+            .for_each_concurrent(FINISHED_TOGETHER, |command| async move {
+                self.end(&command, command.overdue(), None).await;
+            })
+            .await;
         self.book.sweep();
         let (kept, remembered) = self.book.counts();
         self.metrics.commands_known(kept, remembered);
