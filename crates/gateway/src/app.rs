@@ -205,6 +205,7 @@ impl App {
             tracer: tracer.clone(),
             limits: config.request_limits(),
             places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
+            batch_places: Arc::new(Semaphore::new(config.commands.max_batches)),
             tasks: TaskTracker::new(),
             stop: stop_accepting.clone(),
         });

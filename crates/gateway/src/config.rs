@@ -145,6 +145,8 @@ impl Config {
             topic: self.topics.commands.clone(),
             group: self.commands.consumer_group.clone(),
             most_open: self.commands.max_in_flight,
+            // What a crash brings again must still be known.
+            widest: (self.commands.remembered / 2).max(1),
             max_value_bytes: self.max_event_bytes(),
         })
     }

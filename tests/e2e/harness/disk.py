@@ -26,9 +26,9 @@ class Disk:
         self.environment = {"LD_PRELOAD": str(library), "DISK_SHIM": str(folder)}
 
     @contextmanager
-    def holding(self) -> Iterator[None]:
-        """Inside, a sync hangs; outside again, it goes through."""
-        with self._switch("hold"):
+    def holding(self, part: str = "") -> Iterator[None]:
+        """Inside, a sync hangs, if the file's path has this part; outside again, it goes through."""
+        with self._switch("hold", part):
             yield
 
     @contextmanager
@@ -38,9 +38,12 @@ class Disk:
             yield
 
     @contextmanager
-    def _switch(self, name: str) -> Iterator[None]:
+    def _switch(self, name: str, content: str = "") -> Iterator[None]:
         switch = self.folder / name
-        switch.touch()
+        # In one step: a file that is there and empty would mean something else.
+        written = self.folder / f"{name}.new"
+        written.write_text(content)
+        written.rename(switch)
         try:
             yield
         finally:

@@ -5,8 +5,8 @@
 //! the offset below which all are. Does not know what a record says.
 //!
 //! Delivery is at least once: after a crash or a rebalance everything above the committed offset comes again, so whoever
-//! takes records must know what it has seen. Bounded: at most `most_open` records are out at a time; then the partitions
-//! are paused, and the group is kept alive meanwhile.
+//! takes records must know what it has seen. Bounded: at most `most_open` records are out at a time, and at most `widest` behind
+//! the oldest of a partition; then the partitions are paused, and the group is kept alive meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -42,6 +42,8 @@ pub struct IntakeOptions {
     pub group: String,
     /// Records handed out and not dealt with, at most.
     pub most_open: usize,
+    /// Records of one partition behind the oldest that is not dealt with, at most: what comes again after a crash.
+    pub widest: usize,
     /// Values longer than this are handed out cut to nothing, with [`Delivery::is_too_large`] set.
     pub max_value_bytes: usize,
 }
@@ -186,6 +188,11 @@ impl Windows {
         }
     }
 
+    /// How many records the widest window holds, dealt with or not.
+    fn widest(&self) -> usize {
+        self.lock().values().map(|window| window.records.len()).max().unwrap_or(0)
+    }
+
     /// The offsets that grew since the last call.
     fn settled(&self) -> Vec<(i32, i64)> {
         let mut grown = Vec::new();
@@ -271,6 +278,7 @@ impl ConsumerContext for Context {
 #[derive(Debug)]
 pub struct Intake {
     stop: Arc<AtomicBool>,
+    leave: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -295,14 +303,21 @@ impl Intake {
         consumer.subscribe(&[&options.topic]).map_err(|error| refused(&error))?;
         // As long as the window, so that handing over never waits.
         let (deliver, deliveries) = mpsc::channel(options.most_open);
-        let stop = Arc::new(AtomicBool::new(false));
-        let reader =
-            Reader { consumer, options, deliver, stop: Arc::clone(&stop), generation: 0, paused: false };
+        let (stop, leave) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let reader = Reader {
+            consumer,
+            options,
+            deliver,
+            stop: Arc::clone(&stop),
+            leave: Arc::clone(&leave),
+            generation: 0,
+            paused: false,
+        };
         let thread = std::thread::Builder::new().name("bus-intake".into()).spawn(move || reader.run())?;
-        Ok((Self { stop, thread }, deliveries))
+        Ok((Self { stop, leave, thread }, deliveries))
     }
 
-    /// Hands out nothing more. What is out may still be dealt with until [`Intake::close`].
+    /// Hands out nothing more. What is out may still be dealt with, and is committed, until [`Intake::close`].
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
@@ -310,6 +325,7 @@ impl Intake {
     /// Commits what was dealt with and leaves the group. Blocks, until the deadline at the latest.
     pub fn close(self, deadline: Instant) {
         self.stop();
+        self.leave.store(true, Ordering::Release);
         while !self.thread.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -324,6 +340,7 @@ struct Reader {
     options: IntakeOptions,
     deliver: mpsc::Sender<Delivery>,
     stop: Arc<AtomicBool>,
+    leave: Arc<AtomicBool>,
     generation: u64,
     paused: bool,
 }
@@ -335,7 +352,7 @@ impl Reader {
         loop {
             let open = context.windows.open.load(Ordering::Acquire);
             context.metrics.open.set(i64::try_from(open).unwrap_or(i64::MAX));
-            if self.stop.load(Ordering::Acquire) {
+            if self.leave.load(Ordering::Acquire) {
                 // What is out may be dealt with in the next moments; it need not come again then.
                 let leave_by = *leave_by.get_or_insert_with(|| Instant::now() + LAST_COMMIT);
                 if open == 0 || Instant::now() >= leave_by {
@@ -388,7 +405,8 @@ impl Reader {
     fn pause_or_resume(&mut self, open: usize, context: &Context) {
         let most = self.options.most_open;
         let stopping = self.stop.load(Ordering::Acquire);
-        let pause = stopping || open >= most || (self.paused && open > most - most / 4);
+        let is_wide = context.windows.widest() >= self.options.widest;
+        let pause = stopping || is_wide || open >= most || (self.paused && open > most - most / 4);
         if !pause && !self.paused {
             return;
         }

@@ -134,7 +134,7 @@ impl Admin {
                 return Ok(accepted(&id, &station, "kept"));
             }
             Submitted::Known(Begun::Ended(ended)) => return outcome(&ended),
-            Submitted::Known(Begun::Crowded) | Submitted::Busy => {
+            Submitted::Known(Begun::Crowded(_)) | Submitted::Busy => {
                 let detail = "commands.max_in_flight is reached, or too many wait for this one";
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many commands", detail));
             }

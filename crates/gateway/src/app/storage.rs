@@ -19,6 +19,8 @@ const JOURNAL_LIMITS: QueueLimits = QueueLimits { records: 10_000, bytes: 64 << 
 const JOURNAL_COMPACT_ABOVE: u64 = 32 << 20;
 /// One station's state is far smaller than this.
 const JOURNAL_MAX_RECORD: u32 = 64 * 1024;
+/// Commits of the stations' journal keep this distance, so that thousands of boots at once share their syncs.
+const JOURNAL_LINGER: Duration = Duration::from_millis(1);
 
 /// The bus that the configuration asks for.
 ///
@@ -71,7 +73,7 @@ pub(super) fn start_journal(
         "stations",
         log,
         JOURNAL_LIMITS,
-        Duration::ZERO,
+        JOURNAL_LINGER,
         Some(compaction),
         config.set_aside_dir(),
         metrics,

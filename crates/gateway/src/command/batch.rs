@@ -199,6 +199,11 @@ impl Batches {
         Ok(record)
     }
 
+    /// What the journal is told of a batch, once more: the first note of it may not be durable yet.
+    pub fn again(&self, id: &str) -> Option<Record> {
+        self.lock().get(id).map(Batch::whole)
+    }
+
     /// A batch's plan, where it is, and its bell.
     pub fn running(&self, id: &str) -> Option<(Arc<Plan>, usize, Arc<Notify>)> {
         let batches = self.lock();

@@ -8,7 +8,8 @@
 //! before it leaves; *ended* with its result event, which is *told* once that is durable. After a restart what was waiting or
 //! sending has ended, what was kept is kept, and what had ended and was not told is told again, with the same event id.
 //!
-//! Bounded: kept commands by number for each station and by bytes for all, ended ones by number, bytes and age. How many
+//! Bounded: kept commands by number for each station and by bytes for all, ended ones by number, bytes and age; those of batches
+//! that go on come on top, for as long as they do. How many
 //! wait or are being sent is bounded by whoever takes them in.
 
 mod journal;
@@ -160,7 +161,7 @@ pub enum Begun {
     /// Its id is another command's.
     Conflict(Box<Command>),
     /// Too many wait for it already.
-    Crowded,
+    Crowded(Arc<str>),
 }
 
 /// Why a command cannot be called back.
@@ -206,10 +207,11 @@ impl Book {
             {
                 return Begun::Conflict(Box::new(command));
             }
+            let is_crowded = entry.is_crowded();
             return match &entry.phase {
                 Phase::Ended { ended, told: true } => Begun::Ended(Arc::clone(ended)),
                 Phase::Kept { command } => Begun::Kept(Arc::clone(&command.id)),
-                _ if entry.waiters.len() >= MOST_WAITERS => Begun::Crowded,
+                phase if is_crowded => Begun::Crowded(Arc::clone(phase.id())),
                 _ => {
                     entry.waiters.push(waiter);
                     Begun::Running(progress)
@@ -231,6 +233,11 @@ impl Book {
     /// When too many are kept for the station, or too much for all.
     pub fn keep(&self, command: &Arc<Command>) -> Result<Record, Full> {
         let mut inner = self.lock();
+        let phase = inner.entries.get(&command.id).map(|entry| &entry.phase);
+        if !matches!(phase, Some(Phase::Waiting { .. })) {
+            // It was called back in this very moment: the first end counts.
+            return Err(Full);
+        }
         let cost = cost(command);
         let waiting = inner.away.get(&command.key).map_or(0, |away| away.line.len());
         if waiting >= self.limits.offline_queue
@@ -266,7 +273,8 @@ impl Book {
     pub fn sending(&self, command: &Arc<Command>) -> Option<Record> {
         let mut inner = self.lock();
         let in_line = match &inner.entries.get(&command.id)?.phase {
-            Phase::Ended { .. } => return None,
+            // Whoever has it a second time must not send it.
+            Phase::Ended { .. } | Phase::Sending { .. } => return None,
             phase => matches!(phase, Phase::Kept { .. }),
         };
         inner.change(&command.id, Phase::Sending { command: Arc::clone(command), in_line })
@@ -302,7 +310,9 @@ impl Book {
         let ended = ended(command, event);
         let mut inner = self.lock();
         if let Some(Phase::Ended { ended, .. }) = inner.entries.get(&command.id).map(|entry| &entry.phase) {
-            return (Arc::clone(ended), None);
+            let ended = Arc::clone(ended);
+            inner.remove_kept(command);
+            return (ended, None);
         }
         let record = inner.end(command, &ended);
         drop(inner);
@@ -338,8 +348,10 @@ impl Book {
         let mut inner = self.lock();
         let record = inner.change(&ended.id, Phase::Ended { ended: Arc::clone(ended), told: true });
         let waiters = inner.entries.get_mut(&ended.id).map(|entry| std::mem::take(&mut entry.waiters));
-        inner.remember(ended);
-        inner.forget(&self.limits, now_ms());
+        if !self.is_of_running_batch(ended) {
+            inner.remember(ended);
+            inner.forget(&self.limits, now_ms());
+        }
         drop(inner);
         for waiter in waiters.into_iter().flatten() {
             drop(waiter.send(Progress::Ended(Arc::clone(ended))));
@@ -347,9 +359,38 @@ impl Book {
         record
     }
 
+    /// For whoever must not go on before a command's result event is durable; none if it is, or the command is not known.
+    pub fn until_told(&self, id: &str) -> Option<oneshot::Receiver<Progress>> {
+        let mut inner = self.lock();
+        let entry = inner.entries.get_mut(id)?;
+        let Phase::Ended { told: false, .. } = entry.phase else { return None };
+        let (waiter, told) = oneshot::channel();
+        entry.waiters.push(waiter);
+        Some(told)
+    }
+
+    /// The commands of a batch may be forgotten from here on: it has ended, and begins none of them anew.
+    pub fn release(&self, batch: &str) {
+        let mut inner = self.lock();
+        let of_batch: Vec<Arc<Ended>> = inner
+            .entries
+            .values()
+            .filter_map(|entry| match &entry.phase {
+                Phase::Ended { ended, told: true } if ended.batch.as_deref() == Some(batch) => {
+                    Some(Arc::clone(ended))
+                }
+                _ => None,
+            })
+            .collect();
+        for ended in &of_batch {
+            inner.remember(ended);
+        }
+        inner.forget(&self.limits, now_ms());
+    }
+
     /// Whether commands are kept for a station.
     pub fn keeps(&self, key: &IdentityKey) -> bool {
-        self.lock().away.contains_key(key)
+        self.lock().away.get(key).is_some_and(|away| !away.line.is_empty())
     }
 
     /// Begins to take a station's line to it; false if there is none or somebody does so already.
@@ -360,8 +401,12 @@ impl Book {
 
     /// Stops.
     pub fn stop_draining(&self, key: &IdentityKey) {
-        if let Some(away) = self.lock().away.get_mut(key) {
+        let mut inner = self.lock();
+        if let Some(away) = inner.away.get_mut(key) {
             away.is_draining = false;
+            if away.line.is_empty() {
+                inner.away.remove(key);
+            }
         }
     }
 
@@ -430,6 +475,11 @@ impl Book {
         (inner.due.len(), inner.ended.len())
     }
 
+    /// A batch that goes on must know its commands, whatever else is forgotten.
+    fn is_of_running_batch(&self, ended: &Ended) -> bool {
+        ended.batch.as_ref().is_some_and(|batch| self.batches.running(batch).is_some())
+    }
+
     fn count_in_batch(&self, ended: &Ended) {
         if let Some(batch) = &ended.batch
             && let Some(outcome) = ended.outcome()
@@ -481,7 +531,8 @@ impl Inner {
         self.kept_bytes = self.kept_bytes.saturating_sub(cost(command));
         if let Some(away) = self.away.get_mut(&command.key) {
             away.line.retain(|kept| kept.id != command.id);
-            if away.line.is_empty() {
+            // Whoever takes the line to its station takes the place down with it: nobody else may begin meanwhile.
+            if away.line.is_empty() && !away.is_draining {
                 self.away.remove(&command.key);
             }
         }
@@ -512,6 +563,14 @@ impl Inner {
             self.ended.pop_front();
             self.entries.remove(&id);
         }
+    }
+}
+
+impl Entry {
+    /// Those who have gone do not count.
+    fn is_crowded(&mut self) -> bool {
+        self.waiters.retain(|waiter| !waiter.is_closed());
+        self.waiters.len() >= MOST_WAITERS
     }
 }
 

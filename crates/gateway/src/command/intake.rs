@@ -4,10 +4,11 @@
 //! partition. Waits for nothing but a place for one more command. A record that is no command ends as `invalid`, is counted
 //! like any other, and holds up nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ocpp_bus::kafka::intake::Delivery;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::request::Wanted;
@@ -22,26 +23,40 @@ pub async fn serve(
     mut deliveries: mpsc::Receiver<Delivery>,
     stop: CancellationToken,
 ) {
-    while let Some(Some(delivery)) = stop.run_until_cancelled(deliveries.recv()).await {
-        if BackendAnswer::is_meant(&delivery.value) {
-            if let Err(error) = backend.take(&delivery.value) {
-                tracing::debug!(%error, place = ?delivery.place, "not an answer");
-            }
-            delivery.receipt.dealt_with();
-            continue;
-        }
-        // The semaphore is never closed.
-        let Some(Some(place)) = stop.run_until_cancelled(router.place()).await else { return };
-        match router.limits.from_kafka(&topic, &delivery, |to| router.addressed(to)) {
-            Wanted::Command(command) => {
-                if let Some(flaw) = &command.flaw {
-                    tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
+    // Commands that wait for a place; what is open at all bounds them. Answers, which have a deadline, do not stand behind them.
+    let mut held = VecDeque::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            delivery = deliveries.recv() => match delivery {
+                Some(delivery) if BackendAnswer::is_meant(&delivery.value) => {
+                    if let Err(error) = backend.take(&delivery.value) {
+                        tracing::debug!(%error, place = ?delivery.place, "not an answer");
+                    }
+                    delivery.receipt.dealt_with();
                 }
-                router.take(command, place, || delivery.receipt.dealt_with());
-            }
-            Wanted::Batch(plan) => {
-                router.take_batch(Arc::new(plan), place, || delivery.receipt.dealt_with());
+                Some(delivery) => held.push_back(delivery),
+                None => return,
+            },
+            // The semaphore is never closed.
+            Some(place) = router.place(), if !held.is_empty() => {
+                if let Some(delivery) = held.pop_front() {
+                    take(&router, &topic, delivery, place);
+                }
             }
         }
+    }
+}
+
+fn take(router: &Arc<Router>, topic: &str, delivery: Delivery, place: OwnedSemaphorePermit) {
+    match router.limits.from_kafka(topic, &delivery, |to| router.addressed(to)) {
+        Wanted::Command(command) => {
+            if let Some(flaw) = &command.flaw {
+                tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
+            }
+            router.take(command, place, || delivery.receipt.dealt_with());
+        }
+        Wanted::Batch(plan) => router.take_batch(Arc::new(plan), place, || delivery.receipt.dealt_with()),
     }
 }

@@ -9,11 +9,17 @@ use ocpp_bus::event::EventWriter;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
+use futures_util::StreamExt;
+
 use super::batch::{Addressees, Plan, Refused, Summary};
+use super::request::NOBODY;
 use super::router::Router;
+use super::{Outcome, Status};
 
 /// After so many stations, at the latest, it is noted how far a batch is; what a restart begins anew is known to the book.
 const NOTED_EVERY: usize = 100;
+/// Commands of a batch that are called back at the same time.
+const CALLED_BACK_TOGETHER: usize = 256;
 /// A batch looks at its end this often, whatever rings.
 const LOOK: Duration = Duration::from_secs(1);
 /// How far behind its pace a batch may be and catch up.
@@ -42,11 +48,25 @@ impl Router {
     /// # Errors
     /// When its id is known or too many are running.
     pub async fn begin_batch(self: &Arc<Self>, plan: Arc<Plan>) -> Result<(), Refused> {
-        let record = self.book.batches.begin(Arc::clone(&plan), self.limits.commands.max_batches)?;
-        self.tracer.stated(plan.trace);
-        self.save(Some(record)).await;
-        self.go_on(&plan.id);
-        Ok(())
+        let begun = self.book.batches.begin(Arc::clone(&plan), self.limits.commands.max_batches);
+        // Of one that is known, the first note may not be durable yet.
+        let (record, is_new) = match begun {
+            Ok(record) => (Some(record), true),
+            Err(Refused::Known) => (self.book.batches.again(&plan.id), false),
+            Err(Refused::Busy) => return Err(Refused::Busy),
+        };
+        // In a task of its own: whoever asked may go.
+        let this = Arc::clone(self);
+        let noting = self.tasks.spawn(async move {
+            this.save(record).await;
+            if is_new {
+                this.go_on(&plan.id);
+            }
+        });
+        if let Err(error) = noting.await {
+            tracing::error!(%error, "a batch was not begun");
+        }
+        if is_new { Ok(()) } else { Err(Refused::Known) }
     }
 
     /// Takes in a batch that comes again after a crash as long as `done` was not called. It waits until fewer are running.
@@ -58,20 +78,33 @@ impl Router {
     ) {
         let this = Arc::clone(self);
         drop(self.tasks.spawn(async move {
+            // Its commands will need places: it must not hold one while it waits for its turn.
+            drop(place);
+            let Ok(_waiting) = Arc::clone(&this.batch_places).try_acquire_owned() else {
+                let outcome = Outcome::failed(Status::QueueFull, "too many batches wait for their turn");
+                this.metrics.command_ended(outcome.status);
+                let record = this.events.command_result(NOBODY, None, &plan.id, &plan.action, &outcome, None);
+                this.publish(record).await;
+                return done();
+            };
             while this.begin_batch(Arc::clone(&plan)).await == Err(Refused::Busy) {
                 if this.stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_none() {
                     return;
                 }
             }
             done();
-            drop(place);
         }));
     }
 
     /// Calls a batch back: what has not been sent is not. None if it is not known or has ended.
-    pub async fn call_batch_back(&self, id: &str) -> Option<Summary> {
+    pub async fn call_batch_back(self: &Arc<Self>, id: &str) -> Option<Summary> {
         let record = self.book.batches.call_back(id)?;
-        self.save(Some(record)).await;
+        // In a task of its own: whoever asked may go.
+        let this = Arc::clone(self);
+        let noting = self.tasks.spawn(async move { this.save(Some(record)).await });
+        if let Err(error) = noting.await {
+            tracing::error!(%error, "that a batch is called back was not noted");
+        }
         self.book.batches.summary(id)
     }
 
@@ -107,6 +140,7 @@ impl Router {
             self.publish_summary(&summary).await;
         }
         self.save(batches.finish(id)).await;
+        self.book.release(id);
     }
 
     /// Waits for a moment, or for the batch to be called back.
@@ -132,10 +166,9 @@ impl Router {
         }
         while !batches.is_complete(&plan.id) {
             if batches.is_called_back(&plan.id) && !std::mem::replace(&mut is_called_back, true) {
-                for place in 0..total {
-                    let Some(command) = plan.command(place) else { continue };
-                    self.end_called_back(command).await;
-                }
+                futures_util::stream::iter((0..total).filter_map(|place| plan.command(place)))
+                    .for_each_concurrent(CALLED_BACK_TOGETHER, |command| self.end_called_back(command))
+                    .await;
                 self.save(batches.begun(&plan.id, total)).await;
                 continue;
             }

@@ -21,7 +21,7 @@ pub const LONGEST_ID: usize = 128;
 /// The longest name in OCPP has 33 characters.
 const LONGEST_ACTION: usize = 64;
 /// A station that a result can be told of when its command names none.
-const NOBODY: &str = "unknown";
+pub(super) const NOBODY: &str = "unknown";
 /// Commands a second of a batch.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=100_000.0;
 
@@ -275,8 +275,9 @@ impl RequestLimits {
     ) -> Wanted {
         let now = SystemTime::now();
         let taken_at = delivery.produced_ms.map_or(now, |ms| now.min(UNIX_EPOCH + Duration::from_millis(ms)));
-        // The same record has the same name whenever it comes.
-        let id = || format!("kafka:{topic}:{}:{}", delivery.place.partition, delivery.place.offset);
+        // The same record has the same name whenever it comes; one of a topic that was made anew has another.
+        let at = delivery.produced_ms.unwrap_or_default();
+        let id = || format!("kafka:{topic}:{}:{}:{at}", delivery.place.partition, delivery.place.offset);
         match self.read(delivery, id, taken_at, stations) {
             Ok(Wanted::Command(command)) => {
                 Wanted::Command(Command { origin: Some(delivery.place), ..command })

@@ -55,6 +55,8 @@ pub struct Router {
     pub limits: RequestLimits,
     /// One for each command that is under way.
     pub places: Arc<Semaphore>,
+    /// One for each batch from Kafka that waits until fewer are running.
+    pub batch_places: Arc<Semaphore>,
     /// A command goes on when whoever sent it has gone.
     pub tasks: TaskTracker,
     /// Batches stop here, to go on at the next start.
@@ -137,7 +139,7 @@ impl Router {
     }
 
     /// Ends a command of a batch that was called back, unless it has been sent or has ended.
-    pub(super) async fn end_called_back(&self, command: Command) {
+    pub(super) async fn end_called_back(self: &Arc<Self>, command: Command) {
         let id = Arc::clone(&command.id);
         match self.book.begin(self.tracer.admitted(command), true) {
             Begun::New(command, ..) => drop(self.end(&command, called_back(), None).await),
@@ -182,15 +184,14 @@ impl Router {
                     drop(place);
                 }));
             }
-            Begun::Kept(id) => {
+            // Of one that is crowded, its own end is told to whoever listens.
+            Begun::Kept(id) | Begun::Crowded(id) => {
                 drop(self.tasks.spawn(async move {
                     this.note_again(&id).await;
                     done();
                     drop(place);
                 }));
             }
-            // Its own end is told to whoever listens.
-            Begun::Crowded => done(),
             Begun::Conflict(command) => {
                 drop(self.tasks.spawn(async move {
                     let text = "the commandId is another command's";
@@ -214,26 +215,42 @@ impl Router {
         if !unfinished.is_empty() {
             tracing::info!(commands = unfinished.len(), "commands from before the restart come to their end");
         }
-        futures_util::stream::iter(unfinished)
-            .for_each_concurrent(FINISHED_TOGETHER, |one| async {
-                match one {
-                    Unfinished::Untold(ended) => self.tell(&ended, None).await,
-                    Unfinished::Sending(command) => {
+        // Before anything is waited for: what is to be kept is on its line, in order, when a station comes.
+        let steps: Vec<_> = unfinished
+            .into_iter()
+            .map(|one| {
+                let step = match &one {
+                    Unfinished::Waiting(command) => Some(match command.if_offline {
+                        IfOffline::Queue => self.keep(command),
+                        IfOffline::Fail => {
+                            let text = "the gateway stopped before the command could be sent";
+                            Step::Over(Outcome::failed(Status::Offline, text), None)
+                        }
+                    }),
+                    Unfinished::Sending(_) => {
                         let text = "the gateway stopped while the command was being sent; whether the station has it is \
                                     not known";
                         let outcome = Outcome::failed(Status::Offline, text).after(Sent::Unknown);
-                        self.end(&command, outcome, None).await;
+                        Some(Step::Over(outcome, None))
                     }
-                    Unfinished::Waiting(command) => match command.if_offline {
-                        IfOffline::Fail => {
-                            let text = "the gateway stopped before the command could be sent";
-                            self.end(&command, Outcome::failed(Status::Offline, text), None).await;
+                    Unfinished::Untold(_) => None,
+                };
+                (one, step)
+            })
+            .collect();
+        futures_util::stream::iter(steps)
+            .for_each_concurrent(FINISHED_TOGETHER, |(one, step)| {
+                let this = Arc::clone(&self);
+                async move {
+                    match (one, step) {
+                        (Unfinished::Waiting(command) | Unfinished::Sending(command), Some(step)) => {
+                            this.settle(&command, step).await;
+                            this.drain_if_ready(&command.key);
                         }
-                        IfOffline::Queue => {
-                            let step = self.keep(&command);
-                            self.settle(&command, step).await;
-                        }
-                    },
+                        (Unfinished::Untold(ended), _) => this.tell(&ended, None).await,
+                        // Every other one has its step.
+                        (_, None) => {}
+                    }
                 }
             })
             .await;
@@ -278,7 +295,7 @@ impl Router {
     ///
     /// # Errors
     /// When it has been sent, has ended, or is not known.
-    pub async fn call_back(&self, id: &str) -> Result<Arc<Ended>, TooLate> {
+    pub async fn call_back(self: &Arc<Self>, id: &str) -> Result<Arc<Ended>, TooLate> {
         let command = self.book.unsent(id)?;
         let outcome = called_back();
         // From here on no session can send it, wherever it is.
@@ -289,8 +306,15 @@ impl Router {
         }
         self.metrics.command_ended(outcome.status);
         self.tracer.command_ended(&command, &outcome);
-        self.save(record).await;
-        self.tell(&ended, None).await;
+        // In a task of its own: whoever asked may go.
+        let (this, told) = (Arc::clone(self), Arc::clone(&ended));
+        let telling = self.tasks.spawn(async move {
+            this.save(record).await;
+            this.tell(&told, None).await;
+        });
+        if let Err(error) = telling.await {
+            tracing::error!(%error, "a command's result was not told");
+        }
         Ok(ended)
     }
 
@@ -316,6 +340,13 @@ impl Router {
             };
             // Whoever followed it has gone only if it was called back.
             drop(reply.send(report));
+        }
+    }
+
+    /// For a station that may have come back between the look and the line.
+    fn drain_if_ready(self: &Arc<Self>, key: &IdentityKey) {
+        if self.registry.get(key).is_some_and(|session| session.is_ready()) {
+            self.drain(key);
         }
     }
 
@@ -462,10 +493,7 @@ impl Router {
             };
         }
         self.settle(command, step).await;
-        if let Some(session) = self.registry.get(&command.key).filter(|session| session.is_ready()) {
-            // The station may have come back between the look and the line.
-            self.drain(&session.key());
-        }
+        self.drain_if_ready(&command.key);
         drop(place);
     }
 
@@ -484,7 +512,7 @@ impl Router {
     /// The session has gone without a report, or the command was called back and has ended.
     async fn lost(&self, command: &Arc<Command>) {
         if self.book.has_ended(&command.id) {
-            return;
+            return self.told(&command.id).await;
         }
         let sent = if self.book.is_sending(&command.id) { Sent::Unknown } else { Sent::No };
         let outcome = Outcome::failed(Status::Offline, "the station's session has ended").after(sent);
@@ -500,6 +528,8 @@ impl Router {
             self.tracer.command_ended(command, &outcome);
             self.save(record).await;
             self.tell(&ended, carried.map(|carried| carried.untold)).await;
+        } else {
+            self.told(&command.id).await;
         }
         ended
     }
@@ -513,6 +543,14 @@ impl Router {
         };
         let traceparent = command.trace.context();
         self.events.command_result(&station, session, &command.id, &command.action, outcome, traceparent)
+    }
+
+    /// Waits until the result event of a command that has ended is durable.
+    async fn told(&self, id: &str) {
+        if let Some(told) = self.book.until_told(id) {
+            // An error means that the process is leaving.
+            drop(told.await);
+        }
     }
 
     async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {

@@ -214,6 +214,7 @@ impl Book {
                 Phase::Sending { command, .. } => unfinished.push(Unfinished::Sending(command)),
                 Phase::Waiting { command, .. } => unfinished.push(Unfinished::Waiting(command)),
                 Phase::Ended { ended, told: false } => unfinished.push(Unfinished::Untold(ended)),
+                Phase::Ended { ended, told: true } if book.is_of_running_batch(&ended) => {}
                 Phase::Ended { ended, told: true } => inner.remember(&ended),
             }
         }
