@@ -57,7 +57,8 @@ def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
             data = event["data"]
             if event["type"] == "ocpp.command.result" and data["commandId"] == command["commandId"]:
                 print(f"{event['subject']} {data['action']}: {data['status']} {data.get('payload', data.get('error'))}")
-            if data.get("answeredBy") == "backend" and data["action"] in ANSWERS and event["id"] not in answered:
+            asked = event["type"] == "ocpp.message.received" and data.get("answeredBy") == "backend"
+            if asked and data["action"] in ANSWERS and event["id"] not in answered:
                 answered.add(event["id"])
                 answer = {"messageId": data["messageId"], "sessionId": data["sessionId"]}
                 tell(event["subject"], answer | {"payload": ANSWERS[data["action"]](data["payload"])})

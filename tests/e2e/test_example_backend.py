@@ -1,13 +1,14 @@
 """The backend of docs/examples against the built gateway and a real Kafka; the station is the PyPI client `ocpp`.
 
-Proves its command half: a remote start waits for a station that is away, reaches it when it boots, and its result is
-printed. The half that answers a station's questions is not covered here.
+Proves both halves: a remote start waits for a station that is away, reaches it when it boots, and its result is printed; the
+station's tag is authorised, its transaction gets its number from the backend, and a tag that is not known is refused.
 """
 
 import asyncio
 import subprocess
 import sys
 import threading
+import time
 
 from harness.gateway import REPOSITORY
 from harness.station import Station
@@ -30,7 +31,9 @@ class Charger(ChargePoint):
 
 async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kafka, gateway):
     own_kafka.start()
-    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
+    began = int(time.time()) - 1
+    asked = {action: {"by": "backend", "deadline": "20s"} for action in ("Authorize", "StartTransaction")}
+    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}, "answers": asked})
     script = REPOSITORY / "docs" / "examples" / "backend.py"
     backend = subprocess.Popen(
         [sys.executable, "-u", script, "CP-16", own_kafka.address], stdout=subprocess.PIPE, text=True
@@ -48,6 +51,16 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
             answer = await station.call(call.BootNotification(charge_point_vendor="V", charge_point_model="M"))
             assert answer.status == "Accepted"
             await asyncio.to_thread(wait_for, lambda: lines, "the result to be printed", 30)
+            for tag, status in (("TAG-1", "Accepted"), ("STOLEN", "Invalid")):
+                answer = await station.call(call.Authorize(id_tag=tag))
+                assert answer.id_tag_info["status"] == status
+            start = call.StartTransaction(
+                connector_id=1, id_tag="TAG-1", meter_start=0, timestamp="2026-11-20T10:00:00Z"
+            )
+            answer = await station.call(start)
+            assert answer.id_tag_info["status"] == "Accepted"
+            # The backend numbers transactions from the time on; the gateway from 2020 on.
+            assert answer.transaction_id > began
             listening.cancel()
         assert station.started == ("TAG-1", 1)
         assert backend.poll() is None, "it goes on"
@@ -55,4 +68,11 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
         backend.terminate()
         backend.wait(10)
     reader.join(10)
-    assert lines == ["CP-16 RemoteStartTransaction: answered {'status': 'Accepted'}\n"]
+    assert lines == [
+        "CP-16 RemoteStartTransaction: answered {'status': 'Accepted'}\n",
+        "CP-16 Authorize: answered\n",
+        "CP-16 Authorize: answered\n",
+        "CP-16 StartTransaction: answered\n",
+    ]
+    answered = node.metric("ocpp_gateway_backend_answers_total", outcome="answered")
+    assert answered == 3, "none by the fallback"
