@@ -8,28 +8,27 @@
 //! takes records must know what it has seen. Bounded: at most `most_open` records are out at a time, and at most `widest` behind
 //! the oldest of a partition; then the partitions are paused, and the group is kept alive meanwhile.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod callbacks;
+mod windows;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge, Registry};
-use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use self::callbacks::Context;
+use self::windows::Windows;
 use super::options::{KafkaError, KafkaOptions, refused};
 
 /// How long the thread waits for a record before it looks at everything else.
 const POLL: Duration = Duration::from_millis(50);
-/// How often the same trouble is logged.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// How long the last commit may take when the thread ends.
 const LAST_COMMIT: Duration = Duration::from_secs(2);
 
@@ -126,151 +125,6 @@ impl IntakeMetrics {
             open: gauge("open_records", "Records read and not dealt with yet")?,
             partitions: gauge("partitions", "Partitions of the topic of commands that this node reads")?,
         })
-    }
-}
-
-/// The records handed out, partition by partition.
-#[derive(Debug, Default)]
-struct Windows {
-    open: AtomicUsize,
-    partitions: Mutex<HashMap<i32, Window>>,
-}
-
-#[derive(Debug)]
-struct Window {
-    /// Receipts of an earlier assignment of the partition mean nothing to a later one.
-    generation: u64,
-    /// Offsets handed out, and whether they were dealt with.
-    records: BTreeMap<i64, bool>,
-    /// Everything below was dealt with.
-    settled: i64,
-    /// What the client was told last.
-    stored: i64,
-}
-
-impl Window {
-    fn close(&mut self, offset: i64) {
-        if let Some(done) = self.records.get_mut(&offset) {
-            *done = true;
-        }
-        while let Some(first) = self.records.first_entry().filter(|first| *first.get()) {
-            self.settled = first.key() + 1;
-            first.remove();
-        }
-    }
-}
-
-impl Windows {
-    fn lock(&self) -> MutexGuard<'_, HashMap<i32, Window>> {
-        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that a record is handed out. Gives the generation for its receipt.
-    fn open(&self, place: RecordPlace, generation: u64) -> u64 {
-        self.open.fetch_add(1, Ordering::AcqRel);
-        let mut partitions = self.lock();
-        let window = partitions.entry(place.partition).or_insert_with(|| Window {
-            generation,
-            records: BTreeMap::new(),
-            settled: place.offset,
-            stored: place.offset,
-        });
-        window.records.insert(place.offset, false);
-        window.generation
-    }
-
-    fn close(&self, place: RecordPlace, generation: u64) {
-        self.open.fetch_sub(1, Ordering::AcqRel);
-        if let Some(window) = self.lock().get_mut(&place.partition)
-            && window.generation == generation
-        {
-            window.close(place.offset);
-        }
-    }
-
-    /// How many records the widest window holds, dealt with or not.
-    fn widest(&self) -> usize {
-        self.lock().values().map(|window| window.records.len()).max().unwrap_or(0)
-    }
-
-    /// The offsets that grew since the last call.
-    fn settled(&self) -> Vec<(i32, i64)> {
-        let mut grown = Vec::new();
-        for (partition, window) in self.lock().iter_mut() {
-            if window.settled > window.stored {
-                window.stored = window.settled;
-                grown.push((*partition, window.settled));
-            }
-        }
-        grown
-    }
-}
-
-/// The consumer's callbacks.
-struct Context {
-    topic: String,
-    windows: Arc<Windows>,
-    metrics: IntakeMetrics,
-    said: Mutex<Option<(String, Instant)>>,
-}
-
-impl Context {
-    fn trouble(&self, text: &str) {
-        self.metrics.failures.inc();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = said.as_ref().is_none_or(|(last, at)| last != text || at.elapsed() > SAY_AGAIN);
-        if is_news {
-            *said = Some((text.to_owned(), Instant::now()));
-            tracing::warn!(topic = self.topic, reason = text, "commands cannot be read from Kafka");
-        }
-    }
-
-    fn store(&self, consumer: &BaseConsumer<Self>) {
-        let mut offsets = TopicPartitionList::new();
-        for (partition, next) in self.windows.settled() {
-            if let Err(error) = offsets.add_partition_offset(&self.topic, partition, Offset::Offset(next)) {
-                self.trouble(&error.to_string());
-            }
-        }
-        if offsets.count() > 0
-            && let Err(error) = consumer.store_offsets(&offsets)
-        {
-            // A partition that has just been taken away: whoever has it now reads these records again.
-            tracing::debug!(%error, "offsets of commands were not stored");
-        }
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(?level, facility, message, "kafka consumer");
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        tracing::debug!(%error, reason, "kafka consumer error");
-        self.metrics.failures.inc();
-    }
-}
-
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        let Rebalance::Revoke(revoked) = rebalance else { return };
-        self.store(consumer);
-        if let Err(error) = consumer.commit_consumer_state(CommitMode::Sync)
-            && error.rdkafka_error_code() != Some(RDKafkaErrorCode::NoOffset)
-        {
-            tracing::debug!(%error, "offsets of commands were not committed before a rebalance");
-        }
-        let mut partitions = self.windows.lock();
-        for element in revoked.elements() {
-            partitions.remove(&element.partition());
-        }
-    }
-
-    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, _: &Rebalance<'_>) {
-        let count = consumer.assignment().map_or(0, |assignment| assignment.count());
-        self.metrics.partitions.set(i64::try_from(count).unwrap_or(i64::MAX));
-        tracing::info!(topic = self.topic, partitions = count, "commands are read from Kafka");
     }
 }
 
@@ -479,41 +333,3 @@ const CONSUMER_TAKES: [&str; 12] = [
     "reconnect.",
     "debug",
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(offset: i64) -> RecordPlace {
-        RecordPlace { partition: 0, offset }
-    }
-
-    #[test]
-    fn the_offset_waits_for_the_slowest_record() {
-        let windows = Windows::default();
-        let generation = windows.open(place(5), 1);
-        for offset in [6, 8] {
-            windows.open(place(offset), 1);
-        }
-        windows.close(place(6), generation);
-        assert!(windows.settled().is_empty(), "5 is not dealt with");
-        windows.close(place(5), generation);
-        assert_eq!(windows.settled(), [(0, 7)]);
-        assert!(windows.settled().is_empty(), "nothing new");
-        windows.close(place(8), generation);
-        assert_eq!(windows.settled(), [(0, 9)], "7 never was a record");
-        assert_eq!(windows.open.load(Ordering::Acquire), 0);
-    }
-
-    #[test]
-    fn a_receipt_of_an_earlier_assignment_moves_nothing() {
-        let windows = Windows::default();
-        let before = windows.open(place(5), 1);
-        windows.lock().clear();
-        let after = windows.open(place(5), 2);
-        windows.close(place(5), before);
-        assert!(windows.settled().is_empty());
-        windows.close(place(5), after);
-        assert_eq!(windows.settled(), [(0, 6)]);
-    }
-}

@@ -6,16 +6,20 @@
 //! Commands that are taken in one after the other for one station reach its session, or its line, in that order: that
 //! much of the way is without a wait.
 
+mod line;
+mod outcome;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use futures_util::StreamExt;
 use ocpp_bus::{Bus, Record};
-use ocpp_protocol::{Action, Identity, IdentityKey, Version};
+use ocpp_protocol::{Action, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::outcome::called_back;
 use super::book::{Begun, Book, Ended, Progress, TooLate, Unfinished};
 use super::request::RequestLimits;
 use super::{Command, IfOffline, Outcome, PendingCommand, Report, Sent, Status};
@@ -27,8 +31,6 @@ use crate::session::{Session, Untold};
 use crate::spans::Tracer;
 use crate::stations::Stations;
 
-/// How long the way to a station waits when its session's own queue is full.
-const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(100);
 /// Commands that are ended at the same time: those of before a restart, those whose time is over.
 const FINISHED_TOGETHER: usize = 256;
 
@@ -259,26 +261,6 @@ impl Router {
         }
     }
 
-    /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
-    pub fn station_ready(self: &Arc<Self>, session: &Session) {
-        session.mark_ready(true);
-        self.drain(&session.key());
-    }
-
-    /// Keeps a command that its station may not be sent now, if it is one to be kept. Else gives it back.
-    // The command comes back whole so that it can be ended; boxing it would cost every command.
-    #[allow(clippy::result_large_err)]
-    pub fn keep_for_later(&self, pending: PendingCommand) -> Result<(), PendingCommand> {
-        if pending.command.if_offline != IfOffline::Queue {
-            return Err(pending);
-        }
-        let report =
-            if pending.in_line { Report::NotSent } else { Report::Moved(self.keep(&pending.command)) };
-        // Whoever followed it has gone only if it was called back.
-        drop(pending.reply.send(report));
-        Ok(())
-    }
-
     /// Ends what was kept for too long, and forgets what ended long ago.
     pub async fn sweep(&self) {
         futures_util::stream::iter(self.book.overdue(SystemTime::now()))
@@ -316,82 +298,6 @@ impl Router {
             tracing::error!(%error, "a command's result was not told");
         }
         Ok(ended)
-    }
-
-    /// Takes over what had not left when a session ended: to the connection that took its place, or onto the station's line.
-    /// No wait, and in the order in which they were taken in.
-    pub fn move_on(&self, mut waiting: Vec<PendingCommand>, status: Status) {
-        waiting.sort_by_key(|pending| pending.command.sequence);
-        for PendingCommand { command, in_line, reply, .. } in waiting {
-            if !in_line {
-                // The journal hears of it with the next step. Until then a crash leaves open what is known here.
-                drop(self.book.not_sent(&command));
-            }
-            let report = if in_line {
-                Report::NotSent
-            } else {
-                Report::Moved(match self.hand_over(&command) {
-                    Step::Over(outcome, _) if outcome.status == Status::Offline => {
-                        let text = "the station's connection ended before the command was sent";
-                        Step::Over(Outcome::failed(status, text), None)
-                    }
-                    step => step,
-                })
-            };
-            // Whoever followed it has gone only if it was called back.
-            drop(reply.send(report));
-        }
-    }
-
-    /// For a station that may have come back between the look and the line.
-    fn drain_if_ready(self: &Arc<Self>, key: &IdentityKey) {
-        if self.registry.get(key).is_some_and(|session| session.is_ready()) {
-            self.drain(key);
-        }
-    }
-
-    fn drain(self: &Arc<Self>, key: &IdentityKey) {
-        if self.book.start_draining(key) {
-            let (this, key) = (Arc::clone(self), key.clone());
-            drop(self.tasks.spawn(async move { this.take_line(&key).await }));
-        }
-    }
-
-    /// Takes a station's line to it, one after the other, each to its end.
-    async fn take_line(&self, key: &IdentityKey) {
-        loop {
-            let session = self.registry.get(key).filter(|session| session.is_ready());
-            let (Some(head), Some(session)) = (self.book.head(key), session) else {
-                self.book.stop_draining(key);
-                // Something may have come between the look and the stop.
-                let is_ready = self.registry.get(key).is_some_and(|session| session.is_ready());
-                if is_ready && self.book.keeps(key) && self.book.start_draining(key) {
-                    continue;
-                }
-                return;
-            };
-            if head.send_by() <= SystemTime::now() {
-                self.end(&head, head.overdue(), None).await;
-                continue;
-            }
-            match self.to_session(&head, session, true) {
-                Step::Handed(report, session) => match report.await {
-                    Ok(Report::Ended(outcome, untold)) => {
-                        self.end(&head, outcome, Some(Carried { session, untold })).await;
-                    }
-                    // It keeps its place.
-                    Ok(Report::NotSent | Report::Moved(_)) => self.save(self.book.not_sent(&head)).await,
-                    Err(_) => self.lost(&head).await,
-                },
-                Step::Over(outcome, _) if outcome.status == Status::QueueFull => {
-                    tokio::time::sleep(QUEUE_FULL_PAUSE).await;
-                }
-                // The connection has just ended; the next one takes the line up.
-                Step::Over(outcome, _) if outcome.status == Status::Offline => tokio::task::yield_now().await,
-                Step::Over(outcome, carried) => drop(self.end(&head, outcome, carried).await),
-                Step::Kept(_) => return,
-            }
-        }
     }
 
     /// Where a command goes. No wait: the order of the calls is the order at the station.
@@ -508,84 +414,6 @@ impl Router {
             Step::Handed(..) => {}
         }
     }
-
-    /// The session has gone without a report, or the command was called back and has ended.
-    async fn lost(&self, command: &Arc<Command>) {
-        if self.book.has_ended(&command.id) {
-            return self.told(&command.id).await;
-        }
-        let sent = if self.book.is_sending(&command.id) { Sent::Unknown } else { Sent::No };
-        let outcome = Outcome::failed(Status::Offline, "the station's session has ended").after(sent);
-        self.end(command, outcome, None).await;
-    }
-
-    /// Notes a command's end, durably, and then tells it. The first end counts.
-    async fn end(&self, command: &Command, outcome: Outcome, carried: Option<Carried>) -> Arc<Ended> {
-        let session = carried.as_ref().map(|carried| &*carried.session);
-        let (ended, record) = self.book.end(command, &self.result(command, &outcome, session));
-        if record.is_some() {
-            self.metrics.command_ended(outcome.status);
-            self.tracer.command_ended(command, &outcome);
-            self.save(record).await;
-            self.tell(&ended, carried.map(|carried| carried.untold)).await;
-        } else {
-            self.told(&command.id).await;
-        }
-        ended
-    }
-
-    fn result(&self, command: &Command, outcome: &Outcome, session: Option<&Session>) -> Record {
-        let station = match session {
-            Some(session) => session.admission.identity.as_str().to_owned(),
-            None => Identity::parse(&command.station)
-                .map(|identity| self.stations.canonical(identity).as_str().to_owned())
-                .unwrap_or_else(|_| command.station.clone()),
-        };
-        let traceparent = command.trace.context();
-        self.events.command_result(&station, session, &command.id, &command.action, outcome, traceparent)
-    }
-
-    /// Waits until the result event of a command that has ended is durable.
-    async fn told(&self, id: &str) {
-        if let Some(told) = self.book.until_told(id) {
-            // An error means that the process is leaving.
-            drop(told.await);
-        }
-    }
-
-    async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {
-        let mut lane = self.bus.lane();
-        let ordinal = lane.publish(ended.record()).await;
-        // The session's own last event may follow.
-        drop(untold);
-        lane.durability().wait(ordinal).await;
-        if let Some(record) = self.book.told(ended) {
-            // Nothing follows from it but that it is not told again after a restart.
-            self.journal.lane().publish(record).await;
-        }
-    }
-
-    pub(super) async fn publish(&self, record: Record) {
-        let mut lane = self.bus.lane();
-        let ordinal = lane.publish(record).await;
-        lane.durability().wait(ordinal).await;
-    }
-
-    pub(super) async fn save(&self, record: Option<Record>) {
-        if let Some(record) = record {
-            let mut lane = self.journal.lane();
-            let ordinal = lane.publish(record).await;
-            lane.durability().wait(ordinal).await;
-        }
-    }
-}
-
-fn called_back() -> Outcome {
-    let mut outcome = Outcome::failed(Status::Expired, "called back before it was sent");
-    if let Some(error) = &mut outcome.error {
-        error.code = "calledBack".to_owned();
-    }
-    outcome
 }
 
 fn is_for_stations(action: &'static Action) -> bool {

@@ -1,0 +1,104 @@
+//! How a command ends: its end is noted, durably, then its result event is told, and then whoever waits hears of it.
+//!
+//! Owns the order of these steps and the result event's content. The first end counts (`book.rs`).
+
+use std::sync::Arc;
+
+use ocpp_bus::Record;
+use ocpp_protocol::Identity;
+
+use super::{Carried, Router};
+use crate::command::book::Ended;
+use crate::command::{Command, Outcome, Sent, Status};
+use crate::session::{Session, Untold};
+
+impl Router {
+    /// The session has gone without a report, or the command was called back and has ended.
+    pub(in crate::command) async fn lost(&self, command: &Arc<Command>) {
+        if self.book.has_ended(&command.id) {
+            return self.told(&command.id).await;
+        }
+        let sent = if self.book.is_sending(&command.id) { Sent::Unknown } else { Sent::No };
+        let outcome = Outcome::failed(Status::Offline, "the station's session has ended").after(sent);
+        self.end(command, outcome, None).await;
+    }
+
+    /// Notes a command's end, durably, and then tells it. The first end counts.
+    pub(in crate::command) async fn end(
+        &self,
+        command: &Command,
+        outcome: Outcome,
+        carried: Option<Carried>,
+    ) -> Arc<Ended> {
+        let session = carried.as_ref().map(|carried| &*carried.session);
+        let (ended, record) = self.book.end(command, &self.result(command, &outcome, session));
+        if record.is_some() {
+            self.metrics.command_ended(outcome.status);
+            self.tracer.command_ended(command, &outcome);
+            self.save(record).await;
+            self.tell(&ended, carried.map(|carried| carried.untold)).await;
+        } else {
+            self.told(&command.id).await;
+        }
+        ended
+    }
+
+    pub(in crate::command) fn result(
+        &self,
+        command: &Command,
+        outcome: &Outcome,
+        session: Option<&Session>,
+    ) -> Record {
+        let station = match session {
+            Some(session) => session.admission.identity.as_str().to_owned(),
+            None => Identity::parse(&command.station)
+                .map(|identity| self.stations.canonical(identity).as_str().to_owned())
+                .unwrap_or_else(|_| command.station.clone()),
+        };
+        let traceparent = command.trace.context();
+        self.events.command_result(&station, session, &command.id, &command.action, outcome, traceparent)
+    }
+
+    /// Waits until the result event of a command that has ended is durable.
+    pub(in crate::command) async fn told(&self, id: &str) {
+        if let Some(told) = self.book.until_told(id) {
+            // An error means that the process is leaving.
+            drop(told.await);
+        }
+    }
+
+    pub(in crate::command) async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {
+        let mut lane = self.bus.lane();
+        let ordinal = lane.publish(ended.record()).await;
+        // The session's own last event may follow.
+        drop(untold);
+        lane.durability().wait(ordinal).await;
+        if let Some(record) = self.book.told(ended) {
+            // Nothing follows from it but that it is not told again after a restart.
+            self.journal.lane().publish(record).await;
+        }
+    }
+
+    pub(in crate::command) async fn publish(&self, record: Record) {
+        let mut lane = self.bus.lane();
+        let ordinal = lane.publish(record).await;
+        lane.durability().wait(ordinal).await;
+    }
+
+    pub(in crate::command) async fn save(&self, record: Option<Record>) {
+        if let Some(record) = record {
+            let mut lane = self.journal.lane();
+            let ordinal = lane.publish(record).await;
+            lane.durability().wait(ordinal).await;
+        }
+    }
+}
+
+/// The end of a command that is called back before it was sent.
+pub(super) fn called_back() -> Outcome {
+    let mut outcome = Outcome::failed(Status::Expired, "called back before it was sent");
+    if let Some(error) = &mut outcome.error {
+        error.code = "calledBack".to_owned();
+    }
+    outcome
+}
