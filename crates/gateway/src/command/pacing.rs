@@ -51,7 +51,10 @@ impl Router {
         let begun = self.book.batches.begin(Arc::clone(&plan), self.limits.commands.max_batches);
         // Of one that is known, the first note may not be durable yet.
         let (record, is_new) = match begun {
-            Ok(record) => (Some(record), true),
+            Ok(record) => {
+                self.tracer.stated(plan.trace);
+                (Some(record), true)
+            }
             Err(Refused::Known) => (self.book.batches.again(&plan.id), false),
             Err(Refused::Busy) => return Err(Refused::Busy),
         };

@@ -275,9 +275,8 @@ impl RequestLimits {
     ) -> Wanted {
         let now = SystemTime::now();
         let taken_at = delivery.produced_ms.map_or(now, |ms| now.min(UNIX_EPOCH + Duration::from_millis(ms)));
-        // The same record has the same name whenever it comes; one of a topic that was made anew has another.
-        let at = delivery.produced_ms.unwrap_or_default();
-        let id = || format!("kafka:{topic}:{}:{}:{at}", delivery.place.partition, delivery.place.offset);
+        // The same record has the same name whenever it comes.
+        let id = || format!("kafka:{topic}:{}:{}", delivery.place.partition, delivery.place.offset);
         match self.read(delivery, id, taken_at, stations) {
             Ok(Wanted::Command(command)) => {
                 Wanted::Command(Command { origin: Some(delivery.place), ..command })
