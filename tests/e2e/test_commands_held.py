@@ -89,9 +89,10 @@ async def test_a_line_is_taken_to_its_station_by_one_alone(held):
         await until(lambda: show(node, "A").json().get("action") is None, "A to have an end")
         others = [post(node, "CP-1", body("B1", ifOffline="queue"))]
         await arrival(station, "B1")
-        others += [post(node, "CP-1", body(id, ifOffline="queue")) for id in ("B2", "B3")]
-        waiting = lambda: node.get("/api/v1/stations/CP-1").json()["commandsWaiting"] == 2  # noqa: E731
-        await until(waiting, "the station's queue to be full")
+        for waiting, id in enumerate(("B2", "B3"), start=1):
+            others.append(post(node, "CP-1", body(id, ifOffline="queue")))
+            shown = lambda: node.get("/api/v1/stations/CP-1").json()["commandsWaiting"]  # noqa: E731
+            await until(lambda waiting=waiting: shown() == waiting, f"{id} to wait")
         assert (await post(node, "CP-1", body("X", ifOffline="queue"))).status_code == 202
     await ended(node, "A")
     for id in ("B1", "B2", "B3", "X"):
