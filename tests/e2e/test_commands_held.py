@@ -69,6 +69,10 @@ def ask_and_go(node, method, path, payload=None, after=0.3):
         time.sleep(after)
 
 
+def waiting_at(node, station):
+    return node.get(f"/api/v1/stations/{station}").json()["commandsWaiting"]
+
+
 def batch(node, id):
     return node.get(f"/api/v1/batches/{id}").json()
 
@@ -91,8 +95,7 @@ async def test_a_line_is_taken_to_its_station_by_one_alone(held):
         await arrival(station, "B1")
         for waiting, id in enumerate(("B2", "B3"), start=1):
             others.append(post(node, "CP-1", body(id, ifOffline="queue")))
-            shown = lambda: node.get("/api/v1/stations/CP-1").json()["commandsWaiting"]  # noqa: E731
-            await until(lambda waiting=waiting: shown() == waiting, f"{id} to wait")
+            await until(lambda waiting=waiting: waiting_at(node, "CP-1") == waiting, f"{id} to wait")
         assert (await post(node, "CP-1", body("X", ifOffline="queue"))).status_code == 202
     await ended(node, "A")
     for id in ("B1", "B2", "B3", "X"):
