@@ -181,6 +181,14 @@ async def test_requests_at_once_and_waiting_ones_are_bounded_and_connections_are
             await station.close()
 
 
+async def ask_and_vanish(node, hook):
+    """A station whose connection breaks when the hook has been asked."""
+    async with await connected(node) as station:
+        await station.send(f'[2,"a","Authorize",{TOKEN}]')
+        await asyncio.to_thread(wait_for, lambda: hook.asked, "the question")
+        station.abort()
+
+
 async def test_a_hooks_answer_finds_the_station_on_its_next_connection(gateway):
     release = threading.Event()
 
@@ -190,10 +198,7 @@ async def test_a_hooks_answer_finds_the_station_on_its_next_connection(gateway):
 
     with Hook(when_told) as hook:
         node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
-        async with await connected(node) as station:
-            await station.send(f'[2,"a","Authorize",{TOKEN}]')
-            await asyncio.to_thread(wait_for, lambda: hook.asked, "the question")
-            station.abort()
+        await ask_and_vanish(node, hook)
         release.set()
         kept = "ocpp_gateway_backend_deliveries_total"
         await asyncio.to_thread(wait_for, lambda: node.metric(kept, outcome="kept") == 1, "the answer to be kept")
@@ -212,10 +217,7 @@ async def test_a_hook_that_refused_while_the_station_was_away_is_asked_anew(gate
 
     with Hook(when_told) as hook:
         node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
-        async with await connected(node) as station:
-            await station.send(f'[2,"a","Authorize",{TOKEN}]')
-            await asyncio.to_thread(wait_for, lambda: hook.asked, "the question")
-            station.abort()
+        await ask_and_vanish(node, hook)
         abandoned = "ocpp_gateway_answers_awaited"
         await asyncio.to_thread(wait_for, lambda: node.metric(abandoned) == 0, "the session's end")
         release.set()

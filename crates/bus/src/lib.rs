@@ -148,6 +148,14 @@ impl Bus {
         Lane::new(Arc::clone(&self.queue))
     }
 
+    /// Stores one record that stands in no order with others, and waits until it is durable. Cancelling the wait may or may not
+    /// have stored it.
+    pub async fn store(&self, record: Record) {
+        let mut lane = self.lane();
+        let ordinal = lane.publish(record).await;
+        lane.durability().wait(ordinal).await;
+    }
+
     /// How the bus is doing; also brings its gauges up to date.
     pub fn health(&self) -> BusHealth {
         let pump = self.pump.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use ocpp_bus::Record;
 use ocpp_protocol::{Identity, IdentityKey, Registration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -177,7 +176,7 @@ impl Admin {
         let status = Registration::parse(&decision.status)
             .ok_or_else(|| Problem::bad_request("status must be Accepted, Pending or Rejected"))?;
         let identity = self.known_or_new(id)?;
-        self.noted(self.shared.stations.decide(&identity, status)).await;
+        self.shared.journal.store(self.shared.stations.decide(&identity, status)).await;
         self.show_station(id)
     }
 
@@ -190,7 +189,7 @@ impl Admin {
             return Err(Problem::bad_request(error));
         }
         let identity = self.known_or_new(id)?;
-        self.noted(self.shared.stations.tag(&identity, tags)).await;
+        self.shared.journal.store(self.shared.stations.tag(&identity, tags)).await;
         self.show_station(id)
     }
 
@@ -203,12 +202,6 @@ impl Admin {
             return Err(Problem::new(StatusCode::CONFLICT, "too many stations", detail));
         }
         Ok(identity)
-    }
-
-    async fn noted(&self, record: Record) {
-        let mut lane = self.shared.journal.lane();
-        let ordinal = lane.publish(record).await;
-        lane.durability().wait(ordinal).await;
     }
 
     fn station(&self, key: &IdentityKey) -> Option<Station> {

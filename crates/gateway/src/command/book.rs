@@ -331,12 +331,7 @@ impl Book {
     ) -> Result<(Arc<Ended>, Option<Record>), TooLate> {
         let ended = ended(command, event);
         let mut inner = self.lock();
-        match inner.entries.get(&command.id).map(|entry| &entry.phase) {
-            None => return Err(TooLate::Unknown),
-            Some(Phase::Ended { .. }) => return Err(TooLate::Ended),
-            Some(Phase::Sending { .. }) => return Err(TooLate::Sending),
-            Some(Phase::Waiting { .. } | Phase::Kept { .. }) => {}
-        }
+        inner.unsent(&command.id)?;
         let record = inner.end(command, &ended);
         drop(inner);
         self.count_in_batch(&ended);
@@ -445,12 +440,7 @@ impl Book {
     /// # Errors
     /// When it has been sent, has ended, or is not known.
     pub fn unsent(&self, id: &str) -> Result<Arc<Command>, TooLate> {
-        match self.lock().entries.get(id).map(|entry| &entry.phase) {
-            None => Err(TooLate::Unknown),
-            Some(Phase::Ended { .. }) => Err(TooLate::Ended),
-            Some(Phase::Sending { .. }) => Err(TooLate::Sending),
-            Some(Phase::Waiting { command, .. } | Phase::Kept { command }) => Ok(Arc::clone(command)),
-        }
+        self.lock().unsent(id).cloned()
     }
 
     /// A command, for people.
@@ -506,6 +496,16 @@ impl Inner {
         entry.revision = revision;
         entry.phase = phase;
         entry.record(id)
+    }
+
+    /// A command that has not been sent.
+    fn unsent(&self, id: &str) -> Result<&Arc<Command>, TooLate> {
+        match self.entries.get(id).map(|entry| &entry.phase) {
+            None => Err(TooLate::Unknown),
+            Some(Phase::Ended { .. }) => Err(TooLate::Ended),
+            Some(Phase::Sending { .. }) => Err(TooLate::Sending),
+            Some(Phase::Waiting { command, .. } | Phase::Kept { command }) => Ok(command),
+        }
     }
 
     fn end(&mut self, command: &Command, ended: &Arc<Ended>) -> Option<Record> {

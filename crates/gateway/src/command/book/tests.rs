@@ -1,3 +1,5 @@
+//! The book on a real log, over restarts. Sending and waiting are the router's, and tested from outside.
+
 use std::path::Path;
 
 use ocpp_bus::log::{Entry as LogEntry, Log, LogOptions};

@@ -80,16 +80,12 @@ impl Router {
     }
 
     pub(in crate::command) async fn publish(&self, record: Record) {
-        let mut lane = self.bus.lane();
-        let ordinal = lane.publish(record).await;
-        lane.durability().wait(ordinal).await;
+        self.bus.store(record).await;
     }
 
     pub(in crate::command) async fn save(&self, record: Option<Record>) {
         if let Some(record) = record {
-            let mut lane = self.journal.lane();
-            let ordinal = lane.publish(record).await;
-            lane.durability().wait(ordinal).await;
+            self.journal.store(record).await;
         }
     }
 }
