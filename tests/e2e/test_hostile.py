@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import re
+import resource
 import socket
 import struct
 import threading
@@ -76,7 +77,7 @@ class GoodStation(threading.Thread):
 def node(shared_gateway) -> Gateway:
     return shared_gateway(
         {
-            "handshake": {"timeout": "2s", "max_concurrent": 64, "yield_after": "300ms"},
+            "handshake": {"timeout": "2s", "max_arriving": 64, "yield_after": "300ms"},
             "session": {"write_timeout": "2s", "close_timeout": "2s"},
             "log": {"level": "info"},
         }
@@ -335,6 +336,32 @@ def test_half_open_handshakes_do_not_keep_stations_out(node, good):
             assert station.upgrade("/ocpp/squeezed-in").status == 101
         assert time.monotonic() - began < 10.0
     wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") <= 1, "the places are free again")
+
+
+def test_requests_that_do_not_come_take_nobodys_turn(gateway):
+    """One request is answered at a time, and nobody gives way: stations do not notice those that say nothing."""
+    node = gateway({"handshake": {"timeout": "60s", "max_concurrent": 1, "yield_after": "60s"}})
+    with contextlib.ExitStack() as held:
+        for _ in range(100):
+            half_a_handshake(held.enter_context(RawStation(node.port)))
+            held.enter_context(RawStation(node.port))
+        wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") == 200, "all are accepted")
+        began = time.monotonic()
+        for number in range(10):
+            with RawStation(node.port, timeout=20) as station:
+                assert station.upgrade(f"/ocpp/in-between-{number}").status == 101
+        assert time.monotonic() - began < 10.0, "less than anybody's time to yield"
+
+
+def test_without_a_file_left_those_that_say_nothing_give_way(gateway):
+    node = gateway({"handshake": {"timeout": "60s", "yield_after": "300ms"}})
+    resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (200, 200))
+    with contextlib.ExitStack() as held:
+        for _ in range(300):
+            half_a_handshake(held.enter_context(RawStation(node.port)))
+        with RawStation(node.port, timeout=20) as station:
+            assert station.upgrade("/ocpp/squeezed-in").status == 101
+    assert node.metric("ocpp_gateway_handshakes_total", listener="main", outcome="yielded") > 100
 
 
 def test_a_reset_in_the_middle_of_a_frame(node, good):

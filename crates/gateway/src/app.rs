@@ -82,6 +82,9 @@ pub enum StartupError {
     /// Where spans should go.
     #[error("telemetry.otlp_endpoint: {0}")]
     Telemetry(#[from] ClientError),
+    /// The operating system has no thread left.
+    #[error("cannot start a thread that accepts stations")]
+    Thread(#[source] std::io::Error),
     /// Two metrics of one name.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -268,7 +271,7 @@ impl App {
             drop(app.rest.spawn(watch));
         }
         drop(app.rest.spawn(sweep_replays(Arc::clone(&app.shared), app.stop_rest.clone())));
-        app.start_station_listeners(station_listeners, authenticator.as_ref());
+        app.start_station_listeners(station_listeners, authenticator.as_ref())?;
         Ok(app)
     }
 
@@ -329,7 +332,7 @@ impl App {
         &self,
         listeners: Vec<(String, TcpListener)>,
         authenticator: Option<&Arc<Authenticator>>,
-    ) {
+    ) -> Result<(), StartupError> {
         for (name, socket) in listeners {
             let Some(rules) = self.config.listeners.get(&name).cloned() else { continue };
             let address = socket.local_addr().ok();
@@ -351,10 +354,12 @@ impl App {
                 registry: Arc::clone(&self.registry),
                 tasks: self.tasks.clone(),
                 stop: self.stop_accepting.clone(),
+                desks: Arc::new(Semaphore::new(self.config.handshake.max_concurrent)),
                 rejections: RateLimit::new(self.config.handshake.rejected_events_per_second),
             });
-            drop(self.rest.spawn(listener.serve(socket)));
+            listener.start(socket, &self.rest).map_err(StartupError::Thread)?;
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,14 @@
 //! Where stations connect: accepting, the bounded time before a connection is a session, and the way into it.
 //!
-//! Owns the listening socket and every connection until its 101. At most `handshake.max_concurrent` connections are in
-//! that state; when all places are taken, the oldest one gives way after `handshake.yield_after`, so that connections
-//! which never finish their handshake cannot keep stations out (P6). The kernel's backlog carries a storm.
+//! Owns the listening socket and every connection until its 101. First the request has to come: at most
+//! `handshake.max_arriving` connections are not sessions yet, and when that many are, the oldest whose request has not come
+//! whole gives way after `handshake.yield_after`, so that connections which never finish their handshake cannot keep stations
+//! out (P6). Then it is answered: `handshake.max_concurrent` at once, because only from here on a connection has buffers.
+//!
+//! Each listener accepts on a thread of its own. Between two turns of a task thousands of others may have theirs, and meanwhile
+//! the kernel's backlog overflows and stations wait for their next attempt, a second or more.
 
+mod arrival;
 mod places;
 
 use std::convert::Infallible;
@@ -22,9 +27,10 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
 
 use crate::auth::Authenticator;
 use crate::config;
@@ -60,9 +66,14 @@ pub struct Listener {
     pub tasks: TaskTracker,
     /// Stops accepting.
     pub stop: CancellationToken,
+    /// Requests being answered at once.
+    pub desks: Arc<Semaphore>,
     /// Refusals that are told as events: strangers must not be able to fill the log with them.
     pub rejections: RateLimit,
 }
+
+/// A place and a desk.
+type Seat = (Place, OwnedSemaphorePermit);
 
 /// Binds an address.
 ///
@@ -78,9 +89,21 @@ pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
 }
 
 impl Listener {
-    /// Accepts until told to stop.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Places::new(self.handshake.max_concurrent, Arc::clone(&self.shared.metrics)));
+    /// Starts the thread that accepts until told to stop. Called inside a runtime, which everything else runs on.
+    ///
+    /// # Errors
+    /// When the operating system has no thread left.
+    pub fn start(self: Arc<Self>, listener: TcpListener, tasks: &TaskTracker) -> std::io::Result<()> {
+        let (runtime, token) = (Handle::current(), tasks.token());
+        std::thread::Builder::new().name(format!("accept-{}", self.name)).spawn(move || {
+            runtime.block_on(self.serve(listener));
+            drop(token);
+        })?;
+        Ok(())
+    }
+
+    async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let places = Arc::new(Places::new(self.handshake.max_arriving, Arc::clone(&self.shared.metrics)));
         while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, remote)) => {
@@ -89,14 +112,15 @@ impl Listener {
                     else {
                         return;
                     };
-
                     let this = Arc::clone(&self);
                     let task = self.tasks.spawn(async move { this.shake_hands(stream, remote, place).await });
                     drop(task);
                 }
                 Err(error) => {
-                    // Most often too many open files: accepting again at once would only burn the processor.
-                    tracing::warn!(listener = self.name, %error, "a connection could not be accepted");
+                    // Most often too many open files: those give way that have nothing to say, and accepting again at once would
+                    // only burn the processor.
+                    let yielding = places.clear(self.handshake.yield_after);
+                    tracing::warn!(listener = self.name, %error, yielding, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -109,33 +133,60 @@ impl Listener {
             tracing::debug!(%remote, %error, "socket options not set");
         }
         let gone = place.gone.clone();
-        let place = Arc::new(place);
-        let this = Arc::clone(&self);
+        let outcome = tokio::select! {
+            result = tokio::time::timeout(self.handshake.timeout, self.converse(stream, remote, place)) => {
+                result.unwrap_or(Some("timeout"))
+            }
+            () = gone.cancelled() => Some("yielded"),
+            () = self.draining() => Some("draining"),
+        };
+        if let Some(outcome) = outcome {
+            self.shared.metrics.handshake_ended(&self.name, outcome);
+        }
+    }
+
+    /// Waits for the request and answers it. What else than its own outcome there is to count.
+    async fn converse(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        place: Place,
+    ) -> Option<&'static str> {
+        if let Err(error) = arrival::request(&stream).await {
+            tracing::debug!(%remote, %error, "no request");
+            return Some("broken");
+        }
+        place.arrived();
+        // Never closed, so there is always one to wait for.
+        let desk = Arc::clone(&self.desks).acquire_owned().await.ok()?;
+        // Boxed, so that connections whose request has not come do not have the room for it.
+        Box::pin(self.answer(stream, remote, Arc::new((place, desk)))).await
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        place: Arc<Seat>,
+    ) -> Option<&'static str> {
+        let this = Arc::clone(self);
         let service = service_fn(move |request| {
             let (this, place) = (Arc::clone(&this), Arc::clone(&place));
             async move { Ok::<_, Infallible>(this.respond(request, remote, place).await) }
         });
-        let connection = hyper::server::conn::http1::Builder::new()
+        let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.handshake.timeout)
             // Some stations compare header names with their case.
             .title_case_headers(true)
-            .max_buf_size(16 * 1024)
+            .max_buf_size(arrival::MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
-        let outcome = tokio::select! {
-            result = tokio::time::timeout(self.handshake.timeout, Box::pin(connection)) => match result {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => {
-                    tracing::debug!(%remote, %error, "handshake failed");
-                    "broken"
-                }
-                Err(_) => "timeout",
-            },
-            () = gone.cancelled() => "yielded",
-            () = self.draining() => "draining",
-        };
-        self.shared.metrics.handshake_ended(&self.name, outcome);
+            .with_upgrades()
+            .await;
+        served.err().map(|error| {
+            tracing::debug!(%remote, %error, "handshake failed");
+            "broken"
+        })
     }
 
     /// The gateway leaves, and a handshake has had a moment to be told so.
@@ -153,7 +204,7 @@ impl Listener {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         remote: SocketAddr,
-        place: Arc<Place>,
+        place: Arc<Seat>,
     ) -> Response<Full<Bytes>> {
         if self.stop.is_cancelled() {
             return self.refuse(remote, unavailable("draining", "the gateway is going away"));
@@ -231,14 +282,8 @@ impl Listener {
             // The drain may have counted the sessions already.
             session.end(crate::session::close::CloseReason::Shutdown);
         }
-        let span = tracing::info_span!(
-            "session",
-            station = %session.admission.identity,
-            session = %session.id,
-            version = session.admission.version.as_str()
-        );
         // A task of its own: the handshake's future is larger than a session's (measured 0.5 KB).
-        let task = self.tasks.spawn(actor::run(socket, admitted, Arc::clone(&self.shared)).instrument(span));
+        let task = self.tasks.spawn(actor::run(socket, admitted, Arc::clone(&self.shared)));
         drop(task);
     }
 

@@ -12,6 +12,11 @@ use ocpp_gateway::config::Config;
 use ocpp_gateway::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
+/// Gives back what large messages and storms of connections have left (docs/adr/0013). Librdkafka uses it, too. How it is set is
+/// built in (`.cargo/config.toml`); `MALLOC_CONF` overrides it.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Holds the WebSockets of EV charging stations (OCPP 1.6, 2.0.1, 2.1) and carries their messages to Kafka.
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]

@@ -23,7 +23,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_protocol::{Identity, IdentityKey, Version};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::close::CloseReason;
@@ -120,7 +120,9 @@ pub struct Session {
     ready: AtomicBool,
     ending: AtomicBool,
     operator_note: OnceLock<String>,
-    over: watch::Sender<bool>,
+    over: AtomicBool,
+    /// Wakes whoever waits for the end.
+    ended: Notify,
 }
 
 impl Session {
@@ -139,7 +141,8 @@ impl Session {
             ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             operator_note: OnceLock::new(),
-            over: watch::Sender::new(false),
+            over: AtomicBool::new(false),
+            ended: Notify::new(),
         }
     }
 
@@ -210,18 +213,29 @@ impl Session {
 
     /// Says that its last event is on the bus: a successor may speak.
     pub fn mark_over(&self) {
-        self.over.send_replace(true);
+        self.over.store(true, Ordering::Release);
+        self.ended.notify_waiters();
     }
 
     /// Whether its last event is on the bus.
     pub fn is_over(&self) -> bool {
-        *self.over.borrow()
+        self.over.load(Ordering::Acquire)
     }
 
     /// Waits until its last event is on the bus.
     pub async fn over(&self) {
-        // The sender lives in `self`, so the wait cannot fail.
-        drop(self.over.subscribe().wait_for(|over| *over).await);
+        let ended = self.ended.notified();
+        // In line since its creation, so the end cannot come between this look and the wait.
+        if !self.is_over() {
+            ended.await;
+        }
+    }
+
+    /// Writes a log line about it. A span that each session keeps would cost half a kilobyte, and some work at every turn of its
+    /// loop; what is to be logged is rare.
+    pub(crate) fn log(&self, line: impl FnOnce()) {
+        let (station, version) = (&self.admission.identity, self.admission.version.as_str());
+        tracing::info_span!("session", %station, session = %self.id, version).in_scope(line);
     }
 
     /// Time since the last inbound frame.

@@ -135,7 +135,7 @@ mod tests {
             brokers: "127.0.0.1:1".into(),
             client_id: "gw-1".into(),
             compression: "lz4".into(),
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(5),
             unready_after: Duration::from_secs(10),
             max_record_bytes: 1 << 21,
             events_topic: "e".into(),

@@ -19,6 +19,7 @@ impl Config {
         demand(!self.node.id.is_empty() && self.node.id.len() <= 64, "node.id must have 1 to 64 characters");
         demand(!self.listeners.is_empty(), "listeners: at least one is needed");
         let counts = [
+            ("handshake.max_arriving", self.handshake.max_arriving),
             ("handshake.max_concurrent", self.handshake.max_concurrent),
             ("session.max_unacknowledged", self.session.max_unacknowledged),
             ("session.command_queue", self.session.command_queue),

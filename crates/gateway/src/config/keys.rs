@@ -123,12 +123,14 @@ pub enum AuthMode {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Handshake {
-    /// Handshakes in progress at once, for each listener.
+    /// Connections that are not sessions yet, for each listener.
+    pub max_arriving: usize,
+    /// Requests of theirs being answered at once, for each listener.
     pub max_concurrent: usize,
     /// How long one may take.
     #[serde(with = "super::units::duration")]
     pub timeout: Duration,
-    /// When all places are taken, a handshake older than this gives way to a new one.
+    /// When `max_arriving` is reached, a connection older than this whose request has not come gives way to a new one.
     #[serde(with = "super::units::duration")]
     pub yield_after: Duration,
     /// Connections the kernel keeps until they are accepted.
@@ -140,6 +142,7 @@ pub struct Handshake {
 impl Default for Handshake {
     fn default() -> Self {
         Self {
+            max_arriving: 16_384,
             max_concurrent: 256,
             timeout: Duration::from_secs(10),
             yield_after: Duration::from_secs(1),
@@ -426,7 +429,7 @@ impl Default for LocalBus {
             segment_size: ByteSize::mib(64),
             max_size: ByteSize::gib(10),
             max_age: Duration::from_secs(7 * 24 * 3600),
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(5),
         }
     }
 }
@@ -454,7 +457,7 @@ impl Default for KafkaBus {
         Self {
             brokers: "127.0.0.1:9092".into(),
             compression: "lz4".into(),
-            linger: Duration::from_millis(2),
+            linger: Duration::from_millis(5),
             unready_after: Duration::from_secs(10),
             options: DottedOptions::default(),
         }

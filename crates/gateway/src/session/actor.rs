@@ -30,7 +30,7 @@ use super::ending::Ending;
 use super::keepalive::{Due, Keepalive};
 use super::mailbox::Letter;
 use super::outbox::Outbox;
-use super::pending::{Held, Pending};
+use super::pending::{Held, Holding};
 use super::shared::Shared;
 use super::{OverGuard, Session};
 use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
@@ -70,7 +70,7 @@ pub(super) struct Actor {
     /// Events and state changes so far, published or not: the ordinals of their lanes.
     pub(super) queued_events: u64,
     pub(super) queued_states: u64,
-    pub(super) pending: VecDeque<Pending>,
+    pub(super) pending: Holding,
     /// Ends of commands, to be reported behind the records that wait.
     pub(super) reports: VecDeque<(oneshot::Sender<Report>, Report)>,
     pub(super) outbox: Outbox,
@@ -128,7 +128,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     session.mark_serving();
     let replaced_id = replaced.map(|replaced| replaced.id);
     let mut actor = Actor::new(session, shared, entry);
-    tracing::info!(remote = %actor.session.admission.remote, replaced = replaced_id.is_some(), "station connected");
+    let (remote, is_replacing) = (actor.session.admission.remote, replaced_id.is_some());
+    actor.session.log(|| tracing::info!(%remote, replaced = is_replacing, "station connected"));
     let connected = actor.shared.events.connected(&actor.session, replaced_id);
     actor.publish_event(connected);
     let admission = &actor.session.admission;
@@ -171,7 +172,7 @@ impl Actor {
             unpublished: VecDeque::new(),
             queued_events: 0,
             queued_states: 0,
-            pending: VecDeque::new(),
+            pending: Holding::default(),
             reports: VecDeque::new(),
             outbox: Outbox::default(),
             exchange: Exchange::new(REMEMBERED_IDS),
@@ -225,17 +226,9 @@ impl Actor {
                 armed = deadline;
                 timer.as_mut().reset(armed.into());
             }
+            // In this order: what the station sends has no end, and must not keep anything else from its turn.
             tokio::select! {
-                letter = session.mailbox.next(commands) => match letter {
-                    Letter::End(reason) => self.begin_end(reason, None),
-                    Letter::Command(command) => self.prepare_command(command),
-                    Letter::Arrived => {}
-                },
-                () = noted(&mut self.departing) => self.send_command(),
-                () = session.waits.news(), if awaits => self.on_backend(),
-                turn = turn(socket, &mut self.outbox, read) => self.on_turn(turn, socket),
-                () = both(&events_durable, &states_durable, held) => {}
-                () = room(&mut self.lane, &mut self.states, waiting) => {}
+                biased;
                 () = &mut timer => {
                     // What was waiting to be written when this was looked at last may have left since.
                     self.note_state(socket.as_ref());
@@ -243,6 +236,16 @@ impl Actor {
                     armed = self.next_deadline();
                     timer.as_mut().reset(armed.into());
                 }
+                letter = session.mailbox.next(commands) => match letter {
+                    Letter::End(reason) => self.begin_end(reason, None),
+                    Letter::Command(command) => self.prepare_command(command),
+                    Letter::Arrived => {}
+                },
+                () = noted(&mut self.departing) => self.send_command(),
+                () = session.waits.news(), if awaits => self.on_backend(),
+                () = both(&events_durable, &states_durable, held) => {}
+                () = room(&mut self.lane, &mut self.states, waiting) => {}
+                turn = turn(socket, &mut self.outbox, read) => self.on_turn(turn, socket),
             }
         }
     }
@@ -342,7 +345,7 @@ impl Actor {
             self.writing_since.map(|since| since + self.shared.limits.write_timeout),
             self.hold_check(),
             self.next_lapse(),
-            self.pending.iter().any(Pending::waits_for_earlier).then(|| Instant::now() + EARLIER_CHECK),
+            self.pending.waits_for_earlier().then(|| Instant::now() + EARLIER_CHECK),
         ];
         for other in others.into_iter().flatten() {
             deadline = deadline.min(other);

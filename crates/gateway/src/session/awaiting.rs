@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::actor::Actor;
 use super::inbound::{call_message, note_outcome};
-use super::pending::{Answer, Awaited, Content, Counted, Held, Pending, Prepared};
+use super::pending::{Answer, Awaited, Content, Counted, Held, Pending, Prepared, Slot};
 use super::waits::{Lapse, Question, Ticket, Verdict};
 use crate::answers::{HookCall, Reply};
 use crate::config::Fallback;
@@ -54,7 +54,7 @@ impl Actor {
         }
         let awaited = Awaited { span, ..self.awaited(call, key, asked, policy.fallback, milestone, read_at) };
         let question = awaited.question.clone();
-        self.pending.push_back(Pending {
+        self.pending.push(Pending {
             events: self.queued_events,
             states: self.queued_states,
             earlier: None,
@@ -91,7 +91,7 @@ impl Actor {
         self.shared.metrics.repeated("joined");
         let awaited = self.awaited(call, key, asked, fallback, first.clone(), read_at);
         let ticket = awaited.ticket;
-        self.pending.push_back(Pending {
+        self.pending.push(Pending {
             events: 0,
             states: 0,
             earlier: Some(first.clone()),
@@ -153,19 +153,12 @@ impl Actor {
 
     /// Whether this CALL, by message id and content, is one that waits for a backend.
     pub(super) fn is_awaited(&self, key: CallKey) -> bool {
-        self.awaited_calls().any(|awaited| awaited.key == key)
+        self.pending.awaited().any(|awaited| awaited.key == key)
     }
 
     /// When the next fallback applies.
     pub(super) fn next_lapse(&self) -> Option<Instant> {
-        self.awaited_calls().map(|awaited| awaited.until).min()
-    }
-
-    fn awaited_calls(&self) -> impl Iterator<Item = &Awaited> {
-        self.pending.iter().filter_map(|pending| match &pending.held {
-            Held::Awaited(awaited) => Some(&**awaited),
-            Held::Answer(_) => None,
-        })
+        self.pending.awaited().map(|awaited| awaited.until).min()
     }
 
     /// Verdicts have come.
@@ -178,7 +171,8 @@ impl Actor {
     /// Applies the fallback where nobody answered in time.
     pub(super) fn lapse_overdue(&mut self, now: Instant) {
         let overdue: Vec<_> = self
-            .awaited_calls()
+            .pending
+            .awaited()
             .filter(|awaited| awaited.until <= now)
             .map(|awaited| awaited.ticket)
             .collect();
@@ -195,7 +189,8 @@ impl Actor {
         match verdict {
             Verdict::Answered(reply) => {
                 let call = self
-                    .awaited_calls()
+                    .pending
+                    .awaited()
                     .find(|awaited| awaited.ticket == ticket)
                     .map(|awaited| (awaited.action, awaited.read_at));
                 let Some((action, read_at)) = call else { return };
@@ -217,14 +212,11 @@ impl Actor {
     }
 
     fn fall_back(&mut self, ticket: Ticket, lapse: Lapse) {
-        let fallback = self.pending.iter_mut().find_map(|pending| match &mut pending.held {
-            Held::Awaited(awaited) if awaited.ticket == ticket => {
-                Some((std::mem::replace(&mut awaited.fallback, Prepared::Silence), awaited.action))
-            }
-            Held::Awaited(_) | Held::Answer(_) => None,
-        });
-        let Some((fallback, action)) = fallback else { return };
-        tracing::debug!(action = action.name, why = lapse.as_str(), "no answer by a backend");
+        let Some(awaited) = self.pending.awaited_mut(ticket) else { return };
+        let action = awaited.action;
+        let fallback = std::mem::replace(&mut awaited.fallback, Prepared::Silence);
+        self.session
+            .log(|| tracing::debug!(action = action.name, why = lapse.as_str(), "no answer by a backend"));
         let content = match fallback {
             Prepared::Content(content) => content,
             Prepared::Boot => {
@@ -245,7 +237,7 @@ impl Actor {
 
     /// Puts the answer in the place of the wait. It waits for the CALL's event and for every state change up to now.
     fn settle_with(&mut self, ticket: Ticket, content: Content, outcome: &str, by: AnsweredBy) {
-        let Some((at, slot, mut awaited)) = self.take_awaited(ticket) else { return };
+        let Some((at, slot, mut awaited)) = self.pending.take_awaited(ticket) else { return };
         let version = self.session.admission.version;
         self.shared.metrics.answers.ended(awaited.action.name, outcome);
         self.shared.metrics.call_ended(awaited.action.name, content.outcome(version));
@@ -273,7 +265,7 @@ impl Actor {
 
     /// Ends a wait without an answer. The station may ask again, and that is a new question.
     fn settle_silently(&mut self, ticket: Ticket, outcome: &str) {
-        let Some((_, _, awaited)) = self.take_awaited(ticket) else { return };
+        let Some((_, _, awaited)) = self.pending.take_awaited(ticket) else { return };
         self.shared.metrics.answers.ended(awaited.action.name, outcome);
         self.shared.metrics.call_ended(awaited.action.name, "silence");
         self.shared.replays.settle(&self.key, awaited.key, self.session.id, None);
@@ -286,7 +278,7 @@ impl Actor {
     /// connection; what it says from here on finds its way there by itself.
     pub(super) fn stop_awaiting(&mut self) {
         for (ticket, verdict) in self.session.waits.shut() {
-            let Some((_, _, awaited)) = self.take_awaited(ticket) else { continue };
+            let Some((_, _, awaited)) = self.pending.take_awaited(ticket) else { continue };
             let (outcome, said) = match verdict {
                 Verdict::Answered(reply) => {
                     (outcome_of(&reply), Some((Said::Kept(reply.into()), awaited.milestone)))
@@ -296,22 +288,10 @@ impl Actor {
             self.shared.metrics.answers.ended(awaited.action.name, outcome);
             self.shared.replays.settle(&self.key, awaited.key, self.session.id, said);
         }
-        for awaited in self.awaited_calls() {
+        for awaited in self.pending.awaited() {
             self.shared.metrics.answers.ended(awaited.action.name, "abandoned");
         }
-        self.pending.retain(|pending| !matches!(pending.held, Held::Awaited(_)));
-    }
-
-    /// Takes a wait out of the queue; its place, what stood there less what was held, and the wait.
-    fn take_awaited(&mut self, ticket: Ticket) -> Option<(usize, Slot, Awaited)> {
-        let at = self.pending.iter().position(
-            |pending| matches!(&pending.held, Held::Awaited(awaited) if awaited.ticket == ticket),
-        )?;
-        let Pending { events, earlier, held, .. } = self.pending.remove(at)?;
-        match held {
-            Held::Awaited(awaited) => Some((at, Slot { events, earlier }, *awaited)),
-            Held::Answer(_) => None,
-        }
+        self.pending.drop_awaited();
     }
 }
 
@@ -321,10 +301,4 @@ fn outcome_of(reply: &Reply) -> &'static str {
         Reply::Payload(_) => "answered",
         Reply::Error { .. } => "error",
     }
-}
-
-/// What an answer inherits from the wait in whose place it stands.
-struct Slot {
-    events: u64,
-    earlier: Option<Milestone>,
 }

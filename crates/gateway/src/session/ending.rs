@@ -57,7 +57,7 @@ impl Actor {
         if let Breach::Protocol(violation) = breach {
             self.shared.metrics.protocol_violation(violation);
         }
-        tracing::debug!(%breach, "the station broke a rule of the WebSocket");
+        self.session.log(|| tracing::debug!(%breach, "the station broke a rule of the WebSocket"));
         self.begin_end(breach.into(), None);
     }
 
@@ -90,14 +90,10 @@ impl Actor {
         let counts = (self.messages_in, self.messages_out);
         let record = self.shared.events.disconnected(&self.session, reason, code, counts);
         self.publish_event(record);
-        tracing::info!(
-            reason = reason.as_str(),
-            code,
-            messages_in = counts.0,
-            messages_out = counts.1,
-            seconds = self.session.started.elapsed().as_secs(),
-            "station disconnected"
-        );
+        let seconds = self.session.started.elapsed().as_secs();
+        let (reason, messages_in, messages_out) = (reason.as_str(), counts.0, counts.1);
+        self.session
+            .log(|| tracing::info!(reason, code, messages_in, messages_out, seconds, "station disconnected"));
         self.publish_what_fits();
     }
 

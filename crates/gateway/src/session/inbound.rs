@@ -221,7 +221,7 @@ impl Actor {
 
     /// Registers the station.
     pub(super) fn register(&mut self, registration: Registration, record: Record) {
-        tracing::info!(registration = registration.as_str(), "station registered");
+        self.session.log(|| tracing::info!(registration = registration.as_str(), "station registered"));
         self.publish_state(record);
         self.boot_state = match registration {
             Registration::Accepted => BootState::Accepted,
@@ -249,12 +249,8 @@ impl Actor {
         let version = self.session.admission.version;
         let violation = validate_request(version, action, call.payload).err()?;
         self.shared.metrics.violation(action.name, violation.code.as_str(version));
-        tracing::debug!(
-            action = action.name,
-            field = violation.field,
-            violation.description,
-            "payload violates its schema"
-        );
+        let (action, field, description) = (action.name, &violation.field, &violation.description);
+        self.session.log(|| tracing::debug!(action, ?field, ?description, "payload violates its schema"));
         (mode == ValidationMode::Enforce).then(|| Content::Error(violation.code, violation.to_string()))
     }
 
@@ -337,7 +333,7 @@ impl Actor {
         let reason = malformed.kind().as_str();
         self.shared.metrics.received("MALFORMED", UNKNOWN);
         self.shared.metrics.malformed(reason);
-        tracing::debug!(reason, "malformed message");
+        self.session.log(|| tracing::debug!(reason, "malformed message"));
         self.publish_received(
             time,
             &Message {

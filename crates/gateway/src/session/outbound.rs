@@ -1,6 +1,5 @@
 //! What a session sends: held answers once they are free, and commands, one at a time (ocpp-j 2.3).
 
-use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
 use ocpp_protocol::{
@@ -21,12 +20,12 @@ impl Actor {
     /// Holds an answer back until everything published so far is durable.
     pub(super) fn hold_answer(&mut self, answer: Answer) {
         let (events, states) = (self.queued_events, self.queued_states);
-        self.pending.push_back(Pending { events, states, earlier: None, held: Held::Answer(answer) });
+        self.pending.push(Pending { events, states, earlier: None, held: Held::Answer(answer) });
     }
 
     /// Holds an answer that has no event of its own: it waits its turn, and for what its first one waited for.
     pub(super) fn hold_quiet(&mut self, answer: Answer, earlier: Option<Milestone>) {
-        self.pending.push_back(Pending { events: 0, states: 0, earlier, held: Held::Answer(answer) });
+        self.pending.push(Pending { events: 0, states: 0, earlier, held: Held::Answer(answer) });
     }
 
     /// What an answer to the CALL taken in last waits for.
@@ -46,16 +45,9 @@ impl Actor {
             {
                 return;
             }
-            if matches!(pending.held, Held::Awaited(_)) {
-                return;
-            }
-            let Some(Held::Answer(answer)) = self.pending.pop_front().map(|pending| pending.held) else {
-                return;
-            };
+            let Some(answer) = self.pending.pop_answer() else { return };
             self.send_answer(answer);
         }
-        // A queue keeps its room otherwise, and most stations have nothing pending most of the time.
-        self.pending = VecDeque::new();
     }
 
     /// What must be durable for the next answer to be released; none if that alone would release nothing.

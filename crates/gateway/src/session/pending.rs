@@ -3,6 +3,7 @@
 //! One queue in the order of what came. Answers leave in the order of the CALLs they answer, so one that a backend has still
 //! to give holds up those behind it.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use ocpp_protocol::{Action, ErrorCode, StartKey, Version};
@@ -14,6 +15,121 @@ use crate::answers::Reply;
 use crate::events::AnsweredBy;
 use crate::replays::{CallKey, Milestone};
 use crate::spans::Span;
+
+/// What is held, in the order in which it may go. Knows without a look at each whether there is any of the rarer kinds, because
+/// that is asked at every turn of the session's loop. Bounded by `session.max_unacknowledged`: the session reads no more then.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    queue: VecDeque<Pending>,
+    awaited: usize,
+    repeated: usize,
+}
+
+impl Holding {
+    /// How many.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// None.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The one that goes first.
+    pub(super) fn front(&self) -> Option<&Pending> {
+        self.queue.front()
+    }
+
+    /// Puts one behind all others.
+    pub(super) fn push(&mut self, pending: Pending) {
+        self.count(&pending);
+        self.queue.push_back(pending);
+    }
+
+    /// Takes the first if it is an answer. Gives the room back with the last: most stations have nothing here most of the time.
+    pub(super) fn pop_answer(&mut self) -> Option<Answer> {
+        let first = self.queue.pop_front_if(|first| matches!(first.held, Held::Answer(_)))?;
+        self.discount(&first);
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        match first.held {
+            Held::Answer(answer) => Some(answer),
+            Held::Awaited(_) => None,
+        }
+    }
+
+    /// The CALLs that wait for a backend.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &Awaited> {
+        let all = if self.awaited > 0 { self.queue.iter() } else { Default::default() };
+        all.filter_map(|pending| match &pending.held {
+            Held::Awaited(awaited) => Some(&**awaited),
+            Held::Answer(_) => None,
+        })
+    }
+
+    /// One of them.
+    pub(super) fn awaited_mut(&mut self, ticket: Ticket) -> Option<&mut Awaited> {
+        self.queue.iter_mut().find_map(|pending| match &mut pending.held {
+            Held::Awaited(awaited) if awaited.ticket == ticket => Some(&mut **awaited),
+            Held::Awaited(_) | Held::Answer(_) => None,
+        })
+    }
+
+    /// Takes one of them out, with its place, what stood there less what was held.
+    pub(super) fn take_awaited(&mut self, ticket: Ticket) -> Option<(usize, Slot, Awaited)> {
+        let is_meant = |pending: &Pending| matches!(&pending.held, Held::Awaited(it) if it.ticket == ticket);
+        let at = self.queue.iter().position(is_meant)?;
+        let pending = self.queue.remove(at)?;
+        self.discount(&pending);
+        let Pending { events, earlier, held, .. } = pending;
+        match held {
+            Held::Awaited(awaited) => Some((at, Slot { events, earlier }, *awaited)),
+            Held::Answer(_) => None,
+        }
+    }
+
+    /// Puts one back where one was taken out.
+    pub(super) fn insert(&mut self, at: usize, pending: Pending) {
+        self.count(&pending);
+        self.queue.insert(at, pending);
+    }
+
+    /// Drops those that wait for a backend.
+    pub(super) fn drop_awaited(&mut self) {
+        self.queue.retain(|pending| matches!(pending.held, Held::Answer(_)));
+        self.awaited = 0;
+        self.repeated = self.queue.iter().filter(|pending| pending.earlier.is_some()).count();
+    }
+
+    /// Drops all.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// One waits for what an earlier session published.
+    pub(super) fn waits_for_earlier(&self) -> bool {
+        self.repeated > 0 && self.queue.iter().any(Pending::waits_for_earlier)
+    }
+
+    fn count(&mut self, pending: &Pending) {
+        self.awaited += usize::from(matches!(pending.held, Held::Awaited(_)));
+        self.repeated += usize::from(pending.earlier.is_some());
+    }
+
+    fn discount(&mut self, pending: &Pending) {
+        self.awaited -= usize::from(matches!(pending.held, Held::Awaited(_)));
+        self.repeated -= usize::from(pending.earlier.is_some());
+    }
+}
+
+/// What an answer inherits from the wait in whose place it stands.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) events: u64,
+    pub(super) earlier: Option<Milestone>,
+}
 
 /// An answer held back.
 #[derive(Debug)]
