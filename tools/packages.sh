@@ -6,7 +6,8 @@
 #
 # A need is probed by what it gives (a command, a header), not by its package, so other ways of
 # providing it count too. Missing ones are installed when this runs as root on a machine with
-# apt-get; otherwise one line says what to install and the exit code is 1.
+# apt-get; otherwise one line says what to install and the exit code is 1. What only some tests want
+# is installed where it can be, and not missed elsewhere.
 set -euo pipefail
 
 die() { echo "packages: $*" >&2; exit 1; }
@@ -15,6 +16,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 has_c_library() { has cc && echo '#include <stdio.h>' | cc -E -x c - >/dev/null 2>&1; }
 has_openssl() { has pkg-config && pkg-config --exists 'openssl >= 3'; }
 has_venv() { has python3 && python3 -c 'import ensurepip, venv' >/dev/null 2>&1; }
+has_chromium() { has "${CHROMIUM:-chromium}" || has chromium-browser || has google-chrome || has chrome; }
 has_java_17() {
     has java || return 1
     local version
@@ -27,6 +29,13 @@ need() { # PACKAGE PROBE...
     local package=$1
     shift
     "$@" || missing+=("$package")
+}
+
+wanted=()
+want() { # PACKAGE PROBE...: as need, but the tests that use it skip without it
+    local package=$1
+    shift
+    "$@" || wanted+=("$package")
 }
 
 [ $# -gt 0 ] || die "say which group: build, kafka, test"
@@ -47,22 +56,30 @@ for group in "$@"; do
     test)
         need python3 has python3
         need python3-venv has_venv
-        # Not a need: the one test that uses kcat skips without it.
-        if [ "$(id -u)" = 0 ]; then need kcat has kcat; fi
+        want kcat has kcat
+        want chromium has_chromium
         ;;
     *) die "unknown group '$group': build, kafka, test" ;;
     esac
 done
 
-[ ${#missing[@]} -eq 0 ] && exit 0
-if [ "$(id -u)" != 0 ] || ! has apt-get; then
-    die "missing: ${missing[*]} (on Debian: sudo apt-get install ${missing[*]})"
-fi
-echo "packages: installing ${missing[*]}" >&2
+can_install() { [ "$(id -u)" = 0 ] && has apt-get; }
+can_install || wanted=()
+[ $((${#missing[@]} + ${#wanted[@]})) -gt 0 ] || exit 0
+can_install || die "missing: ${missing[*]} (on Debian: sudo apt-get install ${missing[*]})"
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
-if ! { apt-get update && apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+install_all() { # PACKAGE...
+    echo "packages: installing $*" >&2
+    { apt-get update && apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null && return
     tail -n 20 "$log" >&2
-    die "apt-get could not install ${missing[*]}"
+    return 1
+}
+if [ ${#missing[@]} -gt 0 ]; then
+    install_all "${missing[@]}" || die "apt-get could not install ${missing[*]}"
 fi
+for package in "${wanted[@]}"; do
+    install_all "$package" || echo "packages: no $package: the tests that use it skip" >&2
+done

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocpp_loadtest::coordinator::{self, Options, Watch};
-use ocpp_loadtest::report::{Report, html, summary};
+use ocpp_loadtest::report::{Report, alone, html, summary};
 use ocpp_loadtest::scenario::{Scenario, builtin, units};
 use ocpp_loadtest::verify::{self, Source, chain};
 use ocpp_loadtest::worker;
@@ -38,6 +38,16 @@ enum Command {
         json: PathBuf,
         /// Where to write the page.
         html: PathBuf,
+    },
+    /// Write each plot of a report as an SVG of its own, for documents.
+    Plots {
+        /// The JSON of a run.
+        json: PathBuf,
+        /// Where to write NAME.svg of each.
+        folder: PathBuf,
+        /// Only these plots, as `connections,latency`; all when it is not given.
+        #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// A process of stations; started by `run`.
     #[command(hide = true)]
@@ -133,10 +143,8 @@ fn main() -> ExitCode {
             Some(text) => print(text),
             None => fail(&format!("there is no scenario {name:?}")),
         },
-        Command::Html { json, html } => match again(&json, &html) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(problem) => fail(&problem),
-        },
+        Command::Html { json, html } => done(again(&json, &html)),
+        Command::Plots { json, folder, only } => done(plots(&json, &folder, &only)),
         Command::Worker => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             play(runtime, worker::run())
@@ -213,18 +221,43 @@ fn options(args: RunArgs) -> Result<Options, String> {
 
 fn write(report: &Report, json: &Path, page: &Path) -> Result<(), String> {
     let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())?;
-    let save = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
-    };
     save(json, &text)?;
     save(page, &html::page(report))
 }
 
 fn again(json: &Path, page: &Path) -> Result<(), String> {
+    save(page, &html::page(&read(json)?))
+}
+
+fn plots(json: &Path, folder: &Path, only: &[String]) -> Result<(), String> {
+    let files = alone::files(&read(json)?);
+    if let Some(unknown) = only.iter().find(|name| files.iter().all(|file| file.0 != name.as_str())) {
+        let names: Vec<_> = files.iter().map(|file| file.0).collect();
+        return Err(format!("there is no plot {unknown:?}, but {}", names.join(", ")));
+    }
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    for (name, text) in files {
+        if only.is_empty() || only.iter().any(|one| one == name) {
+            save(&folder.join(format!("{name}.svg")), &text)?;
+        }
+    }
+    Ok(())
+}
+
+fn read(json: &Path) -> Result<Report, String> {
     let text = std::fs::read(json).map_err(|error| format!("{}: {error}", json.display()))?;
-    let report: Report =
-        serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", json.display()))?;
-    std::fs::write(page, html::page(&report)).map_err(|error| format!("{}: {error}", page.display()))
+    serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", json.display()))
+}
+
+fn save(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn done(result: Result<(), String>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => fail(&problem),
+    }
 }
 
 /// Plays a role that another process started.

@@ -3,12 +3,16 @@
 //! Owns the schema of the JSON, `ocpp-loadtest/1`: members may be added to it, none is renamed or removed. Everything in
 //! `report/` is a function of it, so that a report can be made again from its file.
 
+pub mod alone;
 #[cfg(test)]
 mod example;
 pub mod html;
 pub mod judge;
+mod plots;
+mod scale;
 pub mod summary;
 mod svg;
+mod tables;
 
 use std::collections::BTreeMap;
 

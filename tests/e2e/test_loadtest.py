@@ -114,7 +114,7 @@ def check_passed(result: Result) -> None:
     assert result.verdict["answered"] == answered > 1000
     assert result.verdict["calls"] >= answered
     assert result.report["latency"]["count"] == result.counts["answered"]
-    assert result.page.count("<svg") == 7
+    assert result.page.count("<figure") == 7
     assert "http://" not in result.page.replace(result.report["verification"]["source"], "")
 
 

@@ -1,14 +1,15 @@
-//! A run as one HTML page that needs nothing else: no network, no other file.
+//! A run as one HTML page that needs nothing else: no network, no other file, and no script to be read.
 
 use std::fmt::Write;
 
-use super::svg::{Chart, Series, band};
-use super::{Judgement, Point, Report};
-use crate::latency::Percentiles;
+use super::plots::{self, Axis};
+use super::scale::thousands;
+use super::svg::{AXIS, Content, Plot, number, swatch};
+use super::{Judgement, Report, tables};
 
+const PALETTE: &str = include_str!("palette.css");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
-const MIB: f64 = 1_048_576.0;
 
 /// The page.
 pub fn page(report: &Report) -> String {
@@ -26,13 +27,20 @@ pub(super) fn escape(text: &str) -> String {
 fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     let (word, class) = match report.outcome.judgement {
         Judgement::Passed => ("passed", "passed"),
-        Judgement::Failed => ("failed", "failed"),
-        Judgement::Invalid => ("invalid: nothing is said about the gateway", "invalid"),
+        Judgement::Failed => ("FAILED", "failed"),
+        Judgement::Invalid => ("INVALID", "invalid"),
     };
     let name = escape(&report.scenario.name);
     writeln!(text, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">")?;
     writeln!(text, "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">")?;
-    writeln!(text, "<title>ocpp-loadtest: {name}</title><style>{STYLE}</style></head><body>")?;
+    writeln!(
+        text,
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
+    )?;
+    writeln!(
+        text,
+        "<title>{word}: {name}, ocpp-loadtest</title><style>{PALETTE}{STYLE}</style></head><body>"
+    )?;
     writeln!(text, "<h1>{name} <span class=\"word {class}\">{word}</span></h1>")?;
     let early = if report.interrupted { ", ended before its time" } else { "" };
     writeln!(
@@ -41,196 +49,146 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         escape(&report.scenario.about),
         escape(&report.started),
         report.seconds,
-        report.scenario.stations,
+        thousands(report.scenario.stations.into()),
         escape(&report.version)
     )?;
-    for reason in report.outcome.faults.iter().chain(&report.outcome.invalid) {
-        writeln!(text, "<p class=\"c4\">{}</p>", escape(reason))?;
-    }
+    reasons(text, report)?;
     cards(text, report)?;
-    plots(text, report);
-    tables(text, report)?;
+    plots(text, report)?;
+    tables::write(text, report)?;
     writeln!(text, "<script>{SCRIPT}</script></body></html>")
+}
+
+/// Why it did not pass, before anything else.
+fn reasons(text: &mut String, report: &Report) -> std::fmt::Result {
+    let (faults, invalid) = (&report.outcome.faults, &report.outcome.invalid);
+    let examples = report.verification.iter().flat_map(|verification| &verification.verdict.examples);
+    let examples: Vec<_> = examples.collect();
+    let mut list = |class: &str, head: &str, reasons: Vec<&String>| {
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        writeln!(text, "<section class=\"reasons {class}\"><h2>{head}</h2><ul>")?;
+        for reason in reasons {
+            writeln!(text, "<li>{}</li>", escape(reason))?;
+        }
+        writeln!(text, "</ul></section>")
+    };
+    list("failed", "The gateway did not keep these", faults.iter().collect())?;
+    list("failed", "For example", examples)?;
+    list(
+        "invalid",
+        "Nothing is said about the gateway's limits: the load test is at fault",
+        invalid.iter().collect(),
+    )
 }
 
 fn cards(text: &mut String, report: &Report) -> std::fmt::Result {
     let counts = &report.counts;
-    let mut card = |value: String, what: &str| {
-        writeln!(text, "<div class=\"card\"><b>{}</b>{}</div>", escape(&value), escape(what))
+    writeln!(text, "<div class=\"cards\">")?;
+    let mut card = |bad: bool, value: String, what: &str| {
+        let class = if bad { "card bad" } else { "card" };
+        writeln!(text, "<div class=\"{class}\"><b>{}</b>{}</div>", escape(&value), escape(what))
     };
-    card(format!("{}", counts.connects), &format!("connections of {} attempts", counts.attempts))?;
-    card(format!("{}", counts.answered), &format!("answers to {} CALLs", counts.sent))?;
-    card(format!("{:.1} ms", report.latency.p50), "median from due to answer")?;
-    card(format!("{:.1} ms", report.latency.p99), "p99 from due to answer")?;
-    if let Some(verification) = &report.verification {
-        let verdict = &verification.verdict;
-        card(
-            format!("{} / {} / {}", verdict.lost, verdict.duplicated, verdict.reordered),
-            "lost / duplicated / reordered",
-        )?;
+    let attempts = format!("of {} attempts to connect succeeded", thousands(counts.attempts));
+    card(counts.connects == 0, thousands(counts.connects), &attempts)?;
+    let calls = format!("of {} CALLs were answered", thousands(counts.sent));
+    card(counts.answered < counts.sent, thousands(counts.answered), &calls)?;
+    card(false, format!("{:.1} ms", report.latency.p50), "median from due to answer")?;
+    card(false, format!("{:.1} ms", report.latency.p99), "p99 from due to answer")?;
+    match &report.verification {
+        Some(verification) => {
+            let verdict = &verification.verdict;
+            let counts = [verdict.lost, verdict.duplicated, verdict.reordered];
+            let told = counts.map(thousands).join(" / ");
+            card(!verdict.faults().is_empty(), told, "lost / duplicated / reordered")?;
+        }
+        None => card(true, "not verified".into(), "nothing is proved about what was stored")?,
     }
-    if let Some(gateway) = report.watched.first() {
-        if let Some(micros) = report.cpu_per_call(0) {
-            card(format!("{micros:.0} µs"), &format!("{} CPU per CALL", gateway.name))?;
+    for (number, gateway) in report.watched.iter().enumerate().filter(|watched| watched.1.is_gateway()) {
+        if let Some(micros) = report.cpu_per_call(number) {
+            card(false, format!("{micros:.0} µs"), &format!("{}: CPU per CALL", gateway.name))?;
         }
         if let Some(bytes) = report.memory_per_station(gateway) {
-            card(format!("{:.1} KiB", bytes / 1024.0), &format!("{} memory per station", gateway.name))?;
+            card(
+                false,
+                format!("{:.1} KiB", bytes / 1024.0),
+                &format!("{}: memory per station", gateway.name),
+            )?;
         }
     }
-    card(format!("{:.1} ms", report.load.send_lag.p99), "p99 of the load test's own lateness")
+    card(false, format!("{:.1} ms", report.load.send_lag.p99), "p99 of the load test's own lateness")?;
+    writeln!(text, "</div>")
 }
 
-fn plots(text: &mut String, report: &Report) {
-    text.push_str("<h2>Over time</h2>");
-    let points = &report.timeline;
-    let times: Vec<f64> = points.iter().map(|point| point.at).collect();
-    let line = |name: &str, value: &dyn Fn(&Point) -> Option<f64>| Series {
-        name: name.to_owned(),
-        values: points.iter().map(value).collect(),
-    };
-    let mut draw = |title: &str, unit: &str, series: Vec<Series>, log: bool| {
-        text.push_str(&Chart { title, unit, times: &times, series, log }.draw());
-    };
-    draw(
-        "Connections",
-        "",
-        vec![
-            line("stations connected", &|point| Some(point.connected as f64)),
-            line("sessions of the gateway", &|point| Some(point.gateway.as_ref()?.sessions)),
-        ],
-        false,
-    );
-    draw(
-        "Rates",
-        "per second",
-        vec![
-            line("CALLs", &|point| Some(point.sent)),
-            line("answers", &|point| Some(point.answered)),
-            line("CALLs of stations that misbehave", &|point| Some(point.misbehaved)),
-            line("connects", &|point| Some(point.connects)),
-        ],
-        false,
-    );
-    let of = |pick: fn(&Percentiles) -> f64| {
-        move |point: &Point| (point.latency.count > 0).then(|| pick(&point.latency))
-    };
-    draw(
-        "Latency from due to answer",
-        "ms",
-        vec![
-            line("p50", &of(|latency| latency.p50)),
-            line("p90", &of(|latency| latency.p90)),
-            line("p99", &of(|latency| latency.p99)),
-            line("max", &of(|latency| latency.max)),
-            line("sent late by (p99)", &|point| (point.sent > 0.0).then_some(point.lag_p99)),
-        ],
-        true,
-    );
-    let mut cores: Vec<Series> = Vec::new();
-    let mut memory: Vec<Series> = Vec::new();
-    for (number, watched) in report.watched.iter().enumerate() {
-        cores.push(line(&watched.name, &|point| Some(point.watched_cores.get(number)?.as_ref()? * 100.0)));
-        memory.push(line(&watched.name, &|point| {
-            Some(*point.watched_memory.get(number)?.as_ref()? as f64 / MIB)
-        }));
-    }
-    for number in 0..report.load.workers.len() {
-        let name = format!("load: worker {number}");
-        cores.push(line(&name, &|point| Some(point.workers.get(number)? * 100.0)));
-    }
-    cores.push(line("load: verification", &|point| Some(point.verifier * 100.0)));
-    draw("Processor time", "% of a core", cores, false);
-    if !memory.is_empty() {
-        draw("Resident memory", "MiB", memory, false);
-    }
-    draw(
-        "Waiting",
-        "",
-        vec![
-            line("CALLs without an answer", &|point| Some(point.open as f64)),
-            line("events not yet durable", &|point| Some(point.gateway.as_ref()?.queue_records)),
-            line("events in the spool", &|point| Some(point.gateway.as_ref()?.spool_records)),
-        ],
-        false,
-    );
-    let states: Vec<String> = points
-        .iter()
-        .map(|point| match &point.gateway {
-            Some(gateway) => gateway.bus_states.iter().cloned().collect::<Vec<_>>().join(" + "),
-            None => "no answer".into(),
-        })
-        .collect();
-    text.push_str(&band("State of the bus", &times, &states));
-}
-
-fn tables(text: &mut String, report: &Report) -> std::fmt::Result {
-    writeln!(
-        text,
-        "<h2>Latency, ms</h2><table><tr><th>action</th><th>count</th><th>mean</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th><th>max</th></tr>"
-    )?;
-    let more = [
-        ("all", &report.latency),
-        ("stations that flood", &report.chatty),
-        ("commands", &report.commands.latency),
-        ("connecting", &report.connect),
-        ("sent late by", &report.load.send_lag),
-    ];
-    let rows = report.actions.iter().map(|(action, values)| (action.as_str(), values)).chain(more);
-    for (name, values) in rows.filter(|row| row.1.count > 0) {
-        writeln!(
-            text,
-            "<tr><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.2}</td><td>{:.2}</td><td>{:.2}</td><td>{:.2}</td><td>{:.2}</td></tr>",
-            escape(name),
-            values.count,
-            values.mean,
-            values.p50,
-            values.p90,
-            values.p99,
-            values.p999,
-            values.max
-        )?;
+fn plots(text: &mut String, report: &Report) -> std::fmt::Result {
+    let axis = Axis::of(report);
+    let plots = plots::of(report, &axis);
+    writeln!(text, "<h2>Over time</h2><p class=\"soft\">Times are since the start.")?;
+    if !axis.marks.is_empty() {
+        writeln!(text, "Dotted upright lines are what the scenario did to the stations.")?;
     }
     writeln!(
         text,
-        "</table><h2>Cost</h2><table><tr><th>process</th><th>CPU s</th><th>% of a core</th><th>memory, most, MiB</th><th>before</th><th>at the end</th></tr>"
+        "<span class=\"scripted\" hidden>Point at a plot to see its values; the arrow keys do it, too.</span></p>"
     )?;
-    for watched in &report.watched {
-        let [before, most, last] = watched.memory.map(|bytes| bytes as f64 / MIB);
+    for (number, plot) in plots.iter().enumerate() {
+        figure(text, number, plot)?;
+    }
+    writeln!(text, "<script type=\"application/json\" id=\"values\">{}</script>", values(&axis, &plots))
+}
+
+fn figure(text: &mut String, number: usize, plot: &Plot<'_>) -> std::fmt::Result {
+    writeln!(
+        text,
+        "<figure><figcaption><span id=\"title-{number}\">{}</span> <small>{}</small><span class=\"keys\">",
+        escape(plot.title),
+        escape(&plot.scale())
+    )?;
+    for key in plot.keys() {
+        let swatch = swatch(&key);
+        let name = escape(key.name);
         writeln!(
             text,
-            "<tr><td>{} ({})</td><td>{:.1}</td><td>{:.1}</td><td>{most:.1}</td><td>{before:.1}</td><td>{last:.1}</td></tr>",
-            escape(&watched.name),
-            watched.pid,
-            watched.cpu_seconds,
-            watched.cores * 100.0
+            "<span class=\"key\"><svg aria-hidden=\"true\" width=\"20\" height=\"10\">{swatch}</svg>{name}</span>"
         )?;
     }
-    let workers =
-        report.load.workers.iter().enumerate().map(|(number, cost)| (format!("worker {number}"), cost));
-    let others = [
-        ("verification".to_owned(), &report.load.verifier),
-        ("coordinator".to_owned(), &report.load.coordinator),
-    ];
-    for (name, cost) in workers.chain(others) {
-        writeln!(
-            text,
-            "<tr><td>load: {name}</td><td>{:.1}</td><td>{:.1}</td><td>{:.1}</td><td></td><td></td></tr>",
-            cost.cpu_seconds,
-            cost.cores * 100.0,
-            cost.memory_max as f64 / MIB
-        )?;
-    }
-    writeln!(text, "</table><h2>Everything else</h2><pre>")?;
-    let rest = serde_json::json!({
-        "counts": report.counts,
-        "failures": report.failures,
-        "ends": report.ends,
-        "commands": report.commands.outcomes,
-        "verification": report.verification,
-        "scenario": report.scenario,
-    });
-    let rest = serde_json::to_string_pretty(&rest).unwrap_or_default();
-    writeln!(text, "{}</pre>", escape(&rest))
+    let high = plot.height() + AXIS;
+    // No <title>: browsers would show it over the values under the pointer.
+    writeln!(
+        text,
+        "</span></figcaption><div class=\"plot\"><svg data-plot=\"{number}\" width=\"100%\" height=\"{high}\" role=\"img\" aria-labelledby=\"title-{number}\" aria-describedby=\"desc-{number}\"><desc id=\"desc-{number}\">{}</desc>",
+        escape(&plot.description())
+    )?;
+    writeln!(text, "{}</svg></div></figure>", plot.shapes())
+}
+
+/// What the page's script shows under the pointer, as JSON.
+fn values(axis: &Axis, plots: &[Plot<'_>]) -> String {
+    let list =
+        |values: &mut dyn Iterator<Item = String>| format!("[{}]", values.collect::<Vec<_>>().join(","));
+    let word = |text: &str| serde_json::json!(text).to_string().replace('<', "\\u003c");
+    let plot = |plot: &Plot<'_>| {
+        let series = match &plot.content {
+            Content::Lines { series, .. } => list(&mut series.iter().map(|one| {
+                let shown = |value: &Option<f64>| value.map_or_else(|| "null".to_owned(), number);
+                format!(
+                    "{{\"name\":{},\"values\":{}}}",
+                    word(&one.name),
+                    list(&mut one.values.iter().map(shown))
+                )
+            })),
+            Content::States(states) => {
+                format!(
+                    "[{{\"name\":\"state\",\"values\":{}}}]",
+                    list(&mut states.iter().map(|state| word(state)))
+                )
+            }
+        };
+        format!("{{\"unit\":{},\"series\":{series}}}\n", word(plot.unit))
+    };
+    let times = list(&mut axis.times.iter().map(|time| number(*time)));
+    format!("{{\"times\":{times},\"plots\":{}}}", list(&mut plots.iter().map(plot)))
 }
 
 #[cfg(test)]
@@ -245,8 +203,40 @@ mod tests {
             let without_targets = text.replace("ws://127.0.0.1:9000/ocpp", "");
             assert!(!without_targets.contains(outside), "{outside}");
         }
-        assert_eq!(text.matches("<svg").count(), 7);
+        assert_eq!(text.matches("<figure").count(), 7);
         assert!(text.contains("a &lt;test&gt;"), "what a scenario says is text");
         assert!(!text.contains("NaN"));
+    }
+
+    #[test]
+    fn the_script_has_every_value() {
+        let mut report = example::report();
+        report.watched[0].name = "gateway </script>".into();
+        report.timeline[1].watched_cores = vec![None];
+        let text = page(&report);
+        let json = text.split("id=\"values\">").nth(1).unwrap().split("</script>").next().unwrap();
+        let values: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert_eq!(values["times"].as_array().unwrap().len(), 70);
+        let gateway = &values["plots"][3]["series"][0];
+        assert_eq!(gateway["name"], "gateway </script>");
+        assert_eq!(gateway["values"][0], 30);
+        assert!(gateway["values"][1].is_null());
+        assert_eq!(values["plots"][6]["series"][0]["values"][0], "direct");
+    }
+
+    #[test]
+    fn a_run_that_did_not_pass_says_why_first() {
+        let mut report = example::report();
+        report.outcome.judgement = Judgement::Failed;
+        report.outcome.faults.push("lost: 3".into());
+        report.outcome.invalid.push("worker 0 ended <early>".into());
+        let text = page(&report);
+        assert!(text.contains("<title>FAILED: example"), "{text}");
+        let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is missing"));
+        assert!(place("<li>lost: 3</li>") < place("class=\"cards\""));
+        assert!(place("<li>worker 0 ended &lt;early&gt;</li>") < place("class=\"cards\""));
+        assert!(!page(&example::report()).contains("class=\"reasons"));
+        report.verification = None;
+        assert!(page(&report).contains("not verified"));
     }
 }

@@ -1,296 +1,334 @@
-//! Plots as SVG text: lines over time, and bands of states.
+//! Plots over time as SVG: lines, and bands of states.
 //!
-//! Owns scales, ticks and shapes; colours and fonts are the page's. What is drawn is stated beside it as JSON, so that the page's
-//! script can show the values under the pointer.
+//! Owns shapes and where they are; colours and fonts are those of `palette.css`. What is drawn is as wide as its place: across, all
+//! is in percent or in a view box that is stretched, so that text and strokes are of one size however narrow the page.
 
 use std::fmt::Write;
 
 use super::html::escape;
+use super::scale::{Scale, clock, times};
+
+/// What a plot shows.
+pub(super) struct Plot<'a> {
+    /// A word for file names.
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    /// The unit of the values.
+    pub(super) unit: &'static str,
+    /// Seconds, one for each value.
+    pub(super) times: &'a [f64],
+    /// Seconds at which the scenario did something to all.
+    pub(super) marks: &'a [f64],
+    pub(super) content: Content,
+}
+
+/// The values.
+pub(super) enum Content {
+    Lines {
+        series: Vec<Series>,
+        /// A logarithmic scale, for what spans orders of magnitude.
+        log: bool,
+    },
+    /// Which of several states there was when.
+    States(Vec<String>),
+}
 
 /// A line. A value that is missing breaks it.
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) values: Vec<Option<f64>>,
+    /// Broad and pale, for one that others lie upon.
+    pub(super) wide: bool,
 }
 
-/// A plot over time.
-pub(super) struct Chart<'a> {
-    pub(super) title: &'a str,
-    /// The unit of the values.
-    pub(super) unit: &'a str,
-    /// Seconds, one for each value.
-    pub(super) times: &'a [f64],
-    pub(super) series: Vec<Series>,
-    /// A logarithmic scale, for what spans orders of magnitude.
-    pub(super) log: bool,
+/// An entry of the legend.
+pub(super) struct Key<'a> {
+    pub(super) name: &'a str,
+    /// Of its line or its area.
+    pub(super) class: String,
 }
 
-const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 70.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 24.0;
-/// A plot has no more pixels to show more.
-const MOST_POINTS: usize = 900;
-/// Lines about as many as there should be.
-const TICKS: f64 = 5.0;
+/// Room below for the times.
+pub(super) const AXIS: f64 = 24.0;
+const HIGH: f64 = 200.0;
+const BAND: f64 = 22.0;
+/// The stretched view box of the lines.
+const ACROSS: f64 = 9000.0;
+const DOWN: f64 = 2000.0;
+/// Parts of the width, of each of which the least and the greatest value are drawn.
+const COLUMNS: usize = 450;
+const COLOURS: usize = 8;
+/// So many times have room on a narrow page; of more, every other one.
+const MOST_NARROW: usize = 5;
 
-impl Chart<'_> {
-    /// The plot with its title and legend.
-    pub(super) fn draw(&self) -> String {
-        let every = self.times.len().div_ceil(MOST_POINTS).max(1);
-        let times: Vec<f64> = self.times.chunks(every).map(|chunk| chunk[chunk.len() - 1]).collect();
-        let series: Vec<(&str, Vec<Option<f64>>)> =
-            self.series.iter().map(|series| (series.name.as_str(), thinned(&series.values, every))).collect();
-        let scale = Scale::of(series.iter().flat_map(|one| one.1.iter().flatten().copied()), self.log);
-        let end = times.last().copied().unwrap_or(1.0).max(1.0);
+impl Plot<'_> {
+    /// How high it is, without the times below.
+    pub(super) fn height(&self) -> f64 {
+        if matches!(self.content, Content::Lines { .. }) { HIGH } else { BAND }
+    }
+
+    /// Unit and kind of its scale.
+    pub(super) fn scale(&self) -> String {
+        let log = matches!(self.content, Content::Lines { log: true, .. });
+        format!("{}{}", self.unit, if log { ", logarithmic" } else { "" })
+    }
+
+    /// Its legend.
+    pub(super) fn keys(&self) -> Vec<Key<'_>> {
+        match &self.content {
+            Content::Lines { series, .. } => {
+                let keys = series.iter().enumerate();
+                keys.map(|(number, one)| Key { name: &one.name, class: line_class(number, one) }).collect()
+            }
+            Content::States(states) => {
+                let mut names: Vec<&str> = Vec::new();
+                for state in states {
+                    if !names.contains(&state.as_str()) {
+                        names.push(state);
+                    }
+                }
+                names.into_iter().map(|name| Key { name, class: state_class(name) }).collect()
+            }
+        }
+    }
+
+    /// In words, for those who do not see it.
+    pub(super) fn description(&self) -> String {
+        let end = clock(self.times.last().copied().unwrap_or_default());
+        let told: Vec<String> = match &self.content {
+            Content::Lines { series, .. } => series.iter().map(Series::description).collect(),
+            Content::States(_) => self.keys().iter().map(|key| key.name.to_owned()).collect(),
+        };
+        format!("Over {end}: {}.", told.join("; "))
+    }
+
+    /// The shapes, for an SVG that begins where the values do and lets its axes stand outside.
+    pub(super) fn shapes(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _written = self.write(&mut text, &times, &series, &scale, end);
+        let _written = self.write(&mut text);
         text
     }
 
-    fn write(
-        &self,
-        text: &mut String,
-        times: &[f64],
-        series: &[(&str, Vec<Option<f64>>)],
-        scale: &Scale,
-        end: f64,
-    ) -> std::fmt::Result {
-        let shown = serde_json::json!({ "unit": self.unit, "times": times, "left": LEFT, "right": WIDTH - RIGHT,
-            "series": series.iter().map(|(name, values)| serde_json::json!({ "name": name, "values": values })).collect::<Vec<_>>() });
-        writeln!(text, "<figure><figcaption>{} <small>{}</small>", escape(self.title), escape(self.unit))?;
-        for (number, (name, _)) in series.iter().enumerate() {
-            writeln!(text, "<span class=\"key c{}\">{}</span>", number % 8, escape(name))?;
+    fn write(&self, text: &mut String) -> std::fmt::Result {
+        let high = self.height();
+        let end = self.times.last().copied().unwrap_or(1.0).max(1.0);
+        let percent = |time: f64| format!("{}%", number(time / end * 100.0));
+        let times = times(end);
+        for (place, time) in times.iter().enumerate() {
+            let narrow = if place % 2 == 1 && times.len() > MOST_NARROW { " odd" } else { "" };
+            let x = percent(*time);
+            writeln!(text, r#"<line class="grid" x1="{x}" x2="{x}" y1="{high}" y2="{}"/>"#, high + 4.0)?;
+            writeln!(text, r#"<text class="x{narrow}" x="{x}" y="{}">{}</text>"#, high + 17.0, clock(*time))?;
+        }
+        match &self.content {
+            Content::Lines { series, log } => self.lines(text, series, *log, end)?,
+            Content::States(states) => self.bands(text, states, &percent)?,
+        }
+        for time in self.marks.iter().filter(|time| **time <= end) {
+            let x = percent(*time);
+            writeln!(text, r#"<line class="mark" x1="{x}" x2="{x}" y1="0" y2="{high}"/>"#)?;
+        }
+        writeln!(text, r#"<rect class="area" width="100%" height="{high}"/>"#)
+    }
+
+    fn lines(&self, text: &mut String, series: &[Series], log: bool, end: f64) -> std::fmt::Result {
+        let values = || series.iter().flat_map(|one| one.values.iter().flatten().copied());
+        let scale = if log { Scale::logarithmic(values()) } else { Scale::linear(values()) };
+        for (tick, label) in scale.ticks() {
+            let y = number(HIGH * (1.0 - scale.part(tick)));
+            writeln!(text, r#"<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>"#)?;
+            writeln!(text, r#"<text class="y" x="-8" y="{y}" dy="4">{label}</text>"#)?;
+        }
+        if values().next().is_none() {
+            return writeln!(
+                text,
+                r#"<text class="none" x="50%" y="{}">nothing was measured</text>"#,
+                HIGH / 2.0 + 4.0
+            );
         }
         writeln!(
             text,
-            "</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" data-plot=\"{}\">",
-            escape(&shown.to_string())
+            r#"<svg class="lines" viewBox="0 0 {ACROSS} {DOWN}" preserveAspectRatio="none" width="100%" height="{HIGH}">"#
         )?;
-        for tick in scale.ticks() {
-            let y = scale.y(tick);
-            writeln!(
-                text,
-                "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
-                WIDTH - RIGHT
-            )?;
-            writeln!(
-                text,
-                "<text class=\"y\" x=\"{}\" y=\"{:.1}\">{}</text>",
-                LEFT - 6.0,
-                y + 4.0,
-                short(tick)
-            )?;
+        for (number, one) in series.iter().enumerate() {
+            let (class, path) = (line_class(number, one), path(self.times, &one.values, &scale, end));
+            writeln!(text, r#"<path class="{class}" d="{}"/>"#, path.line)?;
+            if !path.dots.is_empty() {
+                writeln!(text, r#"<path class="{class} dot" d="{}"/>"#, path.dots)?;
+            }
         }
-        time_axis(text, end)?;
-        for (number, (_, values)) in series.iter().enumerate() {
+        writeln!(text, "</svg>")
+    }
+
+    fn bands(
+        &self,
+        text: &mut String,
+        states: &[String],
+        percent: &dyn Fn(f64) -> String,
+    ) -> std::fmt::Result {
+        let mut from = 0;
+        for stretch in states.chunk_by(|one, next| one == next) {
+            let to = from + stretch.len();
+            let begin = if from == 0 { 0.0 } else { self.times[from - 1] };
+            let (until, name) = (self.times[to - 1], &stretch[0]);
             writeln!(
                 text,
-                "<path class=\"line c{}\" d=\"{}\"/>",
-                number % 8,
-                path(times, values, scale, end)
+                r#"<rect class="{}" x="{}" width="{}" height="{BAND}"/>"#,
+                state_class(name),
+                percent(begin),
+                percent(until - begin)
             )?;
+            from = to;
         }
-        writeln!(text, "</svg></figure>")
+        Ok(())
     }
 }
 
-/// A band that shows which of several states there was when.
-pub(super) fn band(title: &str, times: &[f64], states: &[String]) -> String {
-    const HIGH: f64 = 24.0;
-    let end = times.last().copied().unwrap_or(1.0).max(1.0);
-    let mut names: Vec<&str> = Vec::new();
-    let mut shapes = String::new();
-    let mut from = 0;
-    for to in 1..=states.len() {
-        if to < states.len() && states[to] == states[from] {
-            continue;
-        }
-        let name = states[from].as_str();
-        let known = names.iter().position(|known| *known == name);
-        let number = known.unwrap_or_else(|| {
-            names.push(name);
-            names.len() - 1
-        });
-        let begin = if from == 0 { 0.0 } else { times[from - 1] };
-        let (left, right) = (x(begin, end), x(times[to - 1], end));
-        let _written = write!(
-            shapes,
-            "<rect class=\"c{}\" x=\"{left:.1}\" y=\"2\" width=\"{:.1}\" height=\"20\"><title>{}</title></rect>",
-            number % 8,
-            (right - left).max(0.5),
-            escape(name)
-        );
-        from = to;
-    }
-    let keys: String = names
-        .iter()
-        .enumerate()
-        .map(|(number, name)| format!("<span class=\"key c{}\">{}</span>", number % 8, escape(name)))
-        .collect();
-    format!(
-        "<figure><figcaption>{} {keys}</figcaption><svg viewBox=\"0 0 {WIDTH} {HIGH}\">{shapes}</svg></figure>",
-        escape(title)
-    )
-}
-
-/// The greatest value of every so many: what is thinned out must not hide a peak.
-fn thinned(values: &[Option<f64>], every: usize) -> Vec<Option<f64>> {
-    values.chunks(every).map(|chunk| chunk.iter().flatten().copied().reduce(f64::max)).collect()
-}
-
-fn x(time: f64, end: f64) -> f64 {
-    LEFT + (WIDTH - LEFT - RIGHT) * time / end
-}
-
-fn path(times: &[f64], values: &[Option<f64>], scale: &Scale, end: f64) -> String {
-    let mut path = String::new();
-    let mut drawing = false;
-    for (time, value) in times.iter().zip(values) {
-        let Some(value) = value else {
-            drawing = false;
-            continue;
+impl Series {
+    fn description(&self) -> String {
+        let values = || self.values.iter().flatten().copied();
+        let (Some(least), Some(most)) = (values().reduce(f64::min), values().reduce(f64::max)) else {
+            return format!("{}: nothing", self.name);
         };
-        let command = if drawing { 'L' } else { 'M' };
-        let _written = write!(path, "{command}{:.1} {:.1}", x(*time, end), scale.y(*value));
-        drawing = true;
+        format!("{} from {} to {}", self.name, number(least), number(most))
+    }
+}
+
+fn line_class(number: usize, series: &Series) -> String {
+    format!("line c{}{}", number % COLOURS, if series.wide { " wide" } else { "" })
+}
+
+/// A state has its colour in every report.
+fn state_class(name: &str) -> String {
+    let known = ["direct", "spooling", "draining", "holding", "not told", "no answer"];
+    format!("state c{}", known.iter().position(|known| *known == name).unwrap_or(COLOURS - 1))
+}
+
+/// A number with no more digits than there is something to see of.
+pub(super) fn number(value: f64) -> String {
+    let text = format!("{value:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// A line, and its points that have no neighbour to draw a line to.
+#[derive(Default)]
+struct Path {
+    line: String,
+    dots: String,
+}
+
+/// Of each column the least and the greatest value remain, in their order: neither a peak nor a gap gets lost. Whole numbers, each
+/// from the one before, are short.
+fn path(times: &[f64], values: &[Option<f64>], scale: &Scale, end: f64) -> Path {
+    let mut path = Path::default();
+    let points: Vec<(f64, Option<f64>)> = times.iter().copied().zip(values.iter().copied()).collect();
+    let kept = match points.len().div_ceil(COLUMNS) {
+        0..=2 => points,
+        every => points.chunks(every).flat_map(extremes).collect(),
+    };
+    for stretch in kept.split(|point| point.1.is_none()) {
+        let mut places = stretch.iter().map(|(time, value)| {
+            let down = 1.0 - scale.part(value.unwrap_or_default());
+            ((ACROSS * time / end).round() as i32, (DOWN * down).round() as i32)
+        });
+        let Some((mut x, mut y)) = places.next() else { continue };
+        // Without a length it is a dot, thanks to round caps.
+        if places.len() == 0 {
+            let _written = write!(path.dots, "M{x} {y}h0");
+            continue;
+        }
+        let _written = write!(path.line, "M{x} {y}");
+        for (next_x, next_y) in places {
+            let _written = write!(path.line, "l{} {}", next_x - x, next_y - y);
+            (x, y) = (next_x, next_y);
+        }
     }
     path
 }
 
-fn time_axis(text: &mut String, end: f64) -> std::fmt::Result {
-    let step = [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0]
-        .into_iter()
-        .find(|step| end / step <= 12.0)
-        .unwrap_or(end / 8.0);
-    let mut time = 0.0;
-    while time <= end {
-        let seconds = time.round() as u64;
-        writeln!(
-            text,
-            "<text class=\"x\" x=\"{:.1}\" y=\"{}\">{}:{:02}</text>",
-            x(time, end),
-            HEIGHT - 6.0,
-            seconds / 60,
-            seconds % 60
-        )?;
-        time += step;
-    }
-    Ok(())
+/// The least and the greatest value of some neighbouring points, and a gap if there is one.
+fn extremes(points: &[(f64, Option<f64>)]) -> Vec<(f64, Option<f64>)> {
+    let known = || points.iter().enumerate().filter_map(|(place, point)| Some((place, point.1?)));
+    let least = known().min_by(|one, other| one.1.total_cmp(&other.1));
+    let most = known().max_by(|one, other| one.1.total_cmp(&other.1));
+    let gap = points.iter().position(|point| point.1.is_none());
+    let mut places: Vec<usize> =
+        [least.map(|one| one.0), most.map(|one| one.0), gap].into_iter().flatten().collect();
+    places.sort_unstable();
+    places.dedup();
+    places.into_iter().map(|place| points[place]).collect()
 }
 
-/// From values to heights.
-struct Scale {
-    low: f64,
-    high: f64,
-    log: bool,
-}
-
-impl Scale {
-    fn of(values: impl Iterator<Item = f64>, log: bool) -> Self {
-        let (mut low, mut high) = (f64::INFINITY, 0.0_f64);
-        for value in values.filter(|value| value.is_finite() && (!log || *value > 0.0)) {
-            low = low.min(value);
-            high = high.max(value);
-        }
-        if log {
-            let low = if low.is_finite() { 10_f64.powf(low.log10().floor()) } else { 0.1 };
-            let high = 10_f64.powf(high.max(low * 10.0).log10().ceil());
-            return Self { low, high, log };
-        }
-        Self { low: 0.0, high: if high > 0.0 { high * 1.05 } else { 1.0 }, log }
+/// A swatch for the legend: what the line or the area looks like.
+pub(super) fn swatch(key: &Key<'_>) -> String {
+    if key.class.starts_with("line") {
+        format!(r#"<line class="{}" x1="1" x2="19" y1="5" y2="5"/>"#, escape(&key.class))
+    } else {
+        format!(r#"<rect class="{}" width="20" height="10"/>"#, escape(&key.class))
     }
-
-    fn y(&self, value: f64) -> f64 {
-        let part = if self.log {
-            (value.max(self.low) / self.low).log10() / (self.high / self.low).log10()
-        } else {
-            value / self.high
-        };
-        TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - part.clamp(0.0, 1.0))
-    }
-
-    fn ticks(&self) -> Vec<f64> {
-        if self.log {
-            let decades = (self.high / self.low).log10().round() as i32;
-            return (0..=decades).map(|decade| self.low * 10_f64.powi(decade)).collect();
-        }
-        let rough = self.high / TICKS;
-        let power = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|times| times * power).into_iter().find(|step| *step >= rough);
-        let step = step.unwrap_or(10.0 * power);
-        (0..).map(|number| f64::from(number) * step).take_while(|tick| *tick <= self.high).collect()
-    }
-}
-
-/// A number for an axis.
-fn short(value: f64) -> String {
-    let (value, unit) = match value {
-        v if v >= 1e9 => (v / 1e9, "G"),
-        v if v >= 1e6 => (v / 1e6, "M"),
-        v if v >= 1e4 => (v / 1e3, "k"),
-        v => (v, ""),
-    };
-    let text = format!("{value:.3}");
-    format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn chart(values: Vec<Option<f64>>, log: bool) -> String {
+    fn lines(values: Vec<Option<f64>>, log: bool) -> String {
         let times: Vec<f64> = (1..=values.len()).map(|second| second as f64).collect();
-        let series = vec![Series { name: "a <b>".into(), values }];
-        Chart { title: "t", unit: "ms", times: &times, series, log }.draw()
+        let series = vec![Series { name: "a".into(), values, wide: false }];
+        let content = Content::Lines { series, log };
+        Plot { name: "t", title: "T", unit: "ms", times: &times, marks: &[], content }.shapes()
+    }
+
+    fn drawn(shapes: &str) -> &str {
+        shapes.split(" d=\"").nth(1).unwrap().split('"').next().unwrap()
     }
 
     #[test]
     fn a_missing_value_breaks_the_line() {
-        let text = chart(vec![Some(1.0), Some(2.0), None, Some(3.0)], false);
-        let path = text.split("d=\"").nth(1).unwrap();
-        assert_eq!(path.split('"').next().unwrap().matches('M').count(), 2, "{path}");
-        assert!(text.contains("a &lt;b&gt;"));
-        assert!(!text.contains("NaN") && !text.contains("inf"));
+        let text = lines(vec![Some(1.0), Some(2.0), None, Some(4.0)], false);
+        assert_eq!(drawn(&text), "M2250 1500l2250 -500");
+        assert!(text.contains(r#"<path class="line c0 dot" d="M9000 0h0"/>"#), "{text}");
     }
 
     #[test]
-    fn peaks_survive_thinning() {
-        let mut values = vec![Some(1.0); 5000];
-        values[3333] = Some(77.0);
-        let thin = thinned(&values, 6);
-        assert!(thin.len() <= MOST_POINTS);
-        assert!(thin.contains(&Some(77.0)));
+    fn neither_peaks_nor_gaps_get_lost_in_a_long_run() {
+        let mut values = vec![Some(50.0); 5000];
+        (values[3333], values[1001], values[4000]) = (Some(100.0), Some(0.0), None);
+        let text = lines(values, false);
+        let path = drawn(&text);
+        let points = path.matches(['M', 'l']).count();
+        assert!(points <= COLUMNS * 2 + 2, "{points}");
+        assert_eq!(path.matches(" -1000l").count(), 2, "up to the peak, and back from the dip");
+        assert_eq!(
+            path.matches(" 1000l").count(),
+            4,
+            "down to the dip, back from the peak, and where a line begins"
+        );
+        assert_eq!(path.matches('M').count(), 2, "the gap");
     }
 
     #[test]
     fn nothing_at_all_can_be_drawn() {
         for log in [false, true] {
-            let text = chart(vec![], log) + &chart(vec![None, None], log) + &chart(vec![Some(0.0)], log);
+            let nothing = lines(vec![], log) + &lines(vec![None, None], log);
+            assert_eq!(nothing.matches("nothing was measured").count(), 2);
+            let text = nothing + &lines(vec![Some(0.0)], log);
             assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
         }
     }
 
     #[test]
-    fn axes_have_round_numbers() {
-        let scale = Scale::of([0.0, 43.0].into_iter(), false);
-        assert_eq!(scale.ticks(), [0.0, 10.0, 20.0, 30.0, 40.0]);
-        let scale = Scale::of([0.4, 43.0].into_iter(), true);
-        assert_eq!(
-            scale.ticks().iter().map(|tick| short(*tick)).collect::<Vec<_>>(),
-            ["0.1", "1", "10", "100"]
-        );
-        assert!(scale.y(43.0) < scale.y(0.4));
-    }
-
-    #[test]
-    fn a_band_has_one_shape_for_each_stretch() {
-        let states: Vec<String> = ["direct", "direct", "spooling", "direct"].map(str::to_owned).into();
-        let text = band("bus", &[1.0, 2.0, 3.0, 4.0], &states);
-        assert_eq!(text.matches("<rect").count(), 3, "{text}");
-        assert_eq!(text.matches("class=\"key").count(), 2);
+    fn a_band_has_one_shape_for_each_stretch_and_one_key_for_each_state() {
+        let states = ["direct", "direct", "spooling", "direct"].map(str::to_owned).into();
+        let times = [1.0, 2.0, 3.0, 4.0];
+        let content = Content::States(states);
+        let plot = Plot { name: "bus", title: "Bus", unit: "", times: &times, marks: &[2.5, 9.0], content };
+        let text = plot.shapes();
+        assert_eq!(text.matches("class=\"state").count(), 3, "{text}");
+        assert!(text.contains(r#"<rect class="state c1" x="50%" width="25%""#), "{text}");
+        assert_eq!(text.matches("class=\"mark\"").count(), 1, "not of what was after the end: {text}");
+        assert_eq!(plot.keys().iter().map(|key| key.name).collect::<Vec<_>>(), ["direct", "spooling"]);
+        assert_eq!(plot.description(), "Over 0:04: direct; spooling.");
     }
 }
