@@ -1,12 +1,11 @@
 """Commands while Kafka restarts and while partitions move between nodes: none is lost, none is on the wire twice."""
 
 import asyncio
-import os
-from pathlib import Path
 
 from harness.gateway import Gateway
 from harness.obedient import Obedient, body, connect_all, wire_counts
 from harness.orders import ASYNC, in_state, post
+from harness.usage import cpu_seconds
 from harness.waiting import wait_for
 
 LONG = 60_000
@@ -92,12 +91,6 @@ async def test_partitions_that_move_lose_no_command(gateway, backends):
     print(f"\n{len(ids)} commands: {statuses}; results of both nodes: {len(backend.told_twice())}")
 
 
-def cpu_seconds(node: Gateway) -> float:
-    """What the process has used of all processors so far."""
-    fields = Path(f"/proc/{node.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 async def test_what_waits_for_a_station_costs_nothing_while_kafka_hangs(own_kafka, gateway, backends):
     """The station's connection breaks when no event can be published: its place stays taken until one can."""
     own_kafka.start()
@@ -123,9 +116,9 @@ async def test_what_waits_for_a_station_costs_nothing_while_kafka_hangs(own_kafk
         )
         station.wire.reset()
         await in_state(node, ids[-1], "kept")
-        before = cpu_seconds(node)
+        before = cpu_seconds(node.process.pid)
         await asyncio.sleep(3.0)
-        used = cpu_seconds(node) - before
+        used = cpu_seconds(node.process.pid) - before
     finally:
         own_kafka.resume()
     assert {(await call)[0] for call in calls} == {3}

@@ -18,6 +18,7 @@ import pytest
 from harness.contract import violations
 from harness.raw import CLOSE, CONTINUATION, PING, PONG, TEXT, RawStation, frame
 from harness.station import BOOT, Station
+from harness.usage import memory
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 MIB = 1 << 20
@@ -317,8 +318,7 @@ def test_a_broken_rule_ends_the_connection_with_its_code(node, name):
 
 def peak(node) -> int:
     """The most memory that the process has had."""
-    status = Path(f"/proc/{node.process.pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+    return memory(node.process.pid, "VmHWM")
 
 
 def test_compressed_frames_that_nobody_agreed_on_are_named(gateway):

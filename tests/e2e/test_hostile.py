@@ -8,16 +8,15 @@ reason; the gateway's memory stays where it was.
 import contextlib
 import itertools
 import json
-import re
 import resource
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
+from harness import usage
 from harness.contract import violations
 from harness.gateway import Gateway
 from harness.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawStation, frame, upgrade_request
@@ -95,8 +94,7 @@ def good(node) -> Iterator[GoodStation]:
 
 def memory(node: Gateway, field: str = "VmRSS") -> int:
     """Bytes of the process."""
-    status = Path(f"/proc/{node.process.pid}/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
+    return usage.memory(node.process.pid, field)
 
 
 def admitted(node: Gateway, identity: str) -> RawStation:
