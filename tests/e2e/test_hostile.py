@@ -143,6 +143,10 @@ BREACHES: dict[str, tuple[list[bytes], tuple[int, str]]] = {
         [frame(TEXT, b" " * 65536, fin=False), *[frame(CONTINUATION, b" " * 65536, fin=False)] * 16],
         TOO_BIG,
     ),
+    "empty-fragments-without-end": (
+        [frame(TEXT, fin=False), frame(CONTINUATION, fin=False) * (MIB + 1)],
+        TOO_BIG,
+    ),
 }
 
 

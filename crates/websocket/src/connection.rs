@@ -21,6 +21,13 @@ pub const WRITE_BATCH: usize = 16 * 1024;
 /// Reads of one poll: then other connections have their turn, though there may be more.
 const READS_PER_POLL: usize = 16;
 
+/// Frames of one poll that complete nothing: fragments may be so small that what is read at once holds thousands of them.
+const FRAMES_PER_POLL: usize = 256;
+
+/// Bytes of a message, in either of its forms, that are worth a poll of their own: other connections have their turn before the
+/// next message is decoded.
+const LARGE: usize = 16 * 1024;
+
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -96,6 +103,8 @@ pub struct Connection<S> {
     is_close_sent: bool,
     is_close_received: bool,
     is_read_over: bool,
+    /// The last message was large.
+    is_others_turn: bool,
     traffic: Traffic,
 }
 
@@ -117,6 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             is_close_sent: false,
             is_close_received: false,
             is_read_over: false,
+            is_others_turn: false,
             traffic: Traffic::default(),
         }
     }
@@ -137,17 +147,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.is_read_over = true;
             return Poll::Ready(Err(ReadEnd::Closed));
         }
+        if std::mem::take(&mut self.is_others_turn) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut reads = 0;
-        let mut decoded = self.decode_ahead();
+        let mut frames = FRAMES_PER_POLL;
+        let mut decoded = self.decode_ahead(&mut frames);
         loop {
             match decoded {
                 Ok(Some(event)) => {
                     self.note(&event);
                     return Poll::Ready(Ok(event));
                 }
-                Ok(None) if reads < READS_PER_POLL => {
+                Ok(None) if reads < READS_PER_POLL && frames > 0 => {
                     reads += 1;
-                    decoded = ready!(self.poll_more(context));
+                    decoded = ready!(self.poll_more(context, &mut frames));
                 }
                 Ok(None) => {
                     context.waker().wake_by_ref();
@@ -235,7 +250,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Reads once, and decodes up to the first event.
-    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Event>, ReadEnd>> {
+    fn poll_more(
+        &mut self,
+        context: &mut Context<'_>,
+        frames: &mut usize,
+    ) -> Poll<Result<Option<Event>, ReadEnd>> {
         scratch::read(self.read_bytes, |bytes| {
             let mut buffer = ReadBuf::new(bytes);
             if ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)).is_err() {
@@ -246,15 +265,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 return Poll::Ready(Err(ReadEnd::Lost));
             }
             let mut used = 0;
-            let outcome = decode(&mut self.decoder, input, &mut used);
+            let outcome = decode(&mut self.decoder, input, &mut used, frames);
             self.ahead = input.get(used..).unwrap_or_default().to_vec();
             Poll::Ready(outcome)
         })
     }
 
     /// Decodes what was read earlier, up to the first event.
-    fn decode_ahead(&mut self) -> Result<Option<Event>, ReadEnd> {
-        let outcome = decode(&mut self.decoder, &mut self.ahead, &mut self.next);
+    fn decode_ahead(&mut self, frames: &mut usize) -> Result<Option<Event>, ReadEnd> {
+        let outcome = decode(&mut self.decoder, &mut self.ahead, &mut self.next, frames);
         if self.next >= self.ahead.len() {
             self.release_ahead();
         }
@@ -291,6 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn note_received(&mut self, compressed: Option<usize>, plain: usize) {
+        self.is_others_turn = plain.max(compressed.unwrap_or(0)) >= LARGE;
         if let Some(compressed) = compressed {
             self.traffic.received_compressed += compressed as u64;
             self.traffic.received_plain += plain as u64;
@@ -329,8 +349,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-fn decode(decoder: &mut Decoder, input: &mut [u8], used: &mut usize) -> Result<Option<Event>, ReadEnd> {
-    while let Some(rest) = input.get_mut(*used..).filter(|rest| !rest.is_empty()) {
+/// Up to the first event, at most so many frames; what is left of that many is 0 when there may be more to decode.
+fn decode(
+    decoder: &mut Decoder,
+    input: &mut [u8],
+    used: &mut usize,
+    frames: &mut usize,
+) -> Result<Option<Event>, ReadEnd> {
+    while let Some(rest) = input.get_mut(*used..).filter(|rest| *frames > 0 && !rest.is_empty()) {
+        *frames -= 1;
         let step = decoder.decode(rest)?;
         *used += step.consumed;
         if step.event.is_some() {

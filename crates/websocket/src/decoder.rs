@@ -152,9 +152,9 @@ impl Decoder {
         };
         self.head_len = 0;
         *consumed = taken;
-        match (header.kind, &self.message) {
+        match (header.kind, &mut self.message) {
             (Kind::First { text, compressed }, None) => {
-                let message = Message::new(text, compressed, &self.rules);
+                let mut message = Message::new(text, compressed, &self.rules);
                 message.admit(header.length)?;
                 self.message = Some(message);
             }

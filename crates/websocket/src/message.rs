@@ -18,18 +18,20 @@ pub(crate) struct Message {
     bytes: Vec<u8>,
     /// So much of a text is UTF-8; what follows is the beginning of a character, or not looked at yet.
     checked: usize,
+    empty_frames: usize,
 }
 
 impl Message {
     pub(crate) fn new(text: bool, compressed: bool, rules: &Rules) -> Self {
         let most = if compressed { rules.max_compressed() } else { rules.max_message };
-        Self { text, compressed, most, bytes: Vec::new(), checked: 0 }
+        Self { text, compressed, most, bytes: Vec::new(), checked: 0, empty_frames: 0 }
     }
 
-    /// Whether a frame of this length may follow.
-    pub(crate) fn admit(&self, length: u64) -> Result<(), Breach> {
+    /// Whether a frame of this length may follow. As many may be empty as the message may have bytes: it comes to its end.
+    pub(crate) fn admit(&mut self, length: u64) -> Result<(), Breach> {
+        self.empty_frames += usize::from(length == 0);
         let room = self.most.saturating_sub(self.bytes.len()) as u64;
-        if length > room { Err(Breach::TooBig) } else { Ok(()) }
+        if length > room || self.empty_frames > self.most { Err(Breach::TooBig) } else { Ok(()) }
     }
 
     /// Takes a piece of a frame, of which `to_come` bytes are missing after it.

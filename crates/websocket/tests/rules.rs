@@ -96,6 +96,18 @@ fn what_is_larger_than_allowed_is_refused_by_its_header() {
 }
 
 #[test]
+fn a_message_without_an_end_is_too_big_though_it_is_empty() {
+    let empty = |count| [frame(TEXT, b""), frame(CONTINUATION, b"").repeat(count)].concat();
+    assert_eq!(breach(&[empty(LIMIT)]), Breach::TooBig);
+    let (events, breach) =
+        decode(plain(LIMIT), &mut [[empty(LIMIT - 1), frame(FIN | CONTINUATION, b"x")].concat()]);
+    assert_eq!((events.len(), breach), (1, None));
+    let (events, breach) =
+        decode(plain(LIMIT), &mut [[frame(TEXT, &[b' '; LIMIT]), frame(FIN | CONTINUATION, b"")].concat()]);
+    assert_eq!((events.len(), breach), (1, None), "the last frame may be empty");
+}
+
+#[test]
 fn text_is_checked_as_it_comes() {
     // Each fails with what is there, though the message goes on.
     let hopeless: [&[u8]; 5] = [b"\xff", b"ok \xc3\x28", b"\xed\xa0", b"\xf4\x90", b"\xc0"];
