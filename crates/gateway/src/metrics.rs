@@ -41,6 +41,7 @@ pub struct Metrics {
     dropped: IntCounterVec,
     answer_latency: Histogram,
     ping_round_trip: Histogram,
+    pings_received: IntCounter,
     commands: IntCounterVec,
     commands_kept: IntGauge,
     commands_remembered: IntGauge,
@@ -160,6 +161,7 @@ impl Metrics {
                 "From a CALL's frame being read to its answer being handed to the socket's writer",
             )?,
             ping_round_trip: seconds("ping_round_trip_seconds", "From a ping to its pong")?,
+            pings_received: counter("pings_received_total", "Pings of stations")?,
             commands: counters("commands_total", "Commands, by status", &["status"])?,
             commands_kept: gauge("commands_kept", "Commands kept for stations that are away")?,
             commands_remembered: gauge(
@@ -320,6 +322,11 @@ impl Metrics {
     /// A pong came back.
     pub fn ping_round_trip(&self, round_trip: Duration) {
         self.ping_round_trip.observe(round_trip.as_secs_f64());
+    }
+
+    /// A station's ping came.
+    pub fn ping_received(&self) {
+        self.pings_received.inc();
     }
 
     /// A command ended.

@@ -269,7 +269,8 @@ impl Actor {
         }
         match turn {
             Turn::Flushed => self.writing_since = None,
-            Turn::Ping | Turn::Taken => {}
+            Turn::Ping => self.shared.metrics.ping_received(),
+            Turn::Taken => {}
             Turn::Pong(payload) => {
                 if let Some(round_trip) = self.keepalive.pong(now, &payload) {
                     self.shared.metrics.ping_round_trip(round_trip);
