@@ -1,7 +1,8 @@
 # Everything one does with this repository. CI calls `lint` and `test`; both set up what they need.
 #
 # Variables: CONFIG=FILE for `make run`; PYTEST='-k tour -x' for `make test-e2e`;
-# SCENARIO=kafka-killed and QUICK=1 for `make faults`; BENCH=… for `make bench-cost`;
+# SCENARIO=kafka-killed and QUICK=1 for `make faults`; BENCH=… for `make bench-cost`; ABUSE='pings bomb' for
+# `make bench-abuse`;
 # SCENARIO=busy-12k, BUS=local and ARGS='--duration 1m' for `make loadtest`;
 # KAFKA_PORT and the others of tools/kafka.sh; CARGO_TARGET_DIR as cargo takes it.
 
@@ -15,13 +16,14 @@ CONFIG ?=
 PYTEST ?=
 SCENARIO ?=
 BENCH ?=
+ABUSE ?=
 BUS ?= kafka
 ARGS ?=
 target := $(or $(CARGO_TARGET_DIR),target)
 python := .tools/venv/bin/python
-python_sources := tests/e2e tests/faults docs/examples
+python_sources := tests/e2e tests/faults tests/abuse docs/examples
 
-.PHONY: help run build test test-unit test-e2e faults bench-cost loadtest lint fmt kafka kafka-stop setup clean
+.PHONY: help run build test test-unit test-e2e faults bench-cost bench-abuse loadtest lint fmt kafka kafka-stop setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -60,6 +62,13 @@ bench-cost: ## what a connection and a message cost, beside servers that do less
 	@tools/packages.sh build
 	cargo build --release --locked --package ocpp-gateway --package ocpp-benches
 	taskset -c 1 $(target)/release/bench-cost compare --gateway $(target)/release/ocpp-gateway $(BENCH)
+
+bench-abuse: ## what abuse costs, and what ordinary stations feel of it (ABUSE='pings bomb' for some of it; two cores)
+	@tools/packages.sh build test
+	@tools/venv.sh
+	cargo build --release --locked --package ocpp-gateway --package ocpp-loadtest
+	OCPP_GATEWAY_BIN=$(abspath $(target))/release/ocpp-gateway OCPP_LOADTEST_BIN=$(abspath $(target))/release/ocpp-loadtest \
+		PYTHONPATH=tests/e2e:tests $(python) -m abuse $(ABUSE)
 
 loadtest: ## 12,000 stations for ten minutes, verified, with a report in loadtest/out (SCENARIO=busy-12k, BUS=local, ARGS=…)
 	@tools/packages.sh build $(if $(filter kafka,$(BUS)),kafka)
