@@ -22,6 +22,11 @@ pub(crate) struct Load {
     /// Seconds at the fixed rate, and again in a closed loop.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
+    /// GiB of the machine's memory that are used once before each server is measured. What a virtual machine has not used for a
+    /// while its host takes away, and bringing it back costs a multiple of what a server does with a page: one that writes a log
+    /// would pay for the machine's past.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) warm: usize,
     /// Seconds until memory is looked at.
     #[arg(long, default_value_t = 5)]
     pub(crate) settle: u64,

@@ -59,6 +59,7 @@ fn main() {
             let mut rows = Vec::new();
             let mut measure = |name: &str, server: Server| {
                 eprintln!("measuring {name}");
+                process::touch_memory(load.warm);
                 rows.push((name.to_owned(), runtime.block_on(load.measure(&server))));
             };
             if !gateway_only {

@@ -103,3 +103,12 @@ fn pinned(binary: &Path) -> Command {
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
 }
+
+/// Uses so many GiB of memory once, and gives them back.
+pub(crate) fn touch_memory(gib: usize) {
+    const PAGE: usize = 4096;
+    let mut memory = vec![0_u8; gib << 30];
+    memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
+    // Or the compiler would see that nobody looks.
+    std::hint::black_box(&memory);
+}

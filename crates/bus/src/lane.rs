@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
 
@@ -33,12 +33,18 @@ impl Lane {
     /// Gives the record back when the bus is full; [`Lane::room`] waits for a place.
     pub fn try_publish(&mut self, record: Record) -> Result<u64, Record> {
         let ordinal = self.published + 1;
+        // Before it can be durable.
+        let cost = u64::from(record.cost());
+        self.progress.under_way.fetch_add(cost, Ordering::Relaxed);
         match self.queue.try_push(record, &self.progress, ordinal) {
             Ok(()) => {
                 self.published = ordinal;
                 Ok(ordinal)
             }
-            Err(Full(record)) => Err(record),
+            Err(Full(record)) => {
+                self.progress.under_way.fetch_sub(cost, Ordering::Relaxed);
+                Err(record)
+            }
         }
     }
 
@@ -69,6 +75,11 @@ impl Lane {
         self.queue.fill()
     }
 
+    /// What its records that are not durable yet cost, together.
+    pub fn under_way(&self) -> u64 {
+        self.progress.under_way.load(Ordering::Relaxed)
+    }
+
     /// How many records this lane has published.
     pub fn published(&self) -> u64 {
         self.published
@@ -92,15 +103,17 @@ impl Durability {
 
     /// Waits until every record up to this ordinal is durable. Cancel-safe.
     pub async fn wait(&self, ordinal: u64) {
-        poll_fn(|context| {
-            if self.reached() >= ordinal {
-                return Poll::Ready(());
-            }
-            self.0.waker.register(context.waker());
-            // The acknowledgement may have come between the look and the registration.
-            if self.reached() >= ordinal { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        poll_fn(|context| self.poll_reached(context, ordinal)).await;
+    }
+
+    /// The same for a future of the caller's own.
+    pub fn poll_reached(&self, context: &Context<'_>, ordinal: u64) -> Poll<()> {
+        if self.reached() >= ordinal {
+            return Poll::Ready(());
+        }
+        self.0.waker.register(context.waker());
+        // The acknowledgement may have come between the look and the registration.
+        if self.reached() >= ordinal { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -108,6 +121,7 @@ impl Durability {
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     durable: AtomicU64,
+    under_way: AtomicU64,
     waker: AtomicWaker,
     /// Ordinals that became durable before an earlier one did: acknowledgements of different partitions, or of a record
     /// set aside, may overtake. Bounded by what the lane has in flight.
@@ -117,8 +131,9 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Notes that one record is durable, and wakes the lane when the durable prefix grew.
-    pub(crate) fn mark_durable(&self, ordinal: u64) {
+    /// Notes that one record of this cost is durable, and wakes the lane when the durable prefix grew.
+    pub(crate) fn mark_durable(&self, ordinal: u64, cost: u32) {
+        self.under_way.fetch_sub(u64::from(cost), Ordering::Relaxed);
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         let mut durable = self.durable.load(Ordering::Relaxed);
         if ordinal != durable + 1 {
@@ -151,14 +166,15 @@ mod tests {
 
     #[test]
     fn the_durable_prefix_waits_for_the_slowest_record() {
-        let progress = Progress::default();
-        progress.mark_durable(2);
-        progress.mark_durable(4);
+        let progress = Progress { under_way: AtomicU64::new(4), ..Progress::default() };
+        progress.mark_durable(2, 1);
+        progress.mark_durable(4, 1);
         assert_eq!(progress.durable.load(Ordering::Acquire), 0);
-        progress.mark_durable(1);
+        progress.mark_durable(1, 1);
         assert_eq!(progress.durable.load(Ordering::Acquire), 2);
-        progress.mark_durable(3);
+        progress.mark_durable(3, 1);
         assert_eq!(progress.durable.load(Ordering::Acquire), 4);
+        assert_eq!(progress.under_way.load(Ordering::Relaxed), 0);
         assert!(progress.ahead.lock().unwrap().is_empty());
     }
 }

@@ -47,7 +47,7 @@ impl InFlight {
     /// Tells whom it concerns that the record is durable.
     pub(crate) fn durable(self) {
         match self.receipt {
-            Receipt::Lane { progress, ordinal, .. } => progress.mark_durable(ordinal),
+            Receipt::Lane { progress, ordinal, .. } => progress.mark_durable(ordinal, self.record.cost()),
             Receipt::Spool { drained } => drained.mark(self.sequence),
         }
     }
@@ -189,8 +189,12 @@ impl Queue {
                 .unwrap_or_else(PoisonError::into_inner)
                 .0;
         }
-        if waiting.records.is_empty() && waiting.closed {
-            return Taken::Closed;
+        if waiting.records.is_empty() {
+            if waiting.closed {
+                return Taken::Closed;
+            }
+            // Nothing came for a while: what a burst has left is given back.
+            waiting.records = VecDeque::new();
         }
         let count = waiting.records.len().min(most);
         Taken::Batch(waiting.records.drain(..count).collect())

@@ -152,6 +152,8 @@ impl Replays {
         while remembered.len() >= self.most {
             remembered.pop_front();
         }
+        // One at a time: a deque's own growth begins with four, and most stations sleep with less.
+        remembered.reserve_exact(1);
         remembered.push_back(entry);
     }
 

@@ -27,7 +27,7 @@ const UNFINISHED: &str = "segment.tmp";
 const LOCK: &str = "lock";
 
 /// The batch buffer is given back beyond this after a commit, so that one large batch does not cost memory for ever.
-const BATCH_KEPT_BYTES: usize = 4 * 1024 * 1024;
+const BATCH_KEPT_BYTES: usize = 256 * 1024;
 
 /// The one writer of a log. Dropping it drops what was not committed and releases the lock; views stay valid.
 pub struct Log {

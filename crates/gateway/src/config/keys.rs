@@ -204,6 +204,8 @@ pub struct Session {
     pub close_timeout: Duration,
     /// Messages of one station that may wait for durability or for the socket; at this many the gateway stops reading.
     pub max_unacknowledged: usize,
+    /// What its events may take on the bus until they are durable; one message more is taken in all the same.
+    pub max_unacknowledged_size: ByteSize,
     /// Commands that may wait for one station.
     pub command_queue: usize,
     /// CALLs of a station that are remembered, so that a repeated one is answered again without a second event.
@@ -225,6 +227,7 @@ impl Default for Session {
             write_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
             max_unacknowledged: 8,
+            max_unacknowledged_size: ByteSize::kib(256),
             command_queue: 32,
             remembered_calls: 4,
             remember_for: Duration::from_secs(600),

@@ -16,8 +16,10 @@
 //! a station's events are in order across sessions (P3).
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::ready;
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_bus::{Class, Durability, Lane, Record};
@@ -74,9 +76,9 @@ pub(super) struct Actor {
     /// Ends of commands, to be reported behind the records that wait.
     pub(super) reports: VecDeque<(oneshot::Sender<Report>, Report)>,
     pub(super) outbox: Outbox,
-    pub(super) exchange: Exchange<Outstanding>,
+    pub(super) exchange: Exchange<Box<Outstanding>>,
     /// A command that leaves once it is noted that it does.
-    pub(super) departing: Option<Departure>,
+    pub(super) departing: Option<Box<Departure>>,
     pub(super) grants: Grants,
     pub(super) boot_state: BootState,
     /// BootNotifications whose answer is held.
@@ -217,7 +219,7 @@ impl Actor {
             self.note_state(socket.as_ref());
             let read = self.may_read();
             let commands = self.wants_commands(Instant::now());
-            let held = self.next_to_be_durable();
+            let held = self.next_to_be_durable(&events_durable);
             let awaits = self.next_lapse().is_some();
             let waiting = self.unpublished.front().map(|record| (record.class, record.cost()));
             let deadline = self.next_deadline();
@@ -303,7 +305,7 @@ impl Actor {
         if let Some(outstanding) = self.exchange.on_timeout(now) {
             let outcome =
                 Outcome::failed(Status::Timeout, "the station did not answer in time").after(Sent::Yes);
-            self.finish_outstanding(outstanding, outcome);
+            self.finish_outstanding(*outstanding, outcome);
         }
         let departing = self.departing.take_if(|departure| departure.pending.send_by <= now);
         let overdue = departing.map(|departure| departure.pending);
@@ -377,8 +379,15 @@ impl Actor {
             None => {
                 self.unpublished.is_empty()
                     && self.pending.len() + self.outbox.answers() < self.shared.limits.max_unacknowledged
+                    && !self.has_too_much_under_way()
             }
         }
+    }
+
+    /// Whether its events that are not durable yet take up its share of the bus: a few stations with large messages must not fill
+    /// it for all.
+    pub(super) fn has_too_much_under_way(&self) -> bool {
+        self.lane.under_way() >= self.shared.limits.max_unacknowledged_size.as_u64()
     }
 
     pub(super) fn publish_received(&mut self, time: SystemTime, message: &Message<'_>) {
@@ -470,9 +479,10 @@ async fn turn<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn noted(departing: &mut Option<Departure>) {
+/// Boxed, so that the sessions without a command do not have the room for it.
+async fn noted(departing: &mut Option<Box<Departure>>) {
     match departing {
-        Some(departure) => departure.noted().await,
+        Some(departure) => Box::pin(departure.noted()).await,
         None => std::future::pending().await,
     }
 }
@@ -480,8 +490,11 @@ async fn noted(departing: &mut Option<Departure>) {
 async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>) {
     match held {
         Some((event, state)) => {
-            events.wait(event).await;
-            states.wait(state).await;
+            poll_fn(|context| {
+                ready!(events.poll_reached(context, event));
+                states.poll_reached(context, state)
+            })
+            .await;
         }
         None => std::future::pending().await,
     }

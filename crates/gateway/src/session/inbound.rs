@@ -283,7 +283,7 @@ impl Actor {
         );
         if let Some(outstanding) = outstanding {
             self.shared.metrics.command_wait(read_at - outstanding.sent_at);
-            self.finish_outstanding(outstanding, Outcome::answered(result.payload.to_owned()));
+            self.finish_outstanding(*outstanding, Outcome::answered(result.payload.to_owned()));
         }
     }
 
@@ -305,11 +305,11 @@ impl Actor {
                 description: error.description.clone().into_owned(),
                 details: error.details.map(ToOwned::to_owned),
             });
-            self.finish_outstanding(outstanding, outcome);
+            self.finish_outstanding(*outstanding, outcome);
         }
     }
 
-    fn match_answer(&mut self, id: &str) -> Option<Outstanding> {
+    fn match_answer(&mut self, id: &str) -> Option<Box<Outstanding>> {
         match self.exchange.on_answer(id) {
             Answered::Matched(outstanding) => Some(outstanding),
             Answered::Late => {
@@ -351,7 +351,7 @@ impl Actor {
             let description = format!("the station's answer is malformed: {reason}");
             let code = ErrorCode::FormatViolation.as_str(version).to_owned();
             let error = CommandError { code, description, details: None };
-            self.finish_outstanding(outstanding, Outcome::error(error));
+            self.finish_outstanding(*outstanding, Outcome::error(error));
         }
         if let Some(reply) = malformed.reply(version) {
             let description = reply.description.to_owned();

@@ -2,6 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use ocpp_bus::Durability;
 use ocpp_protocol::{
     Action, AnswerContext, BootState, Registration, builtin, csms_may_send, write_call, write_call_error,
     write_call_error_with_details, write_call_result, write_call_result_error,
@@ -50,12 +51,13 @@ impl Actor {
         }
     }
 
-    /// What must be durable for the next answer to be released; none if that alone would release nothing.
-    pub(super) fn next_to_be_durable(&self) -> Option<(u64, u64)> {
-        let pending = self.pending.front()?;
-        let is_answer = matches!(pending.held, Held::Answer(_));
+    /// What must be durable for the next answer to be released, or for the station to be read again; none if that alone would
+    /// change nothing.
+    pub(super) fn next_to_be_durable(&self, events: &Durability) -> Option<(u64, u64)> {
         // What an earlier session published is looked for by the timer: its lane has a waiter of its own.
-        (is_answer && !pending.waits_for_earlier()).then_some((pending.events, pending.states))
+        let releases = |first: &&Pending| matches!(first.held, Held::Answer(_)) && !first.waits_for_earlier();
+        let answer = self.pending.front().filter(releases).map(|first| (first.events, first.states));
+        answer.or_else(|| self.has_too_much_under_way().then(|| (events.reached() + 1, 0)))
     }
 
     fn send_answer(&mut self, answer: Answer) {
@@ -168,7 +170,9 @@ impl Actor {
         }
         let router = &self.shared.router;
         match router.book.sending(&pending.command) {
-            Some(note) => self.departing = Some(Departure::new(pending, router.journal.lane(), note)),
+            Some(note) => {
+                self.departing = Some(Box::new(Departure::new(pending, router.journal.lane(), note)));
+            }
             // It was ended by somebody else; whoever follows it knows.
             None => drop(pending),
         }
@@ -176,7 +180,8 @@ impl Actor {
 
     /// Sends the command for which everything is written down.
     pub(super) fn send_command(&mut self) {
-        let Some(Departure { pending, .. }) = self.departing.take() else { return };
+        let Some(departure) = self.departing.take() else { return };
+        let pending = departure.pending;
         let now = Instant::now();
         let version = self.session.admission.version;
         let (action, payload) = (pending.action, &pending.command.payload);
@@ -201,11 +206,15 @@ impl Actor {
         self.note_sent();
         self.shared.metrics.sent("CALL", action.name);
         let answer_by = pending.answer_by(now);
-        match self.exchange.begin(id, answer_by, Outstanding { command: pending, trace, sent_at: now }) {
+        match self.exchange.begin(
+            id,
+            answer_by,
+            Box::new(Outstanding { command: pending, trace, sent_at: now }),
+        ) {
             Ok(()) => self.outbox.command(frame),
             // Only asked for while the exchange is idle; a command that comes all the same is not lost.
             Err(busy) => self.finish_outstanding(
-                busy.0,
+                *busy.0,
                 Outcome::failed(Status::QueueFull, "another command is outstanding"),
             ),
         }
@@ -242,7 +251,7 @@ impl Actor {
         };
         if let Some(outstanding) = self.exchange.abandon() {
             let text = format!("{why} before it answered; whether the station acted on it is not known");
-            self.finish_outstanding(outstanding, Outcome::failed(status, text).after(Sent::Yes));
+            self.finish_outstanding(*outstanding, Outcome::failed(status, text).after(Sent::Yes));
         }
         let departing = self.departing.take().map(|departure| departure.pending);
         let waiting = departing.into_iter().chain(self.session.mailbox.shut()).collect();
