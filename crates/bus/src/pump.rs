@@ -94,6 +94,8 @@ pub(crate) struct Pump {
     /// The smallest record that was refused alone: one as large goes alone from the start, or it would take a batch with it.
     refused_bytes: usize,
     reported_at: Instant,
+    /// Until then what comes gathers in the queue.
+    next_take: Instant,
 }
 
 impl Pump {
@@ -132,6 +134,7 @@ impl Pump {
             is_alone: false,
             refused_bytes: usize::MAX,
             reported_at: Instant::now(),
+            next_take: Instant::now(),
         };
         Ok(std::thread::Builder::new().name("bus-kafka".into()).spawn(move || pump.run())?)
     }
@@ -180,9 +183,21 @@ impl Pump {
         }
     }
 
+    /// Lets records gather here and not in the client: a thread that is woken for each costs more than all else the client does
+    /// with a record. What comes after a pause does not wait.
+    fn gather(&self) {
+        if self.backlog.is_empty() {
+            std::thread::sleep(self.next_take.saturating_duration_since(Instant::now()));
+        }
+    }
+
     fn direct(&mut self) {
+        self.gather();
         // An acknowledgement that does not come must be noticed in time to spool.
         self.take(BATCH_RECORDS, TICK);
+        if (1..BATCH_RECORDS).contains(&self.backlog.len()) {
+            self.next_take = Instant::now() + self.client.options().linger;
+        }
         while let Some(in_flight) = self.backlog.pop_front() {
             if !self.may_send(&in_flight, usize::MAX) {
                 self.backlog.push_front(in_flight);

@@ -30,7 +30,7 @@ pub struct KafkaOptions {
     pub client_id: String,
     /// `none`, `gzip`, `snappy`, `lz4` or `zstd`.
     pub compression: String,
-    /// How long the client gathers records for one request.
+    /// How long records gather for one request when there are many.
     pub linger: Duration,
     /// Not ready when nothing was acknowledged for this long while records wait.
     pub unready_after: Duration,
@@ -80,7 +80,8 @@ impl KafkaOptions {
             ("bootstrap.servers", self.brokers.clone()),
             ("client.id", self.client_id.clone()),
             ("compression.type", self.compression.clone()),
-            ("linger.ms", self.linger.as_millis().to_string()),
+            // As long as it takes to hand over what has gathered in front of the client.
+            ("linger.ms", "0.5".to_owned()),
             ("message.max.bytes", (self.max_record_bytes + 4096).to_string()),
             // The bus's own limits rule; the client's are out of their way.
             ("queue.buffering.max.messages", limits.records.saturating_mul(2).min(10_000_000).to_string()),
