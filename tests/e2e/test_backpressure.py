@@ -7,6 +7,7 @@ it, pings are sent and need no answer, and a station that takes nothing is close
 """
 
 import asyncio
+import json
 import os
 import statistics
 import time
@@ -123,6 +124,37 @@ async def test_the_queue_is_bounded_by_bytes_too(gateway, own_kafka):
     bus = node.get("/stats").json()["bus"]
     assert 3 * MEBI < bus["inFlightBytes"] <= 4 * MEBI
     assert bus["inFlightRecords"] <= 80, "four messages each, at most, of eight"
+    for wire in wires:
+        wire.reset()
+
+
+@pytest.mark.parametrize("answered", [True, False], ids=["CALL", "SEND"])
+async def test_no_station_fills_the_bus_with_large_messages(gateway, own_kafka, answered):
+    """`session.max_unacknowledged_size` bounds a station's share in bytes; what has no answer counts, too, and goes on by itself."""
+    kafka = {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}
+    node = gateway({"bus": kafka, "session": {"max_unacknowledged_size": "256KiB"}} | IMPATIENT, until="/livez")
+    wires = [await Wire.connect(node, f"CP-{number}", version="2.1") for number in range(3)]
+    data = "x" * 200_000
+    for wire in wires:
+        for number in range(8):
+            call = call_text(f"{number}", "DataTransfer", {"vendorId": "V", "data": data})
+            send = json.dumps([6, f"{number}", "NotifyPeriodicEventStream", {"data": data}])
+            wire.send(call if answered else send)
+    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 3, "everybody to be held")
+    await asyncio.sleep(0.5)
+    bus = node.get("/stats").json()["bus"]
+    assert 3 * 400_000 < bus["inFlightBytes"] < 3 * 420_000, "two messages each, of eight"
+    await asyncio.to_thread(own_kafka.start)
+
+    def ids():
+        records = own_kafka.records("ocpp.events")
+        received = [one.event for one in records if one.event.type == "ocpp.message.received"]
+        return {f"CP-{n}": [one.data["messageId"] for one in received if one.station == f"CP-{n}"] for n in range(3)}
+
+    await asyncio.to_thread(
+        wait_for, lambda: all(len(found) == 8 for found in ids().values()), "all of them in Kafka", 60, 1
+    )
+    assert all(found == [f"{number}" for number in range(8)] for found in ids().values())
     for wire in wires:
         wire.reset()
 
