@@ -13,6 +13,7 @@ pub mod mailbox;
 mod outbound;
 pub mod outbox;
 pub(crate) mod pending;
+mod publishing;
 pub mod shared;
 pub mod waits;
 

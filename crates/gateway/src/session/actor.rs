@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::ready;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ocpp_bus::{Class, Durability, Lane, Record};
 use ocpp_protocol::{BootState, Exchange, Grants, IdentityKey};
@@ -36,7 +36,7 @@ use super::pending::{Held, Holding};
 use super::shared::Shared;
 use super::{OverGuard, Session};
 use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
-use crate::events::{Message, millis};
+use crate::events::millis;
 use crate::registry::Entry;
 use crate::socket::{Socket, Turn};
 use crate::spans::CallTrace;
@@ -382,65 +382,6 @@ impl Actor {
                     && !self.has_too_much_under_way()
             }
         }
-    }
-
-    /// Whether its events that are not durable yet take up its share of the bus: a few stations with large messages must not fill
-    /// it for all.
-    pub(super) fn has_too_much_under_way(&self) -> bool {
-        self.lane.under_way() >= self.shared.limits.max_unacknowledged_size.as_u64()
-    }
-
-    pub(super) fn publish_received(&mut self, time: SystemTime, message: &Message<'_>) {
-        let record = self.shared.events.received(&self.session, time, message);
-        self.publish_event(record);
-    }
-
-    pub(super) fn publish_sent(&mut self, time: SystemTime, message: &Message<'_>) {
-        let record = self.shared.events.sent(&self.session, time, message);
-        self.publish_event(record);
-    }
-
-    /// Counts a message to the station.
-    pub(super) fn note_sent(&mut self) {
-        self.messages_out += 1;
-    }
-
-    pub(super) fn publish_event(&mut self, record: Record) {
-        self.queued_events += 1;
-        self.publish(record);
-    }
-
-    pub(super) fn publish_state(&mut self, record: Record) {
-        self.queued_states += 1;
-        self.publish(record);
-    }
-
-    /// Publishes behind everything that waits for room; where nothing waits, a session has no queue of its own.
-    fn publish(&mut self, record: Record) {
-        if !self.unpublished.is_empty() {
-            self.unpublished.push_back(record);
-        } else if let Err(record) = self.try_publish(record) {
-            self.unpublished.push_back(record);
-        }
-    }
-
-    pub(super) fn publish_what_fits(&mut self) {
-        while let Some(record) = self.unpublished.pop_front() {
-            if let Err(record) = self.try_publish(record) {
-                self.unpublished.push_front(record);
-                return;
-            }
-        }
-        self.unpublished = VecDeque::new();
-        for (reply, report) in self.reports.drain(..) {
-            // Whoever followed the command has gone only when the process is leaving.
-            drop(reply.send(report));
-        }
-    }
-
-    fn try_publish(&mut self, record: Record) -> Result<(), Record> {
-        let lane = if record.class == Class::StationState { &mut self.states } else { &mut self.lane };
-        lane.try_publish(record).map(drop)
     }
 
     fn note_state<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: Option<&Socket<S>>) {

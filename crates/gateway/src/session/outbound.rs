@@ -97,7 +97,7 @@ impl Actor {
         if !quiet {
             self.publish_sent(SystemTime::now(), &message);
         }
-        self.note_sent();
+        self.messages_out += 1;
         self.shared.metrics.sent(message_type, action.unwrap_or("unknown"));
         if by.is_none() {
             // A backend's share has a histogram of its own; this one tells of storage.
@@ -203,7 +203,7 @@ impl Actor {
             traceparent: trace.context(),
         };
         self.publish_sent(SystemTime::now(), &message);
-        self.note_sent();
+        self.messages_out += 1;
         self.shared.metrics.sent("CALL", action.name);
         let answer_by = pending.answer_by(now);
         match self.exchange.begin(
