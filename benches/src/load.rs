@@ -1,5 +1,5 @@
-//! The load, the same for every server: everybody connects, is idle, sends at a fixed rate, sends as fast as answers come,
-//! sends one large message.
+//! The load, the same for every server: everybody connects, is idle, sends one large message, sends at a fixed rate, sends as
+//! fast as answers come.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -39,8 +39,10 @@ pub(crate) struct Cost {
     pub(crate) accepts: f64,
     /// Resident bytes of a connection that has sent its first message.
     pub(crate) idle: f64,
-    /// The same after each has sent a large one.
+    /// The same after each has sent a large one …
     pub(crate) after_large: f64,
+    /// … and in the end: a gateway remembers what it answered lately.
+    pub(crate) after_all: f64,
     /// At the fixed rate, open loop.
     pub(crate) fixed: Run,
     /// As fast as answers come.
@@ -82,9 +84,6 @@ impl Load {
         }
         let accepts = self.connections as f64 / begin.elapsed().as_secs_f64();
         let idle = self.resident(server, empty).await;
-        let message = Rc::new(Message::meter_values(MESSAGE_BYTES));
-        let fixed = self.run(server, &mut stations, &message, Some(self.rate)).await;
-        let closed = self.run(server, &mut stations, &message, None).await;
         let large = Rc::new(Message::meter_values(LARGE_BYTES));
         for group in stations.chunks_mut(LARGE_AT_ONCE) {
             let calls = group.iter_mut().map(|station| station.call(&large));
@@ -93,7 +92,11 @@ impl Load {
             }
         }
         let after_large = self.resident(server, empty).await;
-        Cost { accepts, idle, after_large, fixed, closed }
+        let message = Rc::new(Message::meter_values(MESSAGE_BYTES));
+        let fixed = self.run(server, &mut stations, &message, Some(self.rate)).await;
+        let closed = self.run(server, &mut stations, &message, None).await;
+        let after_all = self.resident(server, empty).await;
+        Cost { accepts, idle, after_large, after_all, fixed, closed }
     }
 
     async fn resident(self, server: &Server, empty: f64) -> f64 {

@@ -43,6 +43,9 @@ enum Command {
         /// A Kafka, `host:port`: the gateway is measured once more with it.
         #[arg(long)]
         kafka: Option<String>,
+        /// How often all are measured, one after the other; figures are medians. The machine may be another in a minute.
+        #[arg(long, default_value_t = 1)]
+        rounds: usize,
     },
     /// Is one of the echo servers, on a free port that it prints. For `compare`.
     Serve {
@@ -55,22 +58,28 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     match Arguments::parse().command {
         Command::Serve { echo } => runtime.block_on(servers::serve(echo)),
-        Command::Compare { load, gateway, gateway_only, kafka } => {
-            let mut rows = Vec::new();
-            let mut measure = |name: &str, server: Server| {
+        Command::Compare { load, gateway, gateway_only, kafka, rounds } => {
+            let mut rows: Vec<(&str, Vec<Cost>)> = Vec::new();
+            let mut measure = |name: &'static str, server: Server| {
                 eprintln!("measuring {name}");
                 process::touch_memory(load.warm);
-                rows.push((name.to_owned(), runtime.block_on(load.measure(&server))));
+                let cost = runtime.block_on(load.measure(&server));
+                match rows.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, costs)) => costs.push(cost),
+                    None => rows.push((name, vec![cost])),
+                }
             };
-            if !gateway_only {
-                measure("tcp echo", Server::echo(Echo::Tcp));
-                measure("tungstenite echo", Server::echo(Echo::Tungstenite));
-                measure("engine echo", Server::echo(Echo::Engine));
-            }
-            if let Some(gateway) = gateway {
-                measure("gateway, local log", Server::gateway(&gateway, None));
-                if let Some(kafka) = kafka {
-                    measure("gateway, Kafka", Server::gateway(&gateway, Some(&kafka)));
+            for _ in 0..rounds {
+                if !gateway_only {
+                    measure("tcp echo", Server::echo(Echo::Tcp));
+                    measure("tungstenite echo", Server::echo(Echo::Tungstenite));
+                    measure("engine echo", Server::echo(Echo::Engine));
+                }
+                if let Some(gateway) = &gateway {
+                    measure("gateway, local log", Server::gateway(gateway, None));
+                    if let Some(kafka) = &kafka {
+                        measure("gateway, Kafka", Server::gateway(gateway, Some(kafka)));
+                    }
                 }
             }
             print(load, &rows);
@@ -78,7 +87,8 @@ fn main() {
     }
 }
 
-fn print(load: Load, rows: &[(String, Cost)]) {
+/// What each server cost in each round: medians, and of what is compared the medians of each round's ratio.
+fn print(load: Load, rows: &[(&str, Vec<Cost>)]) {
     println!(
         "{} connections; {} bytes a message; {} messages/s and closed loop, {} s each\n",
         load.connections,
@@ -87,35 +97,49 @@ fn print(load: Load, rows: &[(String, Cost)]) {
         load.seconds
     );
     println!(
-        "| server | accepts/s | idle B/conn | after 60 KB B/conn | CPU µs/msg, fixed rate | p99 ms | CPU µs/msg, closed loop | msg/s |"
+        "| server | accepts/s | idle B/conn | after 60 KB B/conn | at the end B/conn | CPU µs/msg, fixed rate | p99 ms | CPU µs/msg, closed loop | msg/s |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
-    for (name, cost) in rows {
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for (name, costs) in rows {
+        let of = |figure: fn(&Cost) -> f64| median(costs.iter().map(figure));
         println!(
-            "| {name} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {:.0} |",
-            cost.accepts,
-            cost.idle,
-            cost.after_large,
-            cost.fixed.cpu_micros,
-            cost.fixed.p99_millis,
-            cost.closed.cpu_micros,
-            cost.closed.rate,
+            "| {name} | {:.0} | {:.0} | {:.0} | {:.0} | {:.1} | {:.1} | {:.1} | {:.0} |",
+            of(|cost| cost.accepts),
+            of(|cost| cost.idle),
+            of(|cost| cost.after_large),
+            of(|cost| cost.after_all),
+            of(|cost| cost.fixed.cpu_micros),
+            of(|cost| cost.fixed.p99_millis),
+            of(|cost| cost.closed.cpu_micros),
+            of(|cost| cost.closed.rate),
         );
     }
     println!(
         "\n| ratio | accepts, to tcp | CPU fixed rate, to tungstenite | CPU closed loop, to tungstenite |"
     );
     println!("|---|---|---|---|");
-    let find = |wanted: &str| rows.iter().find(|(name, _)| name == wanted).map(|(_, cost)| cost);
+    let find = |wanted: &str| rows.iter().find(|(name, _)| *name == wanted).map(|(_, costs)| costs);
     let (Some(tcp), Some(tuned)) = (find("tcp echo"), find("tungstenite echo")) else { return };
-    for (name, cost) in rows {
+    for (name, costs) in rows {
+        let to = |base: &[Cost], figure: fn(&Cost) -> f64| {
+            median(costs.iter().zip(base).map(|(cost, base)| figure(cost) / figure(base)))
+        };
         println!(
             "| {name} | {:.2} | {:.2} | {:.2} |",
-            cost.accepts / tcp.accepts,
-            cost.fixed.cpu_micros / tuned.fixed.cpu_micros,
-            cost.closed.cpu_micros / tuned.closed.cpu_micros,
+            to(tcp, |cost| cost.accepts),
+            to(tuned, |cost| cost.fixed.cpu_micros),
+            to(tuned, |cost| cost.closed.cpu_micros),
         );
     }
-    let busiest = rows.iter().map(|(_, cost)| cost.fixed.driver_share).fold(0.0, f64::max);
-    println!("\nThe load took {:.0} % of its core at most at the fixed rate.", busiest * 100.0);
+    let shares = rows.iter().flat_map(|(_, costs)| costs).map(|cost| cost.fixed.driver_share);
+    println!(
+        "\nThe load took {:.0} % of its core at most at the fixed rate.",
+        shares.fold(0.0, f64::max) * 100.0
+    );
+}
+
+fn median(figures: impl Iterator<Item = f64>) -> f64 {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
