@@ -342,13 +342,16 @@ def test_half_open_handshakes_do_not_keep_stations_out(node, good):
 
 
 def test_requests_that_do_not_come_take_nobodys_turn(gateway):
-    """One request is answered at a time, and nobody gives way: stations do not notice those that say nothing."""
+    """One request is answered at a time, and nobody gives way: stations do not notice those that say nothing, or no more."""
     node = gateway({"handshake": {"timeout": "60s", "max_concurrent": 1, "yield_after": "60s"}})
     with contextlib.ExitStack() as held:
+        for attack in [a_tls_hello, garbage, endless_headers, a_body_that_never_comes]:
+            with contextlib.suppress(ConnectionError):
+                attack(held.enter_context(RawStation(node.port)))
         for _ in range(100):
             half_a_handshake(held.enter_context(RawStation(node.port)))
             held.enter_context(RawStation(node.port))
-        wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") == 200, "all are accepted")
+        wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") >= 200, "all are accepted")
         began = time.monotonic()
         for number in range(10):
             with RawStation(node.port, timeout=20) as station:
