@@ -3,7 +3,7 @@
 //! Owns how an envelope is spelled. Does not know which event types exist or what a station said: a payload is handed
 //! in as JSON text and spliced in byte for byte, never parsed and never re-encoded.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
@@ -124,7 +124,48 @@ pub fn json_string(text: &str) -> String {
 
 /// A time as OCPP and CloudEvents want it: RFC 3339, UTC with `Z`, three fractional digits.
 pub fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    timestamp(time).iter().copied().map(char::from).collect()
+}
+
+/// The same in bytes, without a formatter: each event has a time. What is before 1970 or after 9999 becomes the nearest of these.
+fn timestamp(time: SystemTime) -> [u8; 24] {
+    const DAY: u64 = 24 * 3600;
+    /// Days of 400 years, after which the calendar repeats.
+    const CYCLE: u64 = 146_097;
+    /// Days from 1 March of the year 0 to 1970: years that begin in March have their leap day at the end.
+    const MARCH_0: u64 = 719_468;
+    const LAST: Duration = Duration::from_millis(253_402_300_799_999);
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);
+    let (days, second) = (since.as_secs() / DAY + MARCH_0, since.as_secs() % DAY);
+    let day = days % CYCLE;
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    // March to July have 153 days, and so have August to December.
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = days / CYCLE * 400 + year + next;
+
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let parts = [
+        (3, year),
+        (6, month),
+        (9, day),
+        (12, second / 3600),
+        (15, second / 60 % 60),
+        (18, second % 60),
+        (22, u64::from(since.subsec_millis())),
+    ];
+    for (last, mut value) in parts {
+        for digit in text.iter_mut().take(last + 1).rev() {
+            if value == 0 {
+                break;
+            }
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    }
+    text
 }
 
 fn write_string(buffer: &mut Vec<u8>, text: &str) {
@@ -139,15 +180,25 @@ fn write_string(buffer: &mut Vec<u8>, text: &str) {
 }
 
 fn write_time(buffer: &mut Vec<u8>, time: SystemTime) {
-    use std::io::Write;
-    // Writing to a Vec cannot fail.
-    let _infallible = write!(buffer, "{}", humantime::format_rfc3339_millis(time));
+    buffer.extend_from_slice(&timestamp(time));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn times_are_as_another_library_writes_them() {
+        let mut millis = 0_u64;
+        for _ in 0..50_000 {
+            let time = UNIX_EPOCH + Duration::from_millis(millis);
+            assert_eq!(rfc3339(time), humantime::format_rfc3339_millis(time).to_string());
+            // A step of five years and something, folded into 1970 to 9999: comes by every kind of day.
+            millis = (millis + 157_680_123_457) % 253_402_300_800_000;
+        }
+        assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.999Z");
+    }
 
     #[test]
     fn an_event_is_one_cloudevents_object_with_the_payload_spliced_in() {

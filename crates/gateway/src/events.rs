@@ -220,7 +220,7 @@ impl Events {
 
     fn of_session(&self, session: &Session, event: &str, time: SystemTime, room: usize) -> EventWriter {
         EventWriter::open(&self.source_json, event, session.admission.identity.as_str(), time, room)
-            .string("sessionId", &session.id.to_string())
+            .string("sessionId", session.id.encode(&mut SessionId::buffer()))
             .string("ocppVersion", session.admission.version.as_str())
     }
 }

@@ -48,6 +48,16 @@ impl SessionId {
         Uuid::try_parse(text).ok().map(Self)
     }
 
+    /// Room for its spelling.
+    pub fn buffer() -> [u8; 36] {
+        [0; 36]
+    }
+
+    /// Its spelling, without an allocation.
+    pub fn encode(self, buffer: &mut [u8; 36]) -> &str {
+        self.0.hyphenated().encode_lower(buffer)
+    }
+
     /// A number that differs between sessions that began together.
     pub fn spread(self) -> u64 {
         self.0.as_u64_pair().1

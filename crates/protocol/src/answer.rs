@@ -40,10 +40,10 @@ impl Registration {
 }
 
 /// What the answers depend on besides the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct AnswerContext<'a> {
-    /// The current time, RFC 3339 in UTC, with at most three digits of fraction.
-    pub now: &'a str,
+    /// The current time, RFC 3339 in UTC, with at most three digits of fraction. Asked for if the answer tells it; most do not.
+    pub now: &'a dyn Fn() -> String,
     /// What to tell a station that boots.
     pub registration: Registration,
     /// Seconds between heartbeats once accepted, or before the next BootNotification otherwise.
@@ -184,7 +184,7 @@ fn fill(template: &str, context: &AnswerContext<'_>, echoes: &[&str]) -> String 
         let (name, after) = after.split_once('>').unwrap_or((after, ""));
         out.push_str(before);
         match name {
-            "now" => literal::push(&mut out, context.now),
+            "now" => literal::push(&mut out, &(context.now)()),
             "registration" => literal::push(&mut out, context.registration.as_str()),
             "interval" => {
                 out.push_str(&i32::try_from(context.interval_seconds).unwrap_or(i32::MAX).to_string());
@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     const CONTEXT: AnswerContext<'static> = AnswerContext {
-        now: "2026-11-20T10:30:00.123Z",
+        now: &|| "2026-11-20T10:30:00.123Z".to_owned(),
         registration: Registration::Pending,
         interval_seconds: 300,
         transaction_id: Some(7),
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn values_of_the_context_cannot_break_the_answer() {
         let context = AnswerContext {
-            now: "\"}",
+            now: &|| "\"}".to_owned(),
             interval_seconds: u32::MAX,
             transaction_id: None,
             authorization: "<now>",

@@ -136,7 +136,7 @@ fn use_frame(version: Version, frame: &Frame<'_>) {
     // Either outcome will do: the point is that there is one.
     let _judged = validate_request(version, action, call.payload);
     let context = AnswerContext {
-        now: "2026-11-20T10:00:00Z",
+        now: &|| "2026-11-20T10:00:00Z".to_owned(),
         registration: Registration::Accepted,
         interval_seconds: 300,
         transaction_id: Some(1),

@@ -130,7 +130,7 @@ impl Actor {
             BootState::Rejected => Registration::Rejected,
             BootState::Accepted | BootState::Unregistered => Registration::Accepted,
         };
-        let now = ocpp_bus::event::rfc3339(SystemTime::now());
+        let now = || ocpp_bus::event::rfc3339(SystemTime::now());
         let context = AnswerContext {
             now: &now,
             registration,
