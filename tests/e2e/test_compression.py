@@ -132,11 +132,16 @@ async def test_what_travelled_is_counted(gateway):
     async with await Station.connect(node, "CP-1", compression="deflate") as station:
         await station.boot()
         assert node.metric("ocpp_gateway_sessions_compressed") == 1
+        assert node.metric("ocpp_gateway_inflating_paused_total") == 0
         await station.call("MeterValues", METER_VALUES)
         plain = node.metric("ocpp_gateway_compression_bytes_total", direction="in", form="plain")
         compressed = node.metric("ocpp_gateway_compression_bytes_total", direction="in", form="compressed")
         assert plain >= len(METER_VALUES)
         assert 0 < compressed < plain / 5
+        # Noise, which stays as large as it is: more than the gateway inflates before others have their turn.
+        noise = {"vendorId": "v", "data": random.Random(7692).randbytes(50_000).hex()}
+        assert (await station.call("DataTransfer", json.dumps(noise), id="noise"))[0] == 3
+        assert node.metric("ocpp_gateway_inflating_paused_total") >= 50_000 // 4096
     node.await_events(lambda events: events, "the end", type="ocpp.station.disconnected")
     assert node.metric("ocpp_gateway_sessions_compressed") == 0
 

@@ -29,6 +29,7 @@ pub struct Metrics {
     sessions_closed: IntCounterVec,
     sessions_compressed: IntGauge,
     compression_bytes: IntCounterVec,
+    inflating_paused: IntCounter,
     protocol_violations: IntCounterVec,
     replacements: IntCounter,
     messages: IntCounterVec,
@@ -110,6 +111,10 @@ impl Metrics {
                 "compression_bytes_total",
                 "Bytes of messages that travelled compressed, by direction and form",
                 &["direction", "form"],
+            )?,
+            inflating_paused: counter(
+                "inflating_paused_total",
+                "Times that inflating a message made way for other stations",
             )?,
             protocol_violations: counters(
                 "protocol_violations_total",
@@ -262,6 +267,7 @@ impl Metrics {
         for (direction, form, bytes) in counts.into_iter().filter(|(_, _, bytes)| *bytes > 0) {
             self.compression_bytes.with_label_values(&[direction, form]).inc_by(bytes);
         }
+        self.inflating_paused.inc_by(traffic.inflating_paused);
     }
 
     /// A station broke a rule of the WebSocket, which ends its connection.

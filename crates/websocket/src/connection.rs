@@ -4,8 +4,9 @@
 //! One task has the connection and is its only reader and writer; everything is a poll that keeps its state here, so any
 //! future made of them can be dropped at any time.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,9 +25,9 @@ const READS_PER_POLL: usize = 16;
 /// Frames of one poll that complete nothing: fragments may be so small that what is read at once holds thousands of them.
 const FRAMES_PER_POLL: usize = 256;
 
-/// Bytes of a message, in either of its forms, that are worth a poll of their own: other connections have their turn before the
-/// next message is decoded.
-const LARGE: usize = 16 * 1024;
+/// Bytes of messages, in the larger of their forms, that are worth a turn of others: they have it before the next message is
+/// decoded. Counted over messages, because compressed ones below this may keep the thread for half a millisecond each.
+const BYTES_PER_TURN: usize = 16 * 1024;
 
 /// What a connection may do.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +81,8 @@ pub struct Traffic {
     pub sent_compressed: u64,
     /// Sent, before they were deflated.
     pub sent_plain: u64,
+    /// Times that others had their turn before a received message was inflated: it had more than one slice.
+    pub inflating_paused: u64,
 }
 
 /// One connection, after its handshake.
@@ -88,7 +91,7 @@ pub struct Connection<S> {
     stream: S,
     decoder: Decoder,
     encoder: Encoder,
-    read_bytes: usize,
+    read_bytes: u32,
     /// What was read and not decoded yet, from `next` on.
     ahead: Vec<u8>,
     next: usize,
@@ -103,8 +106,8 @@ pub struct Connection<S> {
     is_close_sent: bool,
     is_close_received: bool,
     is_read_over: bool,
-    /// The last message was large.
-    is_others_turn: bool,
+    /// Bytes of messages since others had their turn, up to what a `u32` holds.
+    since_others: u32,
     traffic: Traffic,
 }
 
@@ -115,7 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             stream,
             decoder: Decoder::new(settings.rules),
             encoder: settings.encoder,
-            read_bytes: settings.read_bytes,
+            read_bytes: u32::try_from(settings.read_bytes).unwrap_or(u32::MAX),
             ahead: read_ahead.to_vec(),
             next: 0,
             unwritten: Vec::new(),
@@ -126,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             is_close_sent: false,
             is_close_received: false,
             is_read_over: false,
-            is_others_turn: false,
+            since_others: 0,
             traffic: Traffic::default(),
         }
     }
@@ -147,9 +150,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.is_read_over = true;
             return Poll::Ready(Err(ReadEnd::Closed));
         }
-        if std::mem::take(&mut self.is_others_turn) {
-            context.waker().wake_by_ref();
-            return Poll::Pending;
+        if self.since_others as usize >= BYTES_PER_TURN {
+            return self.give_way(context);
         }
         let mut reads = 0;
         let mut frames = FRAMES_PER_POLL;
@@ -162,11 +164,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 }
                 Ok(None) if reads < READS_PER_POLL && frames > 0 => {
                     reads += 1;
-                    decoded = ready!(self.poll_more(context, &mut frames));
+                    let Poll::Ready(more) = self.poll_more(context, &mut frames) else {
+                        self.since_others = 0;
+                        return Poll::Pending;
+                    };
+                    decoded = more;
                 }
                 Ok(None) => {
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
+                    self.traffic.inflating_paused += u64::from(self.decoder.is_inflating());
+                    return self.give_way(context);
                 }
                 Err(end) => {
                     self.is_read_over = true;
@@ -249,13 +255,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream
     }
 
+    /// Other connections have their turn, and whoever sent something meanwhile. A task that wakes itself at once would have
+    /// dozens of turns before the runtime looks at the sockets again.
+    fn give_way<T>(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        self.since_others = 0;
+        if pin!(tokio::task::yield_now()).poll(context).is_ready() {
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
     /// Reads once, and decodes up to the first event.
     fn poll_more(
         &mut self,
         context: &mut Context<'_>,
         frames: &mut usize,
     ) -> Poll<Result<Option<Event>, ReadEnd>> {
-        scratch::read(self.read_bytes, |bytes| {
+        scratch::read(self.read_bytes as usize, |bytes| {
             let mut buffer = ReadBuf::new(bytes);
             if ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)).is_err() {
                 return Poll::Ready(Err(ReadEnd::Lost));
@@ -310,7 +326,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     fn note_received(&mut self, compressed: Option<usize>, plain: usize) {
-        self.is_others_turn = plain.max(compressed.unwrap_or(0)) >= LARGE;
+        let bytes = u32::try_from(plain.max(compressed.unwrap_or(0))).unwrap_or(u32::MAX);
+        self.since_others = self.since_others.saturating_add(bytes);
         if let Some(compressed) = compressed {
             self.traffic.received_compressed += compressed as u64;
             self.traffic.received_plain += plain as u64;
@@ -349,17 +366,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Up to the first event, at most so many frames; what is left of that many is 0 when there may be more to decode.
+/// Up to the first event, or one slice of a message that has more; at most so many frames. What is left of that many is 0 when
+/// there may be more to decode.
 fn decode(
     decoder: &mut Decoder,
     input: &mut [u8],
     used: &mut usize,
     frames: &mut usize,
 ) -> Result<Option<Event>, ReadEnd> {
-    while let Some(rest) = input.get_mut(*used..).filter(|rest| *frames > 0 && !rest.is_empty()) {
-        *frames -= 1;
+    while *frames > 0 {
+        let rest = input.get_mut(*used..).unwrap_or_default();
+        if rest.is_empty() && !decoder.is_inflating() {
+            break;
+        }
         let step = decoder.decode(rest)?;
         *used += step.consumed;
+        *frames = if decoder.is_inflating() { 0 } else { *frames - 1 };
         if step.event.is_some() {
             return Ok(step.event);
         }

@@ -8,7 +8,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use crate::breach::{Breach, Violation};
 use crate::header::{HEADER_MAX, Header, Kind};
 use crate::mask::unmask;
-use crate::message::Message;
+use crate::message::{Compressed, Message, Whole};
 
 /// What a peer may send.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +56,7 @@ pub enum Event {
 /// One step of decoding.
 #[derive(Debug)]
 pub struct Step {
-    /// Bytes of the input that were used; 0 only for no input.
+    /// Bytes of the input that were used; 0 only for no input, or while [`Decoder::is_inflating`].
     pub consumed: usize,
     /// What they completed.
     pub event: Option<Event>,
@@ -71,15 +71,26 @@ struct Frame {
     to_come: usize,
 }
 
+/// The message that is not told yet.
+#[derive(Debug, Default)]
+enum Incoming {
+    #[default]
+    Nothing,
+    /// Its last frame has not ended.
+    Parts(Message),
+    /// It has, and no other frame is looked at before it is told. Boxed: only what takes more than one slice comes here.
+    Inflating(Box<Compressed>),
+}
+
 /// Decodes one direction of one connection.
 #[derive(Debug)]
 pub struct Decoder {
     rules: Rules,
     /// The beginning of a header.
     head: [u8; HEADER_MAX],
-    head_len: usize,
+    head_len: u8,
     frame: Option<Frame>,
-    message: Option<Message>,
+    message: Incoming,
     /// The payload so far of a control frame that came in pieces.
     control: Vec<u8>,
 }
@@ -87,14 +98,19 @@ pub struct Decoder {
 impl Decoder {
     /// At the beginning of a connection.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, head: [0; HEADER_MAX], head_len: 0, frame: None, message: None, control: Vec::new() }
+        let message = Incoming::Nothing;
+        Self { rules, head: [0; HEADER_MAX], head_len: 0, frame: None, message, control: Vec::new() }
     }
 
-    /// Decodes at most one frame. Unmasks in place what it uses of `input`; the rest comes again next time.
+    /// Decodes at most one frame, or inflates at most one slice: while [`Decoder::is_inflating`] it must be called again, with
+    /// or without input. Unmasks in place what it uses of `input`; the rest comes again next time.
     ///
     /// # Errors
     /// The rule that the peer broke; the decoder must not be used after that.
     pub fn decode(&mut self, input: &mut [u8]) -> Result<Step, Breach> {
+        if self.is_inflating() {
+            return Ok(Step { consumed: 0, event: self.inflate()? });
+        }
         let mut consumed = 0;
         let mut frame = match self.frame.take() {
             Some(frame) => frame,
@@ -116,15 +132,25 @@ impl Decoder {
         Ok(Step { consumed, event })
     }
 
+    /// Whether a message has come whole and is told after more slices of it are inflated.
+    pub fn is_inflating(&self) -> bool {
+        matches!(self.message, Incoming::Inflating(_))
+    }
+
     /// Gives up what is incomplete, because nothing more will be decoded.
     pub(crate) fn forget(&mut self) {
-        self.message = None;
+        self.message = Incoming::Nothing;
         self.control = Vec::new();
     }
 
     /// Bytes on the heap that are owned now.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.control.capacity() + self.message.as_ref().map_or(0, Message::held_bytes)
+        let message = match &self.message {
+            Incoming::Nothing => 0,
+            Incoming::Parts(message) => message.held_bytes(),
+            Incoming::Inflating(message) => size_of::<Compressed>() + message.held_bytes(),
+        };
+        self.control.capacity() + message
     }
 
     /// Reads a header, from the input or from what was kept of it.
@@ -132,7 +158,7 @@ impl Decoder {
         let parsed = if self.head_len == 0 {
             Header::parse(input, self.rules.deflate)?
         } else {
-            let kept = self.head_len;
+            let kept = usize::from(self.head_len);
             let more = input.len().min(HEADER_MAX - kept);
             let mut bytes = self.head;
             for (slot, byte) in bytes.iter_mut().skip(kept).zip(input) {
@@ -143,26 +169,24 @@ impl Decoder {
         };
         let Some((header, taken)) = parsed else {
             // An incomplete header is shorter than the longest one, so there is room for it.
-            for (slot, byte) in self.head.iter_mut().skip(self.head_len).zip(input) {
+            for (slot, byte) in self.head.iter_mut().skip(usize::from(self.head_len)).zip(input) {
                 *slot = *byte;
+                self.head_len += 1;
             }
-            self.head_len = (self.head_len + input.len()).min(HEADER_MAX);
             *consumed = input.len();
             return Ok(None);
         };
         self.head_len = 0;
         *consumed = taken;
         match (header.kind, &mut self.message) {
-            (Kind::First { text, compressed }, None) => {
-                let mut message = Message::new(text, compressed, &self.rules);
-                message.admit(header.length)?;
-                self.message = Some(message);
-            }
-            (Kind::Continuation, Some(message)) => message.admit(header.length)?,
-            (Kind::First { .. }, Some(_)) | (Kind::Continuation, None) => {
-                return Err(Violation::FragmentOrder.into());
-            }
             (Kind::Ping | Kind::Pong | Kind::Close, _) => {}
+            (Kind::First { text, compressed }, Incoming::Nothing) => {
+                let mut message = Message::new(text, compressed);
+                message.admit(header.length, &self.rules)?;
+                self.message = Incoming::Parts(message);
+            }
+            (Kind::Continuation, Incoming::Parts(message)) => message.admit(header.length, &self.rules)?,
+            (Kind::First { .. } | Kind::Continuation, _) => return Err(Violation::FragmentOrder.into()),
         }
         // What does not fit was refused above; a control frame has 125 bytes at most.
         let to_come = usize::try_from(header.length).map_err(|_| Breach::TooBig)?;
@@ -174,12 +198,9 @@ impl Decoder {
         let is_whole = frame.to_come == 0;
         match frame.kind {
             Kind::First { .. } | Kind::Continuation => {
-                if let Some(message) = &mut self.message {
-                    message.push(piece, frame.to_come, frame.is_final)?;
-                }
-                let ends = is_whole && frame.is_final;
-                let Some(message) = self.message.take_if(|_| ends) else { return Ok(None) };
-                message.finish(&self.rules).map(Some)
+                let Incoming::Parts(message) = &mut self.message else { return Ok(None) };
+                message.push(piece, frame.to_come, frame.is_final, &self.rules)?;
+                if is_whole && frame.is_final { self.finish() } else { Ok(None) }
             }
             Kind::Ping | Kind::Pong | Kind::Close => {
                 self.control.extend_from_slice(piece);
@@ -194,6 +215,30 @@ impl Decoder {
                 }
             }
         }
+    }
+
+    /// The last frame of the message has ended.
+    fn finish(&mut self) -> Result<Option<Event>, Breach> {
+        let Incoming::Parts(message) = std::mem::take(&mut self.message) else { return Ok(None) };
+        let mut message = match message.finish()? {
+            Whole::Plain(event) => return Ok(Some(event)),
+            Whole::Compressed(message) => message,
+        };
+        if message.inflate(&self.rules)? {
+            return message.finish().map(Some);
+        }
+        self.message = Incoming::Inflating(Box::new(message));
+        Ok(None)
+    }
+
+    /// Another slice of the message.
+    fn inflate(&mut self) -> Result<Option<Event>, Breach> {
+        let Incoming::Inflating(mut message) = std::mem::take(&mut self.message) else { return Ok(None) };
+        if message.inflate(&self.rules)? {
+            return message.finish().map(Some);
+        }
+        self.message = Incoming::Inflating(message);
+        Ok(None)
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  bytes ── Decoder ──┬─ header   (rules of one frame)      ┐
 //!                     ├─ message  (assembly, UTF-8, limits) ├── Event, or Breach
-//!                     └─ codec    (inflate)                 ┘
+//!                     └─ inflation (in slices)              ┘
 //!  frames ─ Encoder ── codec (deflate) ── bytes
 //!  Sec-WebSocket-Extensions ── negotiation ── Deflate, or no compression
 //!
@@ -21,7 +21,8 @@
 //! owns, and gives back as soon as it can:
 //!
 //! * while a message is incomplete, what has come of it: at most twice that, and never more than [`Rules::max_message`] (and
-//!   a 64th of it, if it is compressed); for the moment in which it is inflated, both forms of it;
+//!   a 64th of it, if it is compressed); while it is inflated, both forms of it, and an inflater of 48 KiB if that takes more
+//!   than one slice: 4 KiB as it came, or 64 KiB inflated;
 //! * what was read and not asked for yet: at most [`Settings::read_bytes`] (a station that sends without waiting for answers);
 //! * what the kernel did not take: at most [`WRITE_BATCH`] or one frame, whichever is more, one pong and one close frame.
 //!
@@ -34,6 +35,7 @@ mod connection;
 mod decoder;
 mod encoder;
 mod header;
+mod inflation;
 mod mask;
 mod message;
 pub mod negotiation;

@@ -2,19 +2,17 @@
 //!
 //! Memory follows what has come, not what a header announces: at most twice the bytes received, and exactly what is needed once
 //! the last frame's header has told it. A compressed message is kept as it came and inflated when it is whole, so an unfinished one holds
-//! no inflater.
+//! no inflater; then it is a [`Compressed`] until the last slice of it is done.
 
 use crate::breach::{Breach, Violation};
-use crate::codec::{self, InflateError};
 use crate::decoder::{Event, Rules};
+use crate::inflation::{InflateError, Inflation};
 
 /// A message of which the last frame has not ended.
 #[derive(Debug)]
 pub(crate) struct Message {
     text: bool,
     compressed: bool,
-    /// Bytes that it may have, as it comes.
-    most: usize,
     bytes: Vec<u8>,
     /// So much of a text is UTF-8; what follows is the beginning of a character, or not looked at yet.
     checked: usize,
@@ -22,24 +20,35 @@ pub(crate) struct Message {
 }
 
 impl Message {
-    pub(crate) fn new(text: bool, compressed: bool, rules: &Rules) -> Self {
-        let most = if compressed { rules.max_compressed() } else { rules.max_message };
-        Self { text, compressed, most, bytes: Vec::new(), checked: 0, empty_frames: 0 }
+    pub(crate) fn new(text: bool, compressed: bool) -> Self {
+        Self { text, compressed, bytes: Vec::new(), checked: 0, empty_frames: 0 }
+    }
+
+    /// Bytes that it may have, as it comes.
+    fn most(&self, rules: &Rules) -> usize {
+        if self.compressed { rules.max_compressed() } else { rules.max_message }
     }
 
     /// Whether a frame of this length may follow. As many may be empty as the message may have bytes: it comes to its end.
-    pub(crate) fn admit(&mut self, length: u64) -> Result<(), Breach> {
+    pub(crate) fn admit(&mut self, length: u64, rules: &Rules) -> Result<(), Breach> {
         self.empty_frames += usize::from(length == 0);
-        let room = self.most.saturating_sub(self.bytes.len()) as u64;
-        if length > room || self.empty_frames > self.most { Err(Breach::TooBig) } else { Ok(()) }
+        let most = self.most(rules);
+        let room = most.saturating_sub(self.bytes.len()) as u64;
+        if length > room || self.empty_frames > most { Err(Breach::TooBig) } else { Ok(()) }
     }
 
     /// Takes a piece of a frame, of which `to_come` bytes are missing after it.
-    pub(crate) fn push(&mut self, piece: &[u8], to_come: usize, is_final: bool) -> Result<(), Breach> {
+    pub(crate) fn push(
+        &mut self,
+        piece: &[u8],
+        to_come: usize,
+        is_final: bool,
+        rules: &Rules,
+    ) -> Result<(), Breach> {
         let (len, capacity) = (self.bytes.len(), self.bytes.capacity());
         let needed = len + piece.len();
         if capacity < needed {
-            let most = if is_final { needed + to_come } else { self.most };
+            let most = if is_final { needed + to_come } else { self.most(rules) };
             self.bytes.reserve_exact((2 * capacity).min(most).max(needed) - len);
         }
         self.bytes.extend_from_slice(piece);
@@ -68,19 +77,53 @@ impl Message {
     }
 
     /// The whole message.
-    pub(crate) fn finish(self, rules: &Rules) -> Result<Event, Breach> {
-        let compressed = self.compressed.then_some(self.bytes.len());
-        let mut bytes = self.bytes;
-        if self.compressed {
-            bytes = codec::inflate(&bytes, rules.max_message).map_err(|error| match error {
-                InflateError::TooBig => Breach::TooBig,
-                InflateError::Corrupt => Breach::Protocol(Violation::NotDeflate),
-            })?;
+    pub(crate) fn finish(self) -> Result<Whole, Breach> {
+        let Self { text, compressed, bytes, .. } = self;
+        if compressed {
+            return Ok(Whole::Compressed(Compressed { text, bytes, inflation: Inflation::new() }));
         }
-        if !self.text {
-            return Ok(Event::Binary { bytes, compressed });
-        }
-        let text = String::from_utf8(bytes).map_err(|_| Breach::NotUtf8)?;
-        Ok(Event::Text { text, compressed })
+        event(text, bytes, None).map(Whole::Plain)
     }
+}
+
+/// A message that has come whole.
+pub(crate) enum Whole {
+    Plain(Event),
+    Compressed(Compressed),
+}
+
+/// A message that is being inflated.
+#[derive(Debug)]
+pub(crate) struct Compressed {
+    text: bool,
+    bytes: Vec<u8>,
+    inflation: Inflation,
+}
+
+impl Compressed {
+    /// Inflates a slice of it. Says whether that was the last one.
+    pub(crate) fn inflate(&mut self, rules: &Rules) -> Result<bool, Breach> {
+        self.inflation.slice(&self.bytes, rules.max_message).map_err(|error| match error {
+            InflateError::TooBig => Breach::TooBig,
+            InflateError::Corrupt => Breach::Protocol(Violation::NotDeflate),
+        })
+    }
+
+    /// The message, after the last slice.
+    pub(crate) fn finish(self) -> Result<Event, Breach> {
+        event(self.text, self.inflation.finish(), Some(self.bytes.len()))
+    }
+
+    /// Bytes on the heap that are owned now.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.capacity() + self.inflation.held_bytes()
+    }
+}
+
+fn event(text: bool, bytes: Vec<u8>, compressed: Option<usize>) -> Result<Event, Breach> {
+    if !text {
+        return Ok(Event::Binary { bytes, compressed });
+    }
+    let text = String::from_utf8(bytes).map_err(|_| Breach::NotUtf8)?;
+    Ok(Event::Text { text, compressed })
 }

@@ -3,141 +3,13 @@
 
 mod common;
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
-use std::io;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use common::peer::{Peer, READ_BYTES, Wire};
 use common::*;
 use ocpp_websocket::{
-    Breach, Connection, Deflate, Encoder, Event, Outgoing, ReadEnd, Rules, Settings, Traffic, Violation,
-    WRITE_BATCH,
+    Breach, Connection, Deflate, Encoder, Event, Outgoing, ReadEnd, Settings, Traffic, Violation, WRITE_BATCH,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-const READ_BYTES: usize = 4096;
-
-/// The other end: what came from there, and how many bytes it still takes.
-#[derive(Default)]
-struct Far {
-    incoming: VecDeque<u8>,
-    is_ended: bool,
-    room: usize,
-    written: Vec<u8>,
-    writes: usize,
-}
-
-#[derive(Clone, Default)]
-struct Wire(Rc<RefCell<Far>>);
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let mut far = self.0.borrow_mut();
-        let count = buffer.remaining().min(far.incoming.len());
-        if count == 0 && !far.is_ended {
-            return Poll::Pending;
-        }
-        let bytes: Vec<u8> = far.incoming.drain(..count).collect();
-        buffer.put_slice(&bytes);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut far = self.0.borrow_mut();
-        let count = bytes.len().min(far.room);
-        if count == 0 {
-            return Poll::Pending;
-        }
-        far.writes += 1;
-        far.room -= count;
-        far.written.extend_from_slice(&bytes[..count]);
-        Poll::Ready(Ok(count))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// A connection, what waits to be sent on it, and its other end.
-struct Peer {
-    connection: Connection<Wire>,
-    outbox: VecDeque<Outgoing>,
-    far: Rc<RefCell<Far>>,
-}
-
-impl Peer {
-    fn new(deflate: Option<Deflate>) -> Self {
-        let settings = Settings {
-            rules: Rules { max_message: 100_000, deflate: deflate.is_some() },
-            encoder: Encoder { deflate, compress_above: 256 },
-            read_bytes: READ_BYTES,
-        };
-        let wire = Wire::default();
-        wire.0.borrow_mut().room = usize::MAX;
-        let far = Rc::clone(&wire.0);
-        Self { connection: Connection::new(wire, &[], settings), outbox: VecDeque::new(), far }
-    }
-
-    fn plain() -> Self {
-        Self::new(None)
-    }
-
-    /// The other end sends bytes.
-    fn arrive(&self, bytes: &[u8]) {
-        self.far.borrow_mut().incoming.extend(bytes);
-    }
-
-    fn read(&mut self) -> Poll<Result<Event, ReadEnd>> {
-        self.connection.poll_read(&mut Context::from_waker(Waker::noop()))
-    }
-
-    fn event(&mut self) -> Event {
-        match self.read() {
-            Poll::Ready(Ok(event)) => event,
-            other => panic!("expected an event: {other:?}"),
-        }
-    }
-
-    fn end(&mut self) -> ReadEnd {
-        match self.read() {
-            Poll::Ready(Err(end)) => end,
-            other => panic!("expected the end: {other:?}"),
-        }
-    }
-
-    fn write(&mut self) -> Poll<io::Result<bool>> {
-        let outbox = &mut self.outbox;
-        self.connection.poll_write(&mut Context::from_waker(Waker::noop()), || outbox.pop_front())
-    }
-
-    /// Writes all that waits; what the other end got of it.
-    fn flush(&mut self) -> Vec<u8> {
-        assert!(matches!(self.write(), Poll::Ready(Ok(_))));
-        assert!(!self.connection.is_writing());
-        std::mem::take(&mut self.far.borrow_mut().written)
-    }
-
-    fn send(&mut self, text: &str) {
-        self.outbox.push_back(Outgoing::Text(text.to_owned()));
-    }
-
-    fn close(&mut self, code: u16) {
-        self.outbox.push_back(Outgoing::Close { code, reason: "bye" });
-    }
-}
 
 /// An unmasked frame of fewer than 126 bytes.
 fn sent(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -197,36 +69,6 @@ fn a_message_in_fragments_never_owns_more_than_it_may_have() {
     peer.arrive(&frame(CONTINUATION, b"x"));
     assert!(matches!(peer.end(), ReadEnd::Broken(Breach::TooBig)));
     assert_eq!(peer.connection.held_bytes(), 0);
-}
-
-#[test]
-fn a_flood_gives_way_to_others() {
-    let mut peer = Peer::plain();
-    peer.arrive(&frame(TEXT, b""));
-    peer.arrive(&frame(CONTINUATION, b"").repeat(100_000));
-    let before = peer.far.borrow().incoming.len();
-    assert!(peer.read().is_pending());
-    let taken = before - peer.far.borrow().incoming.len();
-    assert_eq!(taken, READ_BYTES, "frames of six bytes: there are more in one read than one poll decodes");
-    assert!(peer.read().is_pending());
-    assert_eq!(before - peer.far.borrow().incoming.len(), READ_BYTES, "the rest of them comes first");
-}
-
-#[test]
-fn large_messages_give_way_to_others() {
-    let mut peer = Peer::new(Some(Deflate::default()));
-    let large = "x".repeat(20_000);
-    // Stored blocks without anything in them: large on the wire alone.
-    let nothing = [0, 0, 0, 0xff, 0xff].repeat(4000);
-    peer.arrive(&frame(FIN | TEXT, large.as_bytes()));
-    peer.arrive(&frame(FIN | RSV1 | TEXT, &nothing));
-    peer.arrive(&[frame(FIN | TEXT, b"small"), frame(FIN | TEXT, b"small")].concat());
-    assert_eq!(peer.event(), text(&large));
-    assert!(peer.read().is_pending());
-    assert_eq!(peer.event(), Event::Text { text: String::new(), compressed: Some(20_000) });
-    assert!(peer.read().is_pending());
-    assert_eq!(peer.event(), text("small"));
-    assert_eq!(peer.event(), text("small"), "small ones do not");
 }
 
 #[test]
@@ -369,6 +211,11 @@ fn after_a_breach_a_close_frame_can_still_be_written() {
     assert!(matches!(peer.end(), ReadEnd::Lost));
     peer.close(breach.close_code());
     assert_eq!(peer.flush(), sent(FIN | CLOSE, b"\x03\xeabye"));
+}
+
+#[test]
+fn a_connection_is_small() {
+    assert_eq!(size_of::<Connection<tokio::net::TcpStream>>(), 320, "docs/performance.md says so");
 }
 
 #[test]
