@@ -215,7 +215,7 @@ fn after_a_breach_a_close_frame_can_still_be_written() {
 
 #[test]
 fn a_connection_is_small() {
-    assert_eq!(size_of::<Connection<tokio::net::TcpStream>>(), 320, "docs/performance.md says so");
+    assert_eq!(size_of::<Connection<tokio::net::TcpStream>>(), 320, "the next size of the allocator is 384");
 }
 
 #[test]
