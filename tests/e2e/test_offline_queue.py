@@ -167,7 +167,8 @@ async def test_a_station_that_leaves_while_its_line_is_sent_gets_the_rest_next_t
 
 async def test_what_waits_keeps_its_order_over_reconnects(gateway):
     """A station replaces its connection again and again, as those behind bad radio do, while commands flow."""
-    node = gateway(SOON | {"log": {"level": "info"}})
+    # Room for all of them: how many wait in one session depends on how soon it is replaced.
+    node = gateway(SOON | {"session": SOON["session"] | {"command_queue": 150}, "log": {"level": "info"}})
     station = await Obedient("CP-1", delay=0.01).connect(node)
     ids = [f"c-{number:03}" for number in range(150)]
 
