@@ -167,8 +167,9 @@ async def test_a_station_that_leaves_while_its_line_is_sent_gets_the_rest_next_t
 
 async def test_what_waits_keeps_its_order_over_reconnects(gateway):
     """A station replaces its connection again and again, as those behind bad radio do, while commands flow."""
-    # Room for all of them: how many wait in one session depends on how soon it is replaced.
-    node = gateway(SOON | {"session": SOON["session"] | {"command_queue": 150}, "log": {"level": "info"}})
+    # Room for all of them: how many wait in one session, or between two, depends on how soon the station is back.
+    room = {"session": {"command_queue": 150}, "commands": {"offline_queue": 150}, "log": {"level": "info"}}
+    node = gateway(merged(SOON, room))
     station = await Obedient("CP-1", delay=0.01).connect(node)
     ids = [f"c-{number:03}" for number in range(150)]
 

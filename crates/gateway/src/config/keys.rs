@@ -142,7 +142,7 @@ pub struct Handshake {
 impl Default for Handshake {
     fn default() -> Self {
         Self {
-            max_arriving: 16_384,
+            max_arriving: 32_768,
             max_concurrent: 256,
             timeout: Duration::from_secs(10),
             yield_after: Duration::from_secs(1),
