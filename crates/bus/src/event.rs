@@ -48,7 +48,7 @@ impl EventWriter {
         buffer.extend_from_slice(br#"","subject":"#);
         write_string(&mut buffer, subject);
         buffer.extend_from_slice(br#","time":""#);
-        write_time(&mut buffer, time);
+        buffer.extend_from_slice(&timestamp(time));
         buffer.extend_from_slice(br#"","datacontenttype":"application/json","data":{"#);
         Self { buffer, first_member: true, extensions: String::new() }
     }
@@ -177,10 +177,6 @@ fn write_string(buffer: &mut Vec<u8>, text: &str) {
     } else {
         buffer.extend_from_slice(json_string(text).as_bytes());
     }
-}
-
-fn write_time(buffer: &mut Vec<u8>, time: SystemTime) {
-    buffer.extend_from_slice(&timestamp(time));
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use ocpp_gateway::config::Config;
 use ocpp_gateway::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Gives back what large messages and storms of connections have left (docs/adr/0013). Librdkafka uses it, too. How it is set is
+/// Gives back what large messages and storms of connections have left (docs/adr/0014). Librdkafka uses it, too. How it is set is
 /// built in (`.cargo/config.toml`); `MALLOC_CONF` overrides it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

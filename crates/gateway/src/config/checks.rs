@@ -98,6 +98,7 @@ impl Config {
             "bus.local.segment_size must be at least twice the largest event (session.max_message_size, or 1 MiB)",
         );
         demand(self.bus.local.linger <= Duration::from_secs(1), "bus.local.linger must be at most 1s");
+        demand(self.bus.kafka.linger <= Duration::from_secs(1), "bus.kafka.linger must be at most 1s");
         let max_size = self.bus.local.max_size.as_u64();
         demand(
             max_size == 0 || max_size >= 2 * self.bus.local.segment_size.as_u64(),
