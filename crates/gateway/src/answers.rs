@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use ocpp_protocol::{Action, IdentityKey, Version, registration_in, validate_response};
+use ocpp_protocol::{Action, ActionKind, IdentityKey, Version, registration_in, validate_response};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -227,7 +227,7 @@ impl Answers {
             return Err(format!("at most {} bytes (session.max_message_size)", self.largest));
         }
         let Reply::Payload(payload) = reply else { return Ok(()) };
-        if action.name == "BootNotification" && registration_in(payload).is_none() {
+        if action.kind() == ActionKind::Boot && registration_in(payload).is_none() {
             return Err("payload.status must be Accepted, Pending or Rejected".to_owned());
         }
         if self.validation == ValidationMode::Off {

@@ -1,6 +1,7 @@
-//! Every OCPP action, who may send it, and in which versions it exists: one table.
+//! Every OCPP action: who may send it, in which versions it exists, and what kind it is. One table.
 //!
-//! Owns names and directions. Does not know payloads (`shape`) or what to answer (`answer`).
+//! Owns names, directions and kinds. Does not know payloads (`shape`) or what to answer (`answer`).
+//! Code that treats some actions specially matches on [`ActionKind`]; it compares no names.
 //!
 //! Names come from the official JSON schemas (1.6 with the security extension, 2.0.1, 2.1);
 //! directions from OCPP 1.6 sections 4 to 6, the 1.6 security white paper section 5 and the
@@ -23,6 +24,28 @@ pub enum Direction {
     Both,
 }
 
+/// What is special about an action: the rules that set a few actions apart from the rest.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ActionKind {
+    /// BootNotification. Its answer decides whether the station is registered.
+    Boot,
+    /// Heartbeat. Its answer is the current time.
+    Heartbeat,
+    /// StartTransaction of 1.6. Its answer must carry a transaction id, which the CSMS chooses; 2.x
+    /// stations choose their own.
+    StartTransaction,
+    /// A remote start or stop of charging. Not allowed while a station is pending, and urgent.
+    RemoteControl,
+    /// Another command whose result a person or a contract is waiting for, such as Reset.
+    Urgent,
+    /// TriggerMessage and its extended form: asks the station to send a message.
+    Trigger,
+    /// GetBaseReport and GetReport: asks the station for a NotifyReport.
+    ReportRequest,
+    /// No rule of this crate or its users singles it out.
+    Other,
+}
+
 /// One action, such as `BootNotification`. There is exactly one value per name, in
 /// [`Action::all`].
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -31,6 +54,7 @@ pub struct Action {
     pub name: &'static str,
     direction: Direction,
     in_version: [bool; 3],
+    kind: ActionKind,
     is_send: bool,
     index: usize,
 }
@@ -49,6 +73,17 @@ impl Action {
     /// Position in [`Action::all`]; for arrays of counters and for bit sets.
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// What is special about it, in every version that has it.
+    pub fn kind(&self) -> ActionKind {
+        self.kind
+    }
+
+    /// Whether a person or a contract is waiting for the result of this command, so that it
+    /// overtakes configuration and reports on its way to the station.
+    pub fn is_urgent(&self) -> bool {
+        matches!(self.kind, ActionKind::RemoteControl | ActionKind::Urgent)
     }
 
     /// Who may send it in this version; `None` where the version does not have it.
@@ -134,6 +169,47 @@ mod tests {
         // DataTransfer counts on both sides: 14 + 26 - 1 = 39, 25 + 40 - 1 = 64, 36 + 55 - 1 = 90.
         assert_eq!(stations, [14, 25, 36]);
         assert_eq!(csms, [26, 40, 55]);
+    }
+
+    #[test]
+    fn kinds_single_out_these_actions_and_no_others() {
+        let of = |kind| {
+            let named = Action::all().iter().filter(|action| action.kind() == kind);
+            named.map(|action| action.name).collect::<Vec<_>>()
+        };
+        assert_eq!(of(ActionKind::Boot), ["BootNotification"]);
+        assert_eq!(of(ActionKind::Heartbeat), ["Heartbeat"]);
+        assert_eq!(of(ActionKind::StartTransaction), ["StartTransaction"]);
+        assert_eq!(of(ActionKind::Trigger), ["ExtendedTriggerMessage", "TriggerMessage"]);
+        assert_eq!(of(ActionKind::ReportRequest), ["GetBaseReport", "GetReport"]);
+        let urgent = Action::all().iter().filter(|action| action.is_urgent());
+        assert_eq!(
+            urgent.map(|action| action.name).collect::<Vec<_>>(),
+            [
+                "CancelReservation",
+                "RemoteStartTransaction",
+                "RemoteStopTransaction",
+                "RequestStartTransaction",
+                "RequestStopTransaction",
+                "ReserveNow",
+                "Reset",
+                "UnlockConnector",
+            ]
+        );
+    }
+
+    #[test]
+    fn kinds_agree_with_versions_and_directions() {
+        for action in Action::all() {
+            for version in Version::ALL.into_iter().filter(|version| action.direction(*version).is_some()) {
+                match action.kind() {
+                    ActionKind::Boot | ActionKind::Heartbeat => assert!(action.station_may_call(version)),
+                    ActionKind::StartTransaction => assert_eq!(version, Version::V16),
+                    ActionKind::Other => {}
+                    _ => assert!(action.csms_may_call(version), "{}", action.name),
+                }
+            }
+        }
     }
 
     #[test]

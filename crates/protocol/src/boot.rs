@@ -5,7 +5,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::action::{Action, Direction};
+use crate::action::{Action, ActionKind, Direction};
 use crate::answer::Registration;
 use crate::literal;
 use crate::version::Version;
@@ -44,16 +44,10 @@ pub fn station_may_send(version: Version, state: BootState, action: &Action, gra
 /// 4.2; 2.x B02.FR.01, B02.FR.05). A rejected station gets nothing (B03.FR.03), and neither does
 /// one that has not booted, because several break if they do.
 pub fn csms_may_send(version: Version, state: BootState, action: &Action) -> bool {
-    const NEEDS_ACCEPTANCE: [&str; 4] = [
-        "RemoteStartTransaction",
-        "RemoteStopTransaction",
-        "RequestStartTransaction",
-        "RequestStopTransaction",
-    ];
     action.csms_may_call(version)
         && match state {
             BootState::Accepted => true,
-            BootState::Pending => !NEEDS_ACCEPTANCE.contains(&action.name),
+            BootState::Pending => action.kind() != ActionKind::RemoteControl,
             BootState::Unregistered | BootState::Rejected => false,
         }
 }
@@ -69,7 +63,7 @@ fn is_from_station(version: Version, action: &Action) -> bool {
 }
 
 fn is_boot(action: &Action) -> bool {
-    action.name == "BootNotification"
+    action.kind() == ActionKind::Boot
 }
 
 /// What a pending station was asked for and may therefore send: a set of actions.
@@ -83,9 +77,9 @@ impl Grants {
     /// B02.FR.02 names TriggerMessage, GetBaseReport and GetReport and no other; in 1.6 it is
     /// TriggerMessage and its extended form.
     pub fn record(&mut self, version: Version, action: &Action, payload: &RawValue) {
-        match action.name {
-            "GetBaseReport" | "GetReport" => self.grant(version, "NotifyReport"),
-            "TriggerMessage" | "ExtendedTriggerMessage" => {
+        match action.kind() {
+            ActionKind::ReportRequest => self.grant(version, "NotifyReport"),
+            ActionKind::Trigger => {
                 let [requested] = literal::fields(payload, ["requestedMessage"]);
                 if let Some(requested) = requested.and_then(literal::decode) {
                     self.grant_trigger(version, &requested);

@@ -49,7 +49,7 @@ pub mod shape;
 pub mod transaction;
 pub mod version;
 
-pub use action::{Action, Direction, InboundAction, classify_call, classify_send};
+pub use action::{Action, ActionKind, Direction, InboundAction, classify_call, classify_send};
 pub use answer::{AnswerContext, Registration, builtin};
 pub use boot::{BootState, Grants, csms_may_send, registration_in, station_may_send};
 pub use error_code::ErrorCode;

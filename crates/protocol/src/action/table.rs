@@ -1,6 +1,8 @@
 //! The table of actions, and nothing else.
 
 use super::Action;
+use super::ActionKind::{self, Boot, Heartbeat, Other, RemoteControl, ReportRequest, StartTransaction};
+use super::ActionKind::{Trigger, Urgent};
 use super::Direction::{self, Both, ToCsms, ToStation};
 
 /// In every version.
@@ -13,11 +15,20 @@ const V2X: [bool; 3] = [false, true, true];
 const V21: [bool; 3] = [false, false, true];
 
 const fn row(name: &'static str, direction: Direction, in_version: [bool; 3]) -> Action {
-    Action { name, direction, in_version, is_send: false, index: 0 }
+    Action { name, direction, in_version, kind: Other, is_send: false, index: 0 }
+}
+
+const fn special(
+    name: &'static str,
+    direction: Direction,
+    in_version: [bool; 3],
+    kind: ActionKind,
+) -> Action {
+    Action { kind, ..row(name, direction, in_version) }
 }
 
 const fn send(name: &'static str, in_version: [bool; 3]) -> Action {
-    Action { name, direction: ToCsms, in_version, is_send: true, index: 0 }
+    Action { is_send: true, ..row(name, ToCsms, in_version) }
 }
 
 const fn numbered<const N: usize>(mut rows: [Action; N]) -> [Action; N] {
@@ -35,8 +46,8 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("AdjustPeriodicEventStream", ToStation, V21),
     row("Authorize", ToCsms, ALL),
     row("BatterySwap", ToCsms, V21),
-    row("BootNotification", ToCsms, ALL),
-    row("CancelReservation", ToStation, ALL),
+    special("BootNotification", ToCsms, ALL, Boot),
+    special("CancelReservation", ToStation, ALL, Urgent),
     row("CertificateSigned", ToStation, ALL),
     row("ChangeAvailability", ToStation, ALL),
     row("ChangeConfiguration", ToStation, V16),
@@ -54,10 +65,10 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("DataTransfer", Both, ALL),
     row("DeleteCertificate", ToStation, ALL),
     row("DiagnosticsStatusNotification", ToCsms, V16),
-    row("ExtendedTriggerMessage", ToStation, V16),
+    special("ExtendedTriggerMessage", ToStation, V16, Trigger),
     row("FirmwareStatusNotification", ToCsms, ALL),
     row("Get15118EVCertificate", ToCsms, V2X),
-    row("GetBaseReport", ToStation, V2X),
+    special("GetBaseReport", ToStation, V2X, ReportRequest),
     row("GetCertificateChainStatus", ToCsms, V21),
     row("GetCertificateStatus", ToCsms, V2X),
     row("GetChargingProfiles", ToStation, V2X),
@@ -71,11 +82,11 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("GetLog", ToStation, ALL),
     row("GetMonitoringReport", ToStation, V2X),
     row("GetPeriodicEventStream", ToStation, V21),
-    row("GetReport", ToStation, V2X),
+    special("GetReport", ToStation, V2X, ReportRequest),
     row("GetTariffs", ToStation, V21),
     row("GetTransactionStatus", ToStation, V2X),
     row("GetVariables", ToStation, V2X),
-    row("Heartbeat", ToCsms, ALL),
+    special("Heartbeat", ToCsms, ALL, Heartbeat),
     row("InstallCertificate", ToStation, ALL),
     row("LogStatusNotification", ToCsms, ALL),
     row("MeterValues", ToCsms, ALL),
@@ -98,16 +109,16 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("PublishFirmware", ToStation, V2X),
     row("PublishFirmwareStatusNotification", ToCsms, V2X),
     row("PullDynamicScheduleUpdate", ToCsms, V21),
-    row("RemoteStartTransaction", ToStation, V16),
-    row("RemoteStopTransaction", ToStation, V16),
+    special("RemoteStartTransaction", ToStation, V16, RemoteControl),
+    special("RemoteStopTransaction", ToStation, V16, RemoteControl),
     row("ReportChargingProfiles", ToCsms, V2X),
     row("ReportDERControl", ToCsms, V21),
     row("RequestBatterySwap", ToStation, V21),
-    row("RequestStartTransaction", ToStation, V2X),
-    row("RequestStopTransaction", ToStation, V2X),
+    special("RequestStartTransaction", ToStation, V2X, RemoteControl),
+    special("RequestStopTransaction", ToStation, V2X, RemoteControl),
     row("ReservationStatusUpdate", ToCsms, V2X),
-    row("ReserveNow", ToStation, ALL),
-    row("Reset", ToStation, ALL),
+    special("ReserveNow", ToStation, ALL, Urgent),
+    special("Reset", ToStation, ALL, Urgent),
     row("SecurityEventNotification", ToCsms, ALL),
     row("SendLocalList", ToStation, ALL),
     row("SetChargingProfile", ToStation, ALL),
@@ -122,12 +133,12 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("SignCertificate", ToCsms, ALL),
     row("SignedFirmwareStatusNotification", ToCsms, V16),
     row("SignedUpdateFirmware", ToStation, V16),
-    row("StartTransaction", ToCsms, V16),
+    special("StartTransaction", ToCsms, V16, StartTransaction),
     row("StatusNotification", ToCsms, ALL),
     row("StopTransaction", ToCsms, V16),
     row("TransactionEvent", ToCsms, V2X),
-    row("TriggerMessage", ToStation, ALL),
-    row("UnlockConnector", ToStation, ALL),
+    special("TriggerMessage", ToStation, ALL, Trigger),
+    special("UnlockConnector", ToStation, ALL, Urgent),
     row("UnpublishFirmware", ToStation, V2X),
     row("UpdateDynamicSchedule", ToStation, V21),
     row("UpdateFirmware", ToStation, ALL),
