@@ -19,7 +19,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::Admin;
 use crate::answers::{Answers, HookError};
 use crate::auth::Authenticator;
 use crate::auth::credentials::CredentialsError;
@@ -28,6 +27,7 @@ use crate::command::intake;
 use crate::command::router::Router;
 use crate::config::{AuthMode, Config};
 use crate::events::Events;
+use crate::http::Admin;
 use crate::http_client::ClientError;
 use crate::listener::{self, Listener, RateLimit};
 use crate::metrics::Metrics;

@@ -9,11 +9,10 @@
 //!                                           └─ session/outbound ◄─ session/pending ◄───────────┘
 //! ```
 //!
-//! and of a command: `admin/commands` ─ [`command`] ─ [`registry`] ─ `session/mailbox` ─ `session/outbound` ─ socket.
+//! and of a command: `http/commands` ─ [`command`] ─ [`registry`] ─ `session/mailbox` ─ `session/outbound` ─ socket.
 //!
 //! [`app`] builds the parts from a [`config::Config`]; [`drain`] takes them down again.
 
-pub mod admin;
 pub mod answers;
 pub mod app;
 pub mod auth;
@@ -22,6 +21,7 @@ pub mod command;
 pub mod config;
 pub mod drain;
 pub mod events;
+pub mod http;
 pub mod http_client;
 pub mod listener;
 pub mod metrics;

@@ -3,7 +3,7 @@
 //! Owns the connections and the shape of answers and errors (`application/problem+json`, RFC 9457). Every decision is made
 //! elsewhere: this parses, calls, and maps outcomes to status codes. Never on the stations' port.
 //!
-//! To add a path: a method of [`Admin`] that answers it, in a file of `admin/`; a function in `admin/interface.rs` that says the
+//! To add a path: a method of [`Admin`] that answers it, in a file of `http/`; a function in `http/interface.rs` that says the
 //! path, the parameters and every answer (`#[utoipa::path]`) and calls the method; its name in the list there. Dispatch,
 //! `Allow`, unknown query parameters, `/` and `/api/v1/openapi.json` follow from that. What is read or written as JSON derives
 //! `ToSchema`. `tests/e2e/test_openapi.py` wants a real answer of each path, and compares it with the document.
