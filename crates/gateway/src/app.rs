@@ -7,8 +7,7 @@ mod storage;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use ocpp_bus::kafka::intake::{Intake, IntakeMetrics};
 use ocpp_bus::metrics::BusMetrics;
@@ -31,6 +30,7 @@ use crate::http::Admin;
 use crate::http_client::ClientError;
 use crate::listener::{self, Listener, RateLimit};
 use crate::metrics::Metrics;
+use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::replays::Replays;
 use crate::session::shared::Shared;
@@ -114,54 +114,6 @@ pub struct App {
     pub spans: Exporter,
 }
 
-/// Whether the gateway should get traffic.
-#[derive(Debug)]
-pub struct Readiness {
-    draining: AtomicBool,
-    bus: Bus,
-    journal: Bus,
-    commands: Bus,
-    metrics: Arc<Metrics>,
-    /// When the process started, on the monotonic clock.
-    pub started: Instant,
-    /// When the process started, on the wall clock.
-    pub started_at: SystemTime,
-}
-
-impl Readiness {
-    /// Nothing stands in the way of accepting and answering. Else why, for people.
-    ///
-    /// # Errors
-    /// The reason.
-    pub fn check(&self) -> Result<(), String> {
-        let result = self.reason();
-        self.metrics.ready(result.is_ok());
-        result
-    }
-
-    fn reason(&self) -> Result<(), String> {
-        if self.draining.load(Ordering::Acquire) {
-            return Err("draining".into());
-        }
-        for (name, bus) in [("bus", &self.bus), ("stations", &self.journal), ("commands", &self.commands)] {
-            let health = bus.health();
-            if !health.state.is_flowing() {
-                return Err(format!(
-                    "{name} {}: {}",
-                    health.state.as_str(),
-                    health.detail.unwrap_or_default()
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// From here on the answer is no.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-}
-
 impl App {
     /// Builds and starts everything. Called inside a runtime: sockets register with it.
     ///
@@ -240,15 +192,7 @@ impl App {
             tracer,
             metrics: Arc::clone(&metrics),
         });
-        let readiness = Arc::new(Readiness {
-            draining: AtomicBool::new(false),
-            bus: bus.clone(),
-            journal,
-            commands,
-            metrics: Arc::clone(&metrics),
-            started: Instant::now(),
-            started_at: SystemTime::now(),
-        });
+        let readiness = Arc::new(Readiness::new(bus.clone(), journal, commands, Arc::clone(&metrics)));
         let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),
@@ -396,6 +340,3 @@ fn open_authenticator(
     Authenticator::open(config.credentials.file.clone(), threads, Arc::clone(metrics))
         .map(|it| Some(Arc::new(it)))
 }
-
-/// How often readiness is looked at when nobody asks, so that its metric is true.
-pub const READINESS_TICK: Duration = Duration::from_secs(1);

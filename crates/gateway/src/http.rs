@@ -39,8 +39,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 
-use crate::app::Readiness;
 use crate::command::router::Router;
+use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::session::shared::Shared;
 

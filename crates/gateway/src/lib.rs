@@ -25,6 +25,7 @@ pub mod http;
 pub mod http_client;
 pub mod listener;
 pub mod metrics;
+pub mod readiness;
 pub mod registry;
 pub mod replays;
 pub mod session;

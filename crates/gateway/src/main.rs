@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use ocpp_gateway::app::{App, READINESS_TICK};
+use ocpp_gateway::app::App;
 use ocpp_gateway::cli::output::{fail, say};
 use ocpp_gateway::cli::{self, password};
 use ocpp_gateway::config::Config;
-use ocpp_gateway::telemetry;
+use ocpp_gateway::{readiness, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Gives back what large messages and storms of connections have left (docs/adr/0014). Librdkafka uses it, too. How it is set is
@@ -108,7 +108,7 @@ async fn serve(config: Config) -> Result<(), String> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            () = tokio::time::sleep(READINESS_TICK) => drop(app.readiness.check()),
+            () = tokio::time::sleep(readiness::CHECK_INTERVAL) => drop(app.readiness.check()),
         }
     }
     tokio::select! {
