@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
-use crate::log::LogView;
 use crate::record::Record;
+use ocpp_log::LogView;
 
 /// Records a live watcher may lag behind before it misses some.
 const LIVE_RECORDS: usize = 4096;

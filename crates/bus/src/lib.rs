@@ -19,7 +19,7 @@
 //! * What a crash loses is what no lane was told to be durable.
 //!
 //! The path through the files: [`event`] (the envelope) → [`record`] → [`lane`] → `queue` → `local`, or `pump` with `kafka` and `spool` →
-//! [`log`]; [`feed`] is the way back out for people who watch; [`metrics`] and [`health`] tell how it goes.
+//! `ocpp_log`; [`feed`] is the way back out for people who watch; [`metrics`] and [`health`] tell how it goes.
 
 pub mod event;
 pub mod feed;
@@ -27,7 +27,6 @@ pub mod health;
 pub mod kafka;
 pub mod lane;
 pub mod local;
-pub mod log;
 pub mod metrics;
 mod pump;
 pub mod queue;
@@ -44,11 +43,11 @@ use crate::feed::Feed;
 use crate::health::{BusHealth, HealthCell};
 use crate::kafka::{KafkaError, KafkaOptions};
 use crate::local::{Compaction, LocalPump};
-use crate::log::{Log, LogError, LogOptions, Recovery};
 use crate::metrics::BusMetrics;
 use crate::pump::Pump;
 use crate::queue::{Queue, QueueLimits, Taken};
 use crate::set_aside::SetAside;
+use ocpp_log::{Log, LogError, LogOptions, Recovery};
 
 pub use crate::lane::{Durability, Lane};
 pub use crate::record::{Class, Record};

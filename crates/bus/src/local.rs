@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::health::HealthCell;
-use crate::log::{Entry, Log, LogError};
 use crate::queue::{InFlight, Queue, Taken};
 use crate::record::Record;
 use crate::set_aside::SetAside;
+use ocpp_log::{Entry, Log, LogError};
 
 /// Gives everything worth keeping, so that a journal can be rewritten in short.
 pub trait Snapshot: Send + Sync {

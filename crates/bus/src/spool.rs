@@ -15,10 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::health::SpoolHealth;
-use crate::log::{Entry, Item, Log, LogError, LogOptions, LogReader};
 use crate::metrics::BusMetrics;
 use crate::queue::{InFlight, Receipt};
 use crate::record::{Class, Record};
+use ocpp_log::{Entry, Item, Log, LogError, LogOptions, LogReader};
 
 /// How large and how old a spool may become.
 #[derive(Clone, Debug)]
@@ -241,7 +241,7 @@ impl Spool {
         Ok(records)
     }
 
-    fn in_flight(&self, record: crate::log::Record) -> InFlight {
+    fn in_flight(&self, record: ocpp_log::Record) -> InFlight {
         InFlight {
             sequence: record.position,
             accepted_at: Instant::now(),

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ocpp_bus::local::{Compaction, Snapshot};
-use ocpp_bus::log::{Item, LogOptions};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
 use ocpp_bus::{Bus, Class, Record, open_log};
+use ocpp_log::{Item, LogOptions};
 
 fn record(key: &str, value: String) -> Record {
     Record { class: Class::Event, time_ms: 1, key: key.into(), value: Bytes::from(value) }

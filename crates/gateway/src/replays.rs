@@ -284,10 +284,10 @@ impl Replays {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ocpp_bus::log::LogOptions;
     use ocpp_bus::metrics::BusMetrics;
     use ocpp_bus::queue::QueueLimits;
     use ocpp_bus::{Bus, open_log};
+    use ocpp_log::LogOptions;
     use ocpp_protocol::{Frame, Version, parse};
 
     fn milestone() -> Milestone {

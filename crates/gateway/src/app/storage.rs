@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocpp_bus::local::{Compaction, Snapshot};
-use ocpp_bus::log::LogOptions;
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
 use ocpp_bus::{Bus, StartError, open_log};
+use ocpp_log::LogOptions;
 
 use crate::command::book::{Book, Unfinished};
 use crate::config::{BusKind, Config};

@@ -13,7 +13,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use ocpp_bus::Class;
 use ocpp_bus::feed::{Feed, Live};
-use ocpp_bus::log::{Item, LogReader, LogView};
+use ocpp_log::{Item, LogReader, LogView};
 use ocpp_protocol::IdentityKey;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};

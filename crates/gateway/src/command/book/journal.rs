@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ocpp_bus::kafka::intake::RecordPlace;
-use ocpp_bus::log::{Item, LogError, LogView};
 use ocpp_bus::{Class, Record};
+use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::IdentityKey;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;

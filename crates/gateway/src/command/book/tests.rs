@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ocpp_bus::log::{Entry as LogEntry, Log, LogOptions};
+use ocpp_log::{Entry as LogEntry, Log, LogOptions};
 use tempfile::TempDir;
 
 use super::*;

@@ -1,5 +1,5 @@
 //! The local log through its public face, on the real file system: positions, limits, retention, and what it says when files are
-//! missing, cut or damaged. Power loss is tested in `src/log/model.rs`, random damage in `log_damage.rs`.
+//! missing, cut or damaged. Power loss is tested in `src/model.rs`, random damage in `damage.rs`.
 
 #![expect(clippy::unwrap_used, reason = "a helper that cannot set up its test should fail it")]
 
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ocpp_bus::log::{Entry, GapReason, Item, Log, LogError, LogOptions, LogView, Recovery};
+use ocpp_log::{Entry, GapReason, Item, Log, LogError, LogOptions, LogView, Recovery};
 use tempfile::TempDir;
 
 /// Small segments: four records of [`value`] in each.

@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use ocpp_bus::log::{Entry, GapReason, Item, Log, LogOptions};
+use ocpp_log::{Entry, GapReason, Item, Log, LogOptions};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
