@@ -31,6 +31,7 @@ pub mod metrics;
 mod pump;
 pub mod queue;
 pub mod record;
+pub mod registrar;
 mod set_aside;
 pub mod spool;
 
@@ -51,6 +52,7 @@ use ocpp_log::{Log, LogError, LogOptions, Recovery};
 
 pub use crate::lane::{Durability, Lane};
 pub use crate::record::{Class, Record};
+pub use crate::registrar::Registrar;
 
 /// Why a bus cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,9 @@
 //! The bus's metrics. Owns their names and help texts; every other file of the crate only counts.
 
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use crate::health::{BusState, SpoolHealth};
+use crate::registrar::{Buckets, Registrar};
 
 /// What one bus counts. Every name starts with `ocpp_gateway_` and carries the label `bus` (`events`, `stations` or `commands`).
 #[derive(Clone, Debug)]
@@ -55,34 +56,13 @@ impl BusMetrics {
     ///
     /// # Errors
     /// When a bus of the same name is registered already.
-    pub fn register(registry: &Registry, bus: &str) -> Result<Self, prometheus::Error> {
-        let named = |name: &str, help: &str| {
-            Opts::new(format!("ocpp_gateway_bus_{name}"), help).const_label("bus", bus)
-        };
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let metric = IntCounter::with_opts(named(name, help))?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let metric = IntGauge::with_opts(named(name, help))?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let histogram = |name: &str, help: &str, buckets: Vec<f64>| -> Result<Histogram, prometheus::Error> {
-            let metric = Histogram::with_opts(HistogramOpts::from(named(name, help)).buckets(buckets))?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let seconds = prometheus::exponential_buckets(0.000_25, 2.0, 18)?;
-        let age = |name: &str, help: &str| -> Result<Gauge, prometheus::Error> {
-            let metric = Gauge::with_opts(named(name, help))?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let state =
-            IntGaugeVec::new(named("state", "1 for the state the bus is in, 0 for the others"), &["state"])?;
-        registry.register(Box::new(state.clone()))?;
+    pub fn register(registrar: &Registrar, bus: &str) -> Result<Self, prometheus::Error> {
+        const RECORDS: Buckets = Buckets { start: 1.0, factor: 4.0, count: 9 };
+        let registrar = registrar.within("bus_").labelled("bus", bus);
+        let counter = |name, help| registrar.counter(name, help);
+        let gauge = |name, help| registrar.gauge(name, help);
+        let age = |name, help| registrar.fraction(name, help);
+        let histogram = |name, help, buckets| registrar.histogram(name, help, buckets);
         Ok(Self {
             accepted: counter("accepted_total", "Records accepted into the queue")?,
             durable: counter("durable_total", "Records that became durable")?,
@@ -93,13 +73,13 @@ impl BusMetrics {
             queue_capacity_bytes: gauge("queue_capacity_bytes", "Most bytes accepted and not yet durable")?,
             queue_records: gauge("queue_records", "Records accepted and not yet durable")?,
             queue_bytes: gauge("queue_bytes", "Bytes accepted and not yet durable")?,
-            wait_seconds: histogram("wait_seconds", "Time a publisher waited for a place", seconds.clone())?,
-            latency_seconds: histogram("latency_seconds", "Time from acceptance to durable", seconds)?,
-            batch_records: histogram(
-                "batch_records",
-                "Records written or sent together",
-                prometheus::exponential_buckets(1.0, 4.0, 9)?,
+            wait_seconds: histogram("wait_seconds", "Time a publisher waited for a place", Buckets::SECONDS)?,
+            latency_seconds: histogram(
+                "latency_seconds",
+                "Time from acceptance to durable",
+                Buckets::SECONDS,
             )?,
+            batch_records: histogram("batch_records", "Records written or sent together", RECORDS)?,
             failures: counter(
                 "failures_total",
                 "Failed attempts to write, sync or send, each tried again or set aside",
@@ -109,7 +89,11 @@ impl BusMetrics {
                 "flowing",
                 "1 while records become durable as they should, 0 while they are held back",
             )?,
-            state,
+            state: registrar.gauges(
+                "state",
+                "1 for the state the bus is in, 0 for the others",
+                &["state"],
+            )?,
             oldest_seconds: age(
                 "oldest_unacknowledged_seconds",
                 "Age of the oldest record that is not durable yet",

@@ -383,7 +383,7 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Spool {
-        let metrics = BusMetrics::register(&prometheus::Registry::new(), "events").unwrap();
+        let metrics = BusMetrics::register(&crate::Registrar::default(), "events").unwrap();
         Spool::open(options(dir), &metrics).unwrap()
     }
 

@@ -18,7 +18,7 @@ fn record(key: &str, value: String) -> Record {
 }
 
 fn metrics() -> BusMetrics {
-    BusMetrics::register(&prometheus::Registry::new(), "events").unwrap()
+    BusMetrics::register(&ocpp_bus::Registrar::default(), "events").unwrap()
 }
 
 fn start(dir: &std::path::Path, limits: QueueLimits, compaction: Option<Compaction>) -> Bus {

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use ocpp_bus::kafka::intake::{Intake, IntakeMetrics};
 use ocpp_bus::metrics::BusMetrics;
-use ocpp_bus::{Bus, StartError};
-use prometheus::Registry as MetricRegistry;
+use ocpp_bus::{Bus, Registrar, StartError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -131,15 +130,15 @@ impl App {
         config: Config,
         start_bus: impl FnOnce(&Config, BusMetrics) -> Result<Bus, StartError>,
     ) -> Result<Self, StartupError> {
-        let metric_registry = MetricRegistry::new();
-        let metrics = Arc::new(Metrics::register(metric_registry.clone())?);
-        let bus = start_bus(&config, BusMetrics::register(&metric_registry, "events")?)
+        let registrar = Registrar::default();
+        let metrics = Arc::new(Metrics::register(registrar.registry().clone())?);
+        let bus = start_bus(&config, BusMetrics::register(&registrar, "events")?)
             .map_err(StartupError::Bus)?;
         let (journal, stations) =
-            storage::start_journal(&config, BusMetrics::register(&metric_registry, "stations")?)
+            storage::start_journal(&config, BusMetrics::register(&registrar, "stations")?)
                 .map_err(|source| StartupError::Journal { dir: config.stations_dir(), source })?;
         metrics.stations_known(stations.len());
-        let commands_metrics = BusMetrics::register(&metric_registry, "commands")?;
+        let commands_metrics = BusMetrics::register(&registrar, "commands")?;
         let (commands, book, unfinished) = storage::start_commands(&config, commands_metrics)
             .map_err(|source| StartupError::Commands { dir: config.commands_dir(), source })?;
         let authenticator = open_authenticator(&config, &metrics)?;
@@ -207,7 +206,7 @@ impl App {
         };
         let admin_listener = bind(app.config.admin.address, 128, "admin.address")?;
         let station_listeners = app.bind_station_listeners()?;
-        app.start_commands(&router, unfinished, &metric_registry)?;
+        app.start_commands(&router, unfinished, &registrar)?;
         app.start_admin(admin_listener);
         if let Some(authenticator) = &authenticator {
             let watch = Arc::clone(authenticator)
@@ -235,13 +234,13 @@ impl App {
         &mut self,
         router: &Arc<Router>,
         unfinished: Vec<Unfinished>,
-        metrics: &MetricRegistry,
+        registrar: &Registrar,
     ) -> Result<(), StartupError> {
         drop(router.tasks.spawn(Arc::clone(router).recover(unfinished)));
         drop(self.rest.spawn(sweep_commands(Arc::clone(router), self.stop_rest.clone())));
         if let Some(options) = self.config.intake_options() {
             let topic = options.topic.clone();
-            let metrics = IntakeMetrics::register(metrics)?;
+            let metrics = IntakeMetrics::register(registrar)?;
             let (intake, deliveries) = Intake::start(&self.config.kafka_options(), options, metrics)
                 .map_err(StartupError::Intake)?;
             let reading = intake::serve(

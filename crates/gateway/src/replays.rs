@@ -292,7 +292,7 @@ mod tests {
 
     fn milestone() -> Milestone {
         let dir = tempfile::tempdir().unwrap();
-        let metrics = BusMetrics::register(&prometheus::Registry::new(), "events").unwrap();
+        let metrics = BusMetrics::register(&ocpp_bus::Registrar::default(), "events").unwrap();
         let log = open_log(LogOptions::new(dir.path()), &metrics).unwrap();
         let limits = QueueLimits { records: 16, bytes: 1 << 20 };
         let bus = Bus::start_local(

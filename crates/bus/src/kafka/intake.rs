@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntGauge};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use self::callbacks::Context;
 use self::windows::Windows;
 use super::options::{KafkaError, KafkaOptions, refused};
+use crate::registrar::Registrar;
 
 /// How long the thread waits for a record before it looks at everything else.
 const POLL: Duration = Duration::from_millis(50);
@@ -107,17 +108,10 @@ impl IntakeMetrics {
     ///
     /// # Errors
     /// When they are registered already.
-    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let metric = IntCounter::new(format!("ocpp_gateway_commands_consumer_{name}"), help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
-            let metric = IntGauge::new(format!("ocpp_gateway_commands_consumer_{name}"), help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
+    pub fn register(registrar: &Registrar) -> Result<Self, prometheus::Error> {
+        let registrar = registrar.within("commands_consumer_");
+        let counter = |name, help| registrar.counter(name, help);
+        let gauge = |name, help| registrar.gauge(name, help);
         Ok(Self {
             records: counter("records_total", "Records read from the topic of commands")?,
             failures: counter("failures_total", "Errors of the consumer of commands")?,
