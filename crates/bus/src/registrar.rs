@@ -77,6 +77,8 @@ pub struct Buckets {
 impl Buckets {
     /// From a quarter of a millisecond to half a minute, in seconds.
     pub const SECONDS: Self = Self { start: 0.000_25, factor: 2.0, count: 18 };
+    /// From a millisecond to half a minute, in seconds: for what another machine takes part in.
+    pub const BACKEND_SECONDS: Self = Self { start: 0.001, factor: 2.0, count: 16 };
 }
 
 impl Registrar {

@@ -8,6 +8,7 @@
 mod breaker;
 mod hook;
 mod message;
+pub mod metrics;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,8 +23,8 @@ pub use self::hook::HookError;
 use self::hook::{Heard, Hook, Hooks};
 pub(crate) use self::message::Written;
 pub use self::message::{AnswerError, BackendAnswer, Reply};
+use self::metrics::BackendMetrics;
 use crate::config::{self, Fallback, ValidationMode};
-use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::replays::{Recalled, Replays};
 use crate::session::waits::{Lapse, Question, Standing, Verdict};
@@ -94,7 +95,7 @@ pub struct Answers {
     largest: u64,
     registry: Arc<Registry>,
     replays: Arc<Replays>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<BackendMetrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -108,7 +109,7 @@ impl Answers {
         config: &config::Config,
         registry: Arc<Registry>,
         replays: Arc<Replays>,
-        metrics: Arc<Metrics>,
+        metrics: Arc<BackendMetrics>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, HookError> {
@@ -117,7 +118,7 @@ impl Answers {
             let answer = config.answers.actions.get(action.name).filter(|answer| answer.is_by_backend())?;
             let hook = by_action.remove(action.name);
             if hook.is_some() {
-                metrics.answers.breaker(action.name, false);
+                metrics.breaker(action.name, false);
             }
             Some(Policy { deadline: answer.deadline, fallback: answer.fallback, hook })
         });
@@ -150,13 +151,13 @@ impl Answers {
     }
 
     fn deliver_read(&self, read: Result<BackendAnswer, AnswerError>) -> Result<Delivery, AnswerError> {
-        read.map(|answer| self.deliver(&answer)).inspect_err(|_| self.metrics.answers.delivered("malformed"))
+        read.map(|answer| self.deliver(&answer)).inspect_err(|_| self.metrics.delivered("malformed"))
     }
 
     /// Brings a backend's answer to its CALL. Never waits.
     pub fn deliver(&self, answer: &BackendAnswer) -> Delivery {
         let delivery = self.find_and_deliver(answer);
-        self.metrics.answers.delivered(delivery.as_str());
+        self.metrics.delivered(delivery.as_str());
         delivery
     }
 
@@ -270,7 +271,7 @@ impl Answers {
         until: Instant,
     ) {
         let Some(hook) = self.policy(action).and_then(|policy| policy.hook.as_ref()) else { return };
-        match self.hooks.ask(hook, body, until, &self.metrics.answers).await {
+        match self.hooks.ask(hook, body, until, &self.metrics).await {
             Heard::Replied(reply) => {
                 let answer = BackendAnswer {
                     station: station.clone(),

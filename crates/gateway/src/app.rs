@@ -3,6 +3,7 @@
 //! Owns the order of things: logs and journals are opened before a port is, so that a gateway which cannot store never
 //! accepts; the admin listener comes before the station listeners, so that a start can be watched.
 
+mod metrics;
 mod storage;
 
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use ocpp_bus::kafka::intake::{Intake, IntakeMetrics};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::{Bus, Registrar, StartError};
+use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::answers::{Answers, HookError};
 use crate::auth::Authenticator;
 use crate::auth::credentials::CredentialsError;
+use crate::auth::metrics::CredentialMetrics;
 use crate::command::book::Unfinished;
 use crate::command::intake;
 use crate::command::router::Router;
@@ -27,14 +30,17 @@ use crate::config::{AuthMode, Config};
 use crate::events::Events;
 use crate::http::Admin;
 use crate::http_client::ClientError;
+use crate::listener::metrics::HandshakeMetrics;
 use crate::listener::{self, Listener, RateLimit};
-use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::replays::Replays;
 use crate::session::shared::Shared;
 use crate::spans::export::Exporter;
 
+use self::metrics::Metrics;
+
+pub use metrics::families;
 pub use storage::start_bus;
 
 /// Why the gateway cannot start: one line that says what and where.
@@ -95,7 +101,7 @@ pub struct App {
     pub config: Config,
     /// The sessions.
     pub registry: Arc<Registry>,
-    /// What sessions share: the buses, the stations, the metrics.
+    /// What sessions share: the buses, the stations, their metrics.
     pub shared: Arc<Shared>,
     /// Whether it is ready, and since when it runs.
     pub readiness: Arc<Readiness>,
@@ -131,19 +137,18 @@ impl App {
         start_bus: impl FnOnce(&Config, BusMetrics) -> Result<Bus, StartError>,
     ) -> Result<Self, StartupError> {
         let registrar = Registrar::default();
-        let metrics = Arc::new(Metrics::register(registrar.registry().clone())?);
-        let bus = start_bus(&config, BusMetrics::register(&registrar, "events")?)
-            .map_err(StartupError::Bus)?;
+        let metrics = Metrics::register(&registrar)?;
+        let bus =
+            start_bus(&config, BusMetrics::register(&registrar, "events")?).map_err(StartupError::Bus)?;
         let (journal, stations) =
             storage::start_journal(&config, BusMetrics::register(&registrar, "stations")?)
                 .map_err(|source| StartupError::Journal { dir: config.stations_dir(), source })?;
-        metrics.stations_known(stations.len());
         let commands_metrics = BusMetrics::register(&registrar, "commands")?;
         let (commands, book, unfinished) = storage::start_commands(&config, commands_metrics)
             .map_err(|source| StartupError::Commands { dir: config.commands_dir(), source })?;
-        let authenticator = open_authenticator(&config, &metrics)?;
+        let authenticator = open_authenticator(&config, metrics.credentials)?;
 
-        let (spans, tracer) = Exporter::start(&config.telemetry, &config.node.id, Arc::clone(&metrics))?;
+        let (spans, tracer) = Exporter::start(&config.telemetry, &config.node.id, metrics.spans)?;
 
         let registry = Arc::new(Registry::default());
         let events = Events::new(&config.node.id);
@@ -155,7 +160,7 @@ impl App {
             stations: Arc::clone(&stations),
             bus: bus.clone(),
             events: events.clone(),
-            metrics: Arc::clone(&metrics),
+            metrics: metrics.commands,
             tracer: tracer.clone(),
             limits: config.request_limits(),
             places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
@@ -169,7 +174,7 @@ impl App {
             &config,
             Arc::clone(&registry),
             Arc::clone(&replays),
-            Arc::clone(&metrics),
+            metrics.backend,
             rest.clone(),
             stop_rest.clone(),
         )?;
@@ -189,9 +194,9 @@ impl App {
             stations,
             events: events.clone(),
             tracer,
-            metrics: Arc::clone(&metrics),
+            metrics: metrics.session,
         });
-        let readiness = Arc::new(Readiness::new(bus.clone(), journal, commands, Arc::clone(&metrics)));
+        let readiness = Arc::new(Readiness::new(bus.clone(), journal, commands, metrics.ready));
         let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),
@@ -207,14 +212,14 @@ impl App {
         let admin_listener = bind(app.config.admin.address, 128, "admin.address")?;
         let station_listeners = app.bind_station_listeners()?;
         app.start_commands(&router, unfinished, &registrar)?;
-        app.start_admin(admin_listener);
+        app.start_admin(admin_listener, registrar.registry().clone(), metrics.stations_known);
         if let Some(authenticator) = &authenticator {
             let watch = Arc::clone(authenticator)
                 .watch(app.config.credentials.reload_interval, app.stop_rest.clone());
             drop(app.rest.spawn(watch));
         }
         drop(app.rest.spawn(sweep_replays(Arc::clone(&app.shared), app.stop_rest.clone())));
-        app.start_station_listeners(station_listeners, authenticator.as_ref())?;
+        app.start_station_listeners(station_listeners, authenticator.as_ref(), &metrics.handshake)?;
         Ok(app)
     }
 
@@ -256,12 +261,14 @@ impl App {
         Ok(())
     }
 
-    fn start_admin(&self, listener: TcpListener) {
+    fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry, stations_known: IntGauge) {
         let admin = Arc::new(Admin {
             router: Arc::clone(&self.shared.router),
             shared: Arc::clone(&self.shared),
             registry: Arc::clone(&self.registry),
             readiness: Arc::clone(&self.readiness),
+            metrics,
+            stations_known,
             max_connections: self.config.admin.max_connections,
             watchers: Arc::new(Semaphore::new((self.config.admin.max_connections / 2).max(1))),
             tasks: self.rest.clone(),
@@ -275,6 +282,7 @@ impl App {
         &self,
         listeners: Vec<(String, TcpListener)>,
         authenticator: Option<&Arc<Authenticator>>,
+        metrics: &Arc<HandshakeMetrics>,
     ) -> Result<(), StartupError> {
         for (name, socket) in listeners {
             let Some(rules) = self.config.listeners.get(&name).cloned() else { continue };
@@ -291,6 +299,7 @@ impl App {
                 authenticator: (rules.auth == AuthMode::Basic).then(|| authenticator.cloned()).flatten(),
                 name,
                 rules,
+                metrics: Arc::clone(metrics),
                 handshake: self.config.handshake.clone(),
                 hide_unknown: self.config.credentials.hide_unknown_stations,
                 shared: Arc::clone(&self.shared),
@@ -330,12 +339,11 @@ async fn sweep_replays(shared: Arc<Shared>, stop: CancellationToken) {
 
 fn open_authenticator(
     config: &Config,
-    metrics: &Arc<Metrics>,
+    metrics: CredentialMetrics,
 ) -> Result<Option<Arc<Authenticator>>, CredentialsError> {
     if config.listeners.values().all(|listener| listener.auth == AuthMode::Open) {
         return Ok(None);
     }
     let threads = config.credentials.slow_hash_threads;
-    Authenticator::open(config.credentials.file.clone(), threads, Arc::clone(metrics))
-        .map(|it| Some(Arc::new(it)))
+    Authenticator::open(config.credentials.file.clone(), threads, metrics).map(|it| Some(Arc::new(it)))
 }

@@ -8,6 +8,7 @@
 //!   each start of the gateway and each change of its password.
 
 pub mod credentials;
+pub mod metrics;
 pub mod password;
 
 use std::path::PathBuf;
@@ -24,8 +25,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::credentials::{Credentials, CredentialsError};
+use self::metrics::CredentialMetrics;
 use self::password::StoredPassword;
-use crate::metrics::Metrics;
 
 /// The decision about one handshake.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ pub struct Authenticator {
     /// Random for each process: the digests of proved passwords are worth nothing outside it.
     process_key: [u8; 32],
     slow: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
+    metrics: CredentialMetrics,
 }
 
 impl Authenticator {
@@ -57,7 +58,11 @@ impl Authenticator {
     ///
     /// # Errors
     /// When it cannot be read, with the line that is wrong.
-    pub fn open(file: PathBuf, slow_threads: usize, metrics: Arc<Metrics>) -> Result<Self, CredentialsError> {
+    pub fn open(
+        file: PathBuf,
+        slow_threads: usize,
+        metrics: CredentialMetrics,
+    ) -> Result<Self, CredentialsError> {
         let credentials = Credentials::read(&file)?;
         tracing::info!(file = %file.display(), stations = credentials.len(), "credentials read");
         let process_key =
@@ -90,14 +95,14 @@ impl Authenticator {
                 tracing::info!(file = %self.file.display(), stations = credentials.len(), "credentials read again");
                 self.proved.retain(|key, _| credentials.find(key).is_some());
                 self.credentials.store(Arc::new(credentials));
-                self.metrics.credentials_reloaded("loaded");
+                self.metrics.reloaded("loaded");
             }
             Err(error) => {
                 tracing::error!(
                     error = ocpp_bus::chain(&error),
                     "the changed credentials file is not used; the former credentials stay in force"
                 );
-                self.metrics.credentials_reloaded("failed");
+                self.metrics.reloaded("failed");
             }
         }
     }

@@ -32,6 +32,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::IntGauge;
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -60,7 +61,11 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub struct Admin {
     /// Sends commands.
     pub router: Arc<Router>,
-    /// The buses, the stations, the metrics.
+    /// Every metric of this process.
+    pub metrics: prometheus::Registry,
+    /// Brought up to date when the metrics are asked for.
+    pub stations_known: IntGauge,
+    /// The buses and the stations.
     pub shared: Arc<Shared>,
     /// The sessions.
     pub registry: Arc<Registry>,

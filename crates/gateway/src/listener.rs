@@ -9,6 +9,7 @@
 //! the kernel's backlog overflows and stations wait for their next attempt, a second or more.
 
 mod arrival;
+pub mod metrics;
 mod places;
 
 use std::convert::Infallible;
@@ -42,6 +43,7 @@ use crate::session::{Admission, OverGuard, Session};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
 use crate::upgrade::{Door, Refusal, Verdict};
 
+use metrics::HandshakeMetrics;
 use places::{Place, Places};
 
 pub use places::RateLimit;
@@ -54,6 +56,8 @@ pub struct Listener {
     pub rules: config::Listener,
     /// Limits before a connection is a session.
     pub handshake: config::Handshake,
+    /// What listeners count.
+    pub metrics: Arc<HandshakeMetrics>,
     /// Credentials; none on an open listener.
     pub authenticator: Option<Arc<Authenticator>>,
     /// Answer 401 instead of 404 for unknown stations.
@@ -103,7 +107,7 @@ impl Listener {
     }
 
     async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Places::new(self.handshake.max_arriving, Arc::clone(&self.shared.metrics)));
+        let places = Arc::new(Places::new(self.handshake.max_arriving, Arc::clone(&self.metrics)));
         while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, remote)) => {
@@ -141,7 +145,7 @@ impl Listener {
             () = self.draining() => Some("draining"),
         };
         if let Some(outcome) = outcome {
-            self.shared.metrics.handshake_ended(&self.name, outcome);
+            self.metrics.handshake_ended(&self.name, outcome);
         }
     }
 
@@ -233,7 +237,7 @@ impl Listener {
                     let refusal = Refusal { identity: Some(identity), ..unavailable("overloaded", text) };
                     return self.refuse(remote, refusal);
                 };
-                self.shared.metrics.handshake_ended(&self.name, "admitted");
+                self.metrics.handshake_ended(&self.name, "admitted");
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
@@ -244,7 +248,7 @@ impl Listener {
                 switching(&accept, subprotocol, deflate)
             }
             Verdict::NoSubprotocol { identity, accept } => {
-                self.shared.metrics.handshake_ended(&self.name, "noSubprotocol");
+                self.metrics.handshake_ended(&self.name, "noSubprotocol");
                 tracing::info!(station = %identity, %remote, "no common subprotocol");
                 self.publish_rejection(Some(identity.as_str()), remote, "noSubprotocol", 101);
                 let this = Arc::clone(&self);
@@ -318,7 +322,7 @@ impl Listener {
 
     fn refuse(&self, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
         let Refusal { reason, status, text, identity } = refusal;
-        self.shared.metrics.handshake_ended(&self.name, reason);
+        self.metrics.handshake_ended(&self.name, reason);
         let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
         tracing::info!(station, %remote, reason, status = status.as_u16(), "handshake refused");
         self.publish_rejection(station, remote, reason, status.as_u16());
@@ -352,12 +356,12 @@ impl Listener {
     fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
         const EVENT: &str = "ocpp.station.rejected";
         if !self.rejections.take() {
-            self.shared.metrics.dropped(EVENT, "tooMany");
+            self.metrics.dropped(EVENT, "tooMany");
             return;
         }
         let record = self.shared.events.rejected(station, remote, reason, status);
         if self.shared.bus.lane().try_publish(record).is_err() {
-            self.shared.metrics.dropped(EVENT, "busFull");
+            self.metrics.dropped(EVENT, "busFull");
         }
     }
 }

@@ -3,13 +3,11 @@
 //! Owns the one answer that `/readyz`, `/health` and the `ready` metric give: not while it drains, not before every bus accepts
 //! records. What is done about it is up to whoever asks.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_bus::Bus;
-
-use crate::metrics::Metrics;
+use prometheus::IntGauge;
 
 /// How often readiness is checked when nobody asks, so that its metric stays true.
 pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -20,7 +18,7 @@ pub struct Readiness {
     draining: AtomicBool,
     /// Every bus that must accept records, by the name that the reason gives it.
     buses: [(&'static str, Bus); 3],
-    metrics: Arc<Metrics>,
+    ready: IntGauge,
     /// When the process started, on the monotonic clock.
     pub started: Instant,
     /// When the process started, on the wall clock.
@@ -29,11 +27,11 @@ pub struct Readiness {
 
 impl Readiness {
     /// Ready as soon as every bus is. The process counts as started now.
-    pub fn new(events: Bus, stations: Bus, commands: Bus, metrics: Arc<Metrics>) -> Self {
+    pub fn new(events: Bus, stations: Bus, commands: Bus, ready: IntGauge) -> Self {
         Self {
             draining: AtomicBool::new(false),
             buses: [("bus", events), ("stations", stations), ("commands", commands)],
-            metrics,
+            ready,
             started: Instant::now(),
             started_at: SystemTime::now(),
         }
@@ -45,7 +43,7 @@ impl Readiness {
     /// Why the gateway is not ready, for people.
     pub fn check(&self) -> Result<(), String> {
         let result = self.reason().map_or(Ok(()), Err);
-        self.metrics.ready(result.is_ok());
+        self.ready.set(i64::from(result.is_ok()));
         result
     }
 

@@ -10,6 +10,7 @@ mod ending;
 mod inbound;
 mod keepalive;
 pub mod mailbox;
+pub mod metrics;
 mod outbound;
 pub mod outbox;
 pub(crate) mod pending;

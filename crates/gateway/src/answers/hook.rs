@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use super::breaker::Breaker;
 use super::message::Reply;
+use super::metrics::BackendMetrics;
 use crate::config;
-use crate::metrics::answers::AnswerMetrics;
 use crate::session::waits::Lapse;
 
 /// A connection that nobody used for this long is closed; servers commonly close theirs after a minute.
@@ -158,7 +158,7 @@ impl Hooks {
         hook: &Hook,
         body: Bytes,
         until: Instant,
-        metrics: &AnswerMetrics,
+        metrics: &BackendMetrics,
     ) -> Heard {
         let mut pause = self.limits.retry_pause;
         loop {
@@ -193,7 +193,7 @@ impl Hooks {
         }
     }
 
-    async fn attempt(&self, hook: &Hook, body: Bytes, until: Instant, metrics: &AnswerMetrics) -> Attempt {
+    async fn attempt(&self, hook: &Hook, body: Bytes, until: Instant, metrics: &BackendMetrics) -> Attempt {
         let began = Instant::now();
         let end = until.min(began + self.limits.request_timeout);
         let (attempt, result) = match timeout_at(end.into(), self.exchange(hook, body)).await {

@@ -21,10 +21,10 @@ use tokio_util::task::TaskTracker;
 
 use self::outcome::called_back;
 use super::book::{Begun, Book, Ended, Progress, TooLate, Unfinished};
+use super::metrics::CommandMetrics;
 use super::request::RequestLimits;
 use super::{Command, IfOffline, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::Events;
-use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::session::mailbox::Refused;
 use crate::session::{Session, Untold};
@@ -50,7 +50,7 @@ pub struct Router {
     /// Writes them.
     pub events: Events,
     /// Counts outcomes.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<CommandMetrics>,
     /// Makes their spans.
     pub tracer: Tracer,
     /// Limits of a command.

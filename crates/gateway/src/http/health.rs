@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use ocpp_bus::Bus;
 use ocpp_protocol::Version;
+use prometheus::TextEncoder;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -143,13 +144,14 @@ impl Admin {
     }
 
     pub(super) fn metrics(&self) -> Answer {
-        self.shared.metrics.stations_known(self.shared.stations.len());
+        let stations = self.shared.stations.len();
+        self.stations_known.set(i64::try_from(stations).unwrap_or(i64::MAX));
         // Reading readiness brings the buses' gauges up to date.
         drop(self.readiness.check());
         self.shared.bus.health();
         self.shared.journal.health();
         self.shared.router.journal.health();
-        match self.shared.metrics.page() {
+        match TextEncoder::new().encode_to_string(&self.metrics.gather()) {
             Ok(page) => {
                 Ok(typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", Bytes::from(page)))
             }

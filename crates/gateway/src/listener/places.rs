@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::metrics::Metrics;
+use super::metrics::HandshakeMetrics;
 
 /// So many in a second.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl RateLimit {
 /// The bounded number of connections that are not sessions yet.
 pub(super) struct Places {
     capacity: usize,
-    metrics: Arc<Metrics>,
+    metrics: Arc<HandshakeMetrics>,
     taken: Mutex<Taken>,
     freed: Notify,
 }
@@ -58,7 +58,7 @@ pub(super) struct Place {
 }
 
 impl Places {
-    pub(super) fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(capacity: usize, metrics: Arc<HandshakeMetrics>) -> Self {
         Self { capacity, metrics, taken: Mutex::default(), freed: Notify::new() }
     }
 

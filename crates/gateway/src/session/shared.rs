@@ -9,8 +9,8 @@ use crate::answers::Answers;
 use crate::command::router::Router;
 use crate::config;
 use crate::events::Events;
-use crate::metrics::Metrics;
 use crate::replays::Replays;
+use crate::session::metrics::SessionMetrics;
 use crate::spans::Tracer;
 use crate::stations::Stations;
 
@@ -47,8 +47,8 @@ pub struct Shared {
     pub events: Events,
     /// Makes spans.
     pub tracer: Tracer,
-    /// Counts.
-    pub metrics: Arc<Metrics>,
+    /// What sessions count.
+    pub metrics: Arc<SessionMetrics>,
 }
 
 impl Shared {

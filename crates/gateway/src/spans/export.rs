@@ -15,10 +15,10 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::metrics::SpanMetrics;
 use super::{Ended, Tracer};
 use crate::config;
 use crate::http_client::{ClientError, Origin};
-use crate::metrics::Metrics;
 
 mod json;
 
@@ -60,7 +60,7 @@ impl Exporter {
     pub fn start(
         telemetry: &config::Telemetry,
         node: &str,
-        metrics: Arc<Metrics>,
+        metrics: Arc<SpanMetrics>,
     ) -> Result<(Self, Tracer), ClientError> {
         let exporter = Self { tasks: TaskTracker::new(), stop: CancellationToken::new() };
         if telemetry.otlp_endpoint.is_empty() {
@@ -99,7 +99,7 @@ struct Sending {
     resource: json::Resource,
     interval: Duration,
     timeout: Duration,
-    metrics: Arc<Metrics>,
+    metrics: Arc<SpanMetrics>,
     stop: CancellationToken,
     /// When a failure was last named.
     said: Option<Instant>,

@@ -1,0 +1,58 @@
+//! Registers the metrics of every feature. Hands them out, and counts nothing itself.
+
+use std::sync::Arc;
+
+use ocpp_bus::Registrar;
+use ocpp_bus::kafka::intake::IntakeMetrics;
+use ocpp_bus::metrics::BusMetrics;
+use ocpp_bus::registrar::Family;
+use prometheus::IntGauge;
+
+use crate::answers::metrics::BackendMetrics;
+use crate::auth::metrics::CredentialMetrics;
+use crate::command::metrics::CommandMetrics;
+use crate::listener::metrics::HandshakeMetrics;
+use crate::metrics::{DroppedMessages, PayloadViolations};
+use crate::session::metrics::SessionMetrics;
+use crate::spans::metrics::SpanMetrics;
+
+/// Each feature's metrics. Those of buses and of the consumer of commands are registered where these are opened.
+pub(super) struct Metrics {
+    pub(super) session: Arc<SessionMetrics>,
+    pub(super) handshake: Arc<HandshakeMetrics>,
+    pub(super) commands: Arc<CommandMetrics>,
+    pub(super) backend: Arc<BackendMetrics>,
+    pub(super) credentials: CredentialMetrics,
+    pub(super) spans: Arc<SpanMetrics>,
+    pub(super) stations_known: IntGauge,
+    pub(super) ready: IntGauge,
+}
+
+impl Metrics {
+    pub(super) fn register(registrar: &Registrar) -> Result<Self, prometheus::Error> {
+        let violations = PayloadViolations::register(registrar)?;
+        let dropped = DroppedMessages::register(registrar)?;
+        Ok(Self {
+            session: Arc::new(SessionMetrics::register(registrar, violations.clone(), dropped.clone())?),
+            handshake: Arc::new(HandshakeMetrics::register(registrar, dropped)?),
+            commands: Arc::new(CommandMetrics::register(registrar)?),
+            backend: Arc::new(BackendMetrics::register(registrar, violations)?),
+            credentials: CredentialMetrics::register(registrar)?,
+            spans: Arc::new(SpanMetrics::register(registrar)?),
+            stations_known: registrar.gauge("stations_known", "Stations whose state is kept")?,
+            ready: registrar.gauge("ready", "1 while /readyz says yes")?,
+        })
+    }
+}
+
+/// Every metric that a gateway can have, whatever its configuration; `docs/metrics.md` is made of them.
+///
+/// # Errors
+/// If two metrics have the same name.
+pub fn families() -> Result<Vec<Family>, prometheus::Error> {
+    let registrar = Registrar::default();
+    Metrics::register(&registrar)?;
+    BusMetrics::register(&registrar, "events")?;
+    IntakeMetrics::register(&registrar)?;
+    Ok(registrar.families())
+}

@@ -1,0 +1,46 @@
+//! What is counted about commands: how they ended, and how many are kept and remembered.
+
+use ocpp_bus::Registrar;
+use prometheus::{IntCounterVec, IntGauge};
+
+use super::Status;
+
+/// The metrics of commands.
+#[derive(Debug)]
+pub struct CommandMetrics {
+    ended: IntCounterVec,
+    kept: IntGauge,
+    remembered: IntGauge,
+}
+
+impl CommandMetrics {
+    /// Registers them. The series of every status starts at zero.
+    ///
+    /// # Errors
+    /// If one of the names is taken.
+    pub fn register(registrar: &Registrar) -> Result<Self, prometheus::Error> {
+        let ended = registrar.counters("commands_total", "Commands, by status", &["status"])?;
+        for status in Status::ALL {
+            ended.with_label_values(&[status.as_str()]).reset();
+        }
+        Ok(Self {
+            ended,
+            kept: registrar.gauge("commands_kept", "Commands kept for stations that are away")?,
+            remembered: registrar.gauge(
+                "commands_remembered",
+                "Ended commands whose outcome is remembered, so that a repeated one is not sent again",
+            )?,
+        })
+    }
+
+    /// A command ended.
+    pub fn command_ended(&self, status: Status) {
+        self.ended.with_label_values(&[status.as_str()]).inc();
+    }
+
+    /// This many commands are kept for stations that are away, and this many ended ones are remembered.
+    pub fn commands_known(&self, kept: usize, remembered: usize) {
+        self.kept.set(i64::try_from(kept).unwrap_or(i64::MAX));
+        self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
+    }
+}
