@@ -8,8 +8,10 @@
 //! without the station's answer.
 
 mod disconnect;
+mod environment;
 mod http;
 mod line;
+mod origin;
 pub mod output;
 pub mod password;
 mod send;
@@ -21,10 +23,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use self::http::Api;
+use self::environment::Environment;
+use self::http::{Api, ClientError};
+use self::origin::Origin;
 use self::output::Output;
-use crate::config::ClientEnvironment;
-use crate::http_client::{ClientError, Origin};
 
 /// What can be asked of a running gateway.
 #[derive(Subcommand)]
@@ -69,7 +71,7 @@ enum Failure {
     #[error("{detail} ({status})")]
     Refused { status: hyper::StatusCode, detail: String },
     /// The gateway cannot be asked.
-    #[error("{}", ocpp_bus::chain(.0))]
+    #[error("{}", chain(.0))]
     Client(#[from] ClientError),
     /// What came is not what this version of the client knows.
     #[error("the gateway's answer is not understood: {0}")]
@@ -96,7 +98,7 @@ impl Failure {
 
 /// Runs a command to its end. A reader that goes away (`… | head`) is a clean end.
 pub fn run(command: Command) -> ExitCode {
-    let environment = ClientEnvironment::read();
+    let environment = Environment::read();
     let output = Output::new(!environment.no_color);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -127,10 +129,22 @@ impl Place {
             (None, Some(text)) => {
                 text.parse().map_err(|error| Failure::Usage(format!("OCPP_GATEWAY_ADMIN: {error}")))?
             }
-            (None, None) => DEFAULT_ADMIN.parse()?,
+            (None, None) => DEFAULT_ADMIN.parse().map_err(ClientError::Address)?,
         };
-        Ok(Api::new(origin))
+        Ok(Api::new(origin)?)
     }
+}
+
+/// An error with everything behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }
 
 /// What `admin.address` is when nobody has configured it.

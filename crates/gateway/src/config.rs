@@ -7,7 +7,6 @@
 
 mod answers;
 mod checks;
-mod client;
 mod keys;
 mod units;
 mod unknown;
@@ -19,7 +18,6 @@ use ocpp_bus::kafka::intake::IntakeOptions;
 use crate::command::request::RequestLimits;
 
 pub use answers::{ActionAnswer, AnsweredBy, Answers, Authorization, Fallback, Hooks, hook_target};
-pub use client::ClientEnvironment;
 pub use keys::*;
 pub use units::{DottedOptions, Subprotocols};
 

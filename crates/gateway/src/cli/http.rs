@@ -1,19 +1,33 @@
-//! The admin API as its client sees it: paths, time limits, and refusals in the gateway's own words.
+//! The admin API as its client sees it: requests, limits of time and size, and refusals in the gateway's own words.
+//!
+//! Owns connecting, by way of hyper-util's client. Follows no redirect and uses no proxy: the commands talk to the
+//! address that they were given and to no other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use futures_util::{Stream, stream};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::TokioExecutor;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
+use tokio::time::timeout;
 
 use super::Failure;
-use crate::http_client::{Origin, Response};
+use super::origin::{InvalidOrigin, Origin};
 
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a page may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest page: a thousand stations, or the largest answer of a station.
 const LARGEST_PAGE: usize = 128 << 20;
 /// What stands for itself in a path or a query (RFC 3986 section 2.3).
@@ -23,6 +37,38 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 #[derive(Debug)]
 pub(super) struct Api {
     origin: Origin,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// Why there is no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ClientError {
+    /// Not an address that requests can be sent to.
+    #[error(transparent)]
+    Address(#[from] InvalidOrigin),
+    /// The system's certificates cannot be read; only an https address needs them.
+    #[error("cannot read the system's root certificates")]
+    Roots(#[source] std::io::Error),
+    /// The name has no address, nobody listens there, or TLS is not agreed on.
+    #[error("cannot connect to {address}: {cause}")]
+    Connect { address: String, cause: String },
+    /// The time was over.
+    #[error("{address} did not answer within {limit:?}")]
+    Timeout { address: String, limit: Duration },
+    /// The answer is larger than any that a gateway gives.
+    #[error("the answer has more than {0} bytes")]
+    TooLarge(usize),
+    /// The connection broke, or what came is not HTTP.
+    #[error("the connection broke")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// An answer whose body is still coming.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: StatusCode,
+    address: String,
+    body: Incoming,
 }
 
 /// RFC 9457, as far as it is shown.
@@ -32,48 +78,64 @@ struct Problem {
 }
 
 impl Api {
-    pub(super) fn new(origin: Origin) -> Self {
-        Self { origin }
+    /// Opens no connection yet.
+    ///
+    /// # Errors
+    /// When the address needs TLS and the system's certificates cannot be read.
+    pub(super) fn new(origin: Origin) -> Result<Self, ClientError> {
+        let client = client(origin.is_https())?;
+        Ok(Self { origin, client })
     }
 
     /// `GET`, whole.
     pub(super) async fn get(&self, path: &str) -> Result<Bytes, Failure> {
-        let response = self.send(request(Method::GET, path, Bytes::new())?, PATIENCE).await?;
-        Ok(response.collect(LARGEST_PAGE, PATIENCE).await?)
+        let request = Request::new(Full::default());
+        Ok(self.send(request, path, PAGE_TIMEOUT).await?.collect().await?)
     }
 
-    /// `POST` with a JSON body; the answer may take as long as `patience`.
+    /// `POST` with a JSON body; the answer may take as long as `limit`.
     pub(super) async fn post(
         &self,
         path: &str,
         body: Vec<u8>,
-        patience: Duration,
+        limit: Duration,
     ) -> Result<(StatusCode, Bytes), Failure> {
-        let mut request = request(Method::POST, path, body.into())?;
+        let mut request = Request::new(Full::from(body));
+        *request.method_mut() = Method::POST;
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let response = self.send(request, patience).await?;
+        let response = self.send(request, path, limit).await?;
         let status = response.status;
-        Ok((status, response.collect(LARGEST_PAGE, PATIENCE).await?))
+        Ok((status, response.collect().await?))
     }
 
     /// `GET` of a stream of events, after the one at a position if there is one.
     pub(super) async fn watch(&self, path: &str, after: Option<u64>) -> Result<Response, Failure> {
-        let mut request = request(Method::GET, path, Bytes::new())?;
+        let mut request = Request::new(Full::default());
         if let Some(position) = after {
             request.headers_mut().insert("last-event-id", HeaderValue::from(position));
         }
-        self.send(request, PATIENCE).await
+        self.send(request, path, PAGE_TIMEOUT).await
     }
 
     /// Sends a request; an answer that is not of the 2xx is a failure in the gateway's words.
-    async fn send(&self, request: Request<Full<Bytes>>, patience: Duration) -> Result<Response, Failure> {
-        let response = self.origin.send(request, patience).await?;
-        if response.status.is_success() {
+    async fn send(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        path: &str,
+        limit: Duration,
+    ) -> Result<Response, Failure> {
+        *request.uri_mut() = self.origin.join(path).map_err(ClientError::Address)?;
+        let address = self.origin.address();
+        let answer = timeout(limit, self.client.request(request))
+            .await
+            .map_err(|_| ClientError::Timeout { address: address.to_owned(), limit })?
+            .map_err(|error| unanswered(address, error))?;
+        let status = answer.status();
+        let response = Response { status, address: address.to_owned(), body: answer.into_body() };
+        if status.is_success() {
             return Ok(response);
         }
-        let status = response.status;
-        let body = response.collect(LARGEST_PAGE, PATIENCE).await?;
-        let detail = match serde_json::from_slice::<Problem>(&body) {
+        let detail = match serde_json::from_slice::<Problem>(&response.collect().await?) {
             Ok(problem) => problem.detail,
             Err(_) => format!("{} does not answer as a gateway's admin listener does", self.origin),
         };
@@ -81,14 +143,86 @@ impl Api {
     }
 }
 
-fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failure> {
-    Request::builder()
-        .method(method)
-        .uri(path)
-        .body(Full::new(body))
-        .map_err(|error| Failure::Usage(error.to_string()))
+impl Response {
+    /// The whole body.
+    async fn collect(self) -> Result<Bytes, ClientError> {
+        let Self { address, body, .. } = self;
+        let collected = timeout(PAGE_TIMEOUT, Limited::new(body, LARGEST_PAGE).collect()).await;
+        match collected.map_err(|_| ClientError::Timeout { address, limit: PAGE_TIMEOUT })? {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge(LARGEST_PAGE)),
+            Err(error) => Err(ClientError::Broken(error)),
+        }
+    }
+
+    /// The body as it comes. Ends with a failure when nothing has come for `limit`.
+    pub(super) fn pieces(self, limit: Duration) -> impl Stream<Item = Result<Bytes, ClientError>> {
+        stream::try_unfold(self, move |mut response| async move {
+            loop {
+                let address = || response.address.clone();
+                let next = timeout(limit, response.body.frame()).await;
+                let Some(frame) = next.map_err(|_| ClientError::Timeout { address: address(), limit })?
+                else {
+                    return Ok(None);
+                };
+                // Trailers mean nothing here.
+                if let Ok(piece) = frame.map_err(|error| ClientError::Broken(error.into()))?.into_data() {
+                    return Ok(Some((piece, response)));
+                }
+            }
+        })
+    }
 }
 
+fn client(is_https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, ClientError> {
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls(is_https).map_err(ClientError::Roots)?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// Trusts what the system trusts. Containers without certificates are common, so they are read only where they are needed.
+fn tls(is_https: bool) -> std::io::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?;
+    let builder = if is_https {
+        builder.with_native_roots()?
+    } else {
+        builder.with_root_certificates(RootCertStore::empty())
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+/// The client's own words ("client error", "tcp connect error") say nothing to people; what lies behind them does.
+fn unanswered(address: &str, error: legacy::Error) -> ClientError {
+    let address = address.to_owned();
+    if !error.is_connect() {
+        return match std::error::Error::source(&error).map(super::chain) {
+            Some(cause) => ClientError::Broken(cause.into()),
+            None => ClientError::Broken(error.into()),
+        };
+    }
+    let mut cause: &(dyn std::error::Error + 'static) = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let is_timeout = cause
+        .downcast_ref::<std::io::Error>()
+        .is_some_and(|cause| cause.kind() == std::io::ErrorKind::TimedOut && cause.raw_os_error().is_none());
+    if is_timeout {
+        ClientError::Timeout { address, limit: CONNECT_TIMEOUT }
+    } else {
+        ClientError::Connect { address, cause: cause.to_string() }
+    }
+}
 /// A text as one segment of a path or one value of a query.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()

@@ -1,7 +1,18 @@
-//! Server-sent events (HTML standard, section 9.2), as far as the gateway writes them. Owns cutting pieces into events; the
-//! size of one event is bounded.
+//! The gateway's event stream (server-sent events), as `tail` reads it.
+//!
+//! Owns what a block of the stream means to `tail`, and the limit of its size; sse-stream parses the format. Does not
+//! reconnect.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use sse_stream::{Sse, SseByteStream};
 
 use super::Failure;
+use super::http::ClientError;
 
 /// An event with its envelope and its payload is far smaller than this.
 const LARGEST_EVENT: usize = 128 << 20;
@@ -11,92 +22,97 @@ const LARGEST_EVENT: usize = 128 << 20;
 pub(super) struct StreamEvent {
     /// The position.
     pub(super) id: Option<u64>,
-    /// What the stream calls it.
+    /// The event's type; empty if the stream does not name one.
     pub(super) name: String,
-    /// Its lines, joined. None when only the position was told.
+    /// Its lines, joined. None if the block holds only a position.
     pub(super) data: Option<String>,
 }
 
-/// Cuts a stream into events.
-#[derive(Debug, Default)]
-pub(super) struct Cutter {
-    bytes: Vec<u8>,
-    /// Up to here everything has been given out.
-    start: usize,
-    /// Up to here no event ends.
-    searched: usize,
+/// The events of one response.
+pub(super) struct EventStream {
+    blocks: Pin<Box<dyn Stream<Item = Result<Sse, sse_stream::Error>>>>,
+    /// Bytes received since the last event, which the parser may be holding.
+    unparsed: Rc<Cell<usize>>,
 }
 
-impl Cutter {
-    /// Takes a piece of the stream.
-    pub(super) fn feed(&mut self, piece: &[u8]) -> Result<(), Failure> {
-        // Moved once a piece, not once an event.
-        self.bytes.drain(..self.start);
-        self.searched -= self.start;
-        self.start = 0;
-        if self.bytes.len() + piece.len() > LARGEST_EVENT {
-            return Err(Failure::NotUnderstood(format!("an event with more than {LARGEST_EVENT} bytes")));
-        }
-        self.bytes.extend_from_slice(piece);
-        Ok(())
+impl EventStream {
+    /// Reads a body that comes in pieces, cut anywhere.
+    pub(super) fn new(pieces: impl Stream<Item = Result<Bytes, ClientError>> + 'static) -> Self {
+        Self::bounded(pieces, LARGEST_EVENT)
     }
 
-    /// The next whole event. What is only a comment is none.
-    pub(super) fn next_event(&mut self) -> Option<StreamEvent> {
-        loop {
-            // The first of the two line breaks may have been searched already.
-            let from = self.searched.saturating_sub(1).max(self.start);
-            let Some(found) = self.bytes[from..].windows(2).position(|pair| pair == b"\n\n") else {
-                self.searched = self.bytes.len();
-                return None;
-            };
-            let end = from + found + 2;
-            let event = parse(&String::from_utf8_lossy(&self.bytes[self.start..end]));
-            (self.start, self.searched) = (end, end);
-            if event.is_some() {
-                return event;
+    fn bounded(
+        pieces: impl Stream<Item = Result<Bytes, ClientError>> + 'static,
+        largest_event: usize,
+    ) -> Self {
+        let unparsed = Rc::new(Cell::new(0));
+        let counter = Rc::clone(&unparsed);
+        let bounded = pieces.map(move |piece| {
+            let piece = piece?;
+            counter.set(counter.get() + piece.len());
+            if counter.get() > largest_event {
+                return Err(Failure::NotUnderstood(format!("an event with more than {largest_event} bytes")));
             }
+            Ok(piece)
+        });
+        Self { blocks: Box::pin(SseByteStream::new(bounded)), unparsed }
+    }
+
+    /// The next whole event; none when the stream has ended.
+    ///
+    /// # Errors
+    /// When the body breaks off, is not text, or one event is too large.
+    pub(super) async fn next(&mut self) -> Result<Option<StreamEvent>, Failure> {
+        let block = self.blocks.next().await;
+        self.unparsed.set(0);
+        match block {
+            None => Ok(None),
+            Some(Ok(block)) => Ok(Some(block.into())),
+            Some(Err(sse_stream::Error::Body(error))) => Err(match error.downcast() {
+                Ok(failure) => *failure,
+                Err(error) => Failure::NotUnderstood(error.to_string()),
+            }),
+            Some(Err(error)) => Err(Failure::NotUnderstood(error.to_string())),
         }
     }
 }
 
-fn parse(block: &str) -> Option<StreamEvent> {
-    let mut event = StreamEvent { id: None, name: String::new(), data: None };
-    for line in block.lines() {
-        let (field, value) = line.split_once(':').unwrap_or((line, ""));
-        let value = value.strip_prefix(' ').unwrap_or(value);
-        match field {
-            "id" => event.id = value.parse().ok(),
-            "event" => value.clone_into(&mut event.name),
-            "data" => match &mut event.data {
-                // Line breaks stand between tokens of JSON only, where a space does as well.
-                Some(data) => {
-                    data.push(' ');
-                    data.push_str(value);
-                }
-                None => event.data = Some(value.to_owned()),
-            },
-            _ => {}
+impl From<Sse> for StreamEvent {
+    fn from(block: Sse) -> Self {
+        Self {
+            id: block.id.and_then(|id| id.parse().ok()),
+            name: block.event.unwrap_or_default(),
+            // Line breaks stand between tokens of JSON only, where a space does as well.
+            data: block.data.map(|data| data.replace('\n', " ")),
         }
     }
-    (event.id.is_some() || event.data.is_some()).then_some(event)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::stream;
+
     use super::*;
 
     const STREAM: &[u8] = b"id: 6\n\n:\n\nid: 7\nevent: t.x\ndata: {\"a\":\ndata: \"\xc3\xbc\"}\n\nevent: missed\ndata: {\"events\":3}\n\nid: 8";
 
-    #[test]
-    fn however_a_stream_is_cut_its_events_are_the_same() {
-        for size in 1..=STREAM.len() {
-            let mut cutter = Cutter::default();
-            let mut events = Vec::new();
-            for piece in STREAM.chunks(size) {
-                cutter.feed(piece).unwrap();
-                events.extend(std::iter::from_fn(|| cutter.next_event()));
+    async fn events(pieces: Vec<Result<Bytes, ClientError>>) -> (Vec<StreamEvent>, Option<Failure>) {
+        let mut stream = EventStream::bounded(stream::iter(pieces), 100);
+        let mut events = Vec::new();
+        loop {
+            match stream.next().await {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => return (events, None),
+                Err(failure) => return (events, Some(failure)),
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn however_a_stream_is_cut_its_events_are_the_same() {
+        for size in 1..=STREAM.len() {
+            let pieces = STREAM.chunks(size).map(|piece| Ok(Bytes::from_static(piece))).collect();
+            let (events, failure) = events(pieces).await;
             let event = |id, name: &str, data: Option<&str>| StreamEvent {
                 id,
                 name: name.to_owned(),
@@ -108,6 +124,27 @@ mod tests {
                 event(None, "missed", Some("{\"events\":3}")),
             ];
             assert_eq!(events, expected, "in pieces of {size}");
+            assert!(failure.is_none(), "in pieces of {size}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_event_without_an_end_is_not_kept_for_ever() {
+        let half = || Ok(Bytes::from(vec![b'x'; 50]));
+        let end = || Ok(Bytes::from_static(b"\nid: 1\n\n"));
+        let (seen, failure) = events(vec![half(), end(), half(), end()]).await;
+        assert_eq!(seen.len(), 2, "the limit is that of one event");
+        assert!(failure.is_none());
+        let (seen, failure) = events(vec![half(), half(), half()]).await;
+        assert!(seen.is_empty());
+        assert!(matches!(failure, Some(Failure::NotUnderstood(_))), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_broken_body_is_told_as_what_broke_it() {
+        let pieces = vec![Ok(Bytes::from_static(b"id: 1\n\nid")), Err(ClientError::Broken("gone".into()))];
+        let (seen, failure) = events(pieces).await;
+        assert_eq!(seen.len(), 1);
+        assert!(matches!(failure, Some(Failure::Client(ClientError::Broken(_)))), "{failure:?}");
     }
 }

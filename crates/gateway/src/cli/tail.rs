@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::Failure;
-use super::http::{Api, with_query};
+use super::http::{Api, ClientError, with_query};
 use super::line::line;
 use super::output::{Output, note, plain};
-use super::sse::{Cutter, StreamEvent};
-use crate::http_client::{ClientError, Response};
+use super::sse::{EventStream, StreamEvent};
+use super::{Failure, chain};
 
 /// The gateway says something at least every 15 s, if only that it is there.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -60,15 +59,16 @@ pub(super) async fn run(api: &Api, options: &Options, output: Output) -> Result<
 }
 
 impl Tail<'_> {
-    async fn open(&self) -> Result<Response, Failure> {
+    async fn open(&self) -> Result<EventStream, Failure> {
         // Where the position is known it counts, and `from` may have been deleted since.
         let from = self.options.from.as_deref().filter(|_| self.position.is_none());
         let parameters = [("station", self.options.station.as_deref()), ("from", from)];
-        self.api.watch(&with_query("/api/v1/events", &parameters), self.position).await
+        let response = self.api.watch(&with_query("/api/v1/events", &parameters), self.position).await?;
+        Ok(EventStream::new(response.pieces(SILENCE)))
     }
 
     /// Asks for the stream until it comes. Gives up only when the gateway says that it never will.
-    async fn reopen(&self) -> Result<Response, Failure> {
+    async fn reopen(&self) -> Result<EventStream, Failure> {
         let mut pause = FIRST_PAUSE;
         loop {
             tokio::time::sleep(pause).await;
@@ -83,19 +83,15 @@ impl Tail<'_> {
     }
 
     /// Shows the stream until it breaks; says how.
-    async fn follow(&mut self, mut stream: Response) -> Result<String, Failure> {
-        let mut cutter = Cutter::default();
+    async fn follow(&mut self, mut stream: EventStream) -> Result<String, Failure> {
         loop {
-            match stream.piece(SILENCE).await {
-                Ok(Some(piece)) => cutter.feed(&piece)?,
+            match stream.next().await {
+                Ok(Some(event)) => self.show(&event)?,
                 Ok(None) => return Ok("the gateway has ended the stream".to_owned()),
-                Err(error @ (ClientError::Broken(_) | ClientError::Timeout { .. })) => {
-                    return Ok(ocpp_bus::chain(&error));
+                Err(Failure::Client(error @ (ClientError::Broken(_) | ClientError::Timeout { .. }))) => {
+                    return Ok(chain(&error));
                 }
-                Err(error) => return Err(error.into()),
-            }
-            while let Some(event) = cutter.next_event() {
-                self.show(&event)?;
+                Err(failure) => return Err(failure),
             }
         }
     }

@@ -1,0 +1,105 @@
+//! The address of an admin listener: `http://HOST[:PORT][/PATH]`, or `https://…` where a proxy in front of it speaks TLS.
+//!
+//! Owns what counts as such an address and where a request's path goes in it. Opens no connection.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hyper::Uri;
+use hyper::http::uri::Scheme;
+
+/// Where requests go. Has a host, and neither a query nor credentials.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Origin {
+    scheme: Scheme,
+    /// Host and port.
+    address: String,
+    /// What comes before every request's path, without a slash at its end.
+    path: String,
+}
+
+/// The text is no address that requests can be sent to.
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is not an address like http://HOST:PORT")]
+pub(super) struct InvalidOrigin(String);
+
+impl FromStr for Origin {
+    type Err = InvalidOrigin;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
+        let invalid = || InvalidOrigin(text.to_owned());
+        let uri: Uri = text.parse().map_err(|_| invalid())?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(invalid)?;
+        let default_port = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => 80,
+            Some(scheme) if *scheme == Scheme::HTTPS => 443,
+            _ => return Err(invalid()),
+        };
+        let has_credentials = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        if uri.query().is_some() || has_credentials {
+            return Err(invalid());
+        }
+        Ok(Self {
+            scheme: uri.scheme().cloned().ok_or_else(invalid)?,
+            address: format!("{host}:{}", uri.port_u16().unwrap_or(default_port)),
+            path: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+}
+
+impl Origin {
+    /// Host and port, as error messages name the other side.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Whether requests go over TLS.
+    pub(super) fn is_https(&self) -> bool {
+        self.scheme == Scheme::HTTPS
+    }
+
+    /// The whole URI of a path with its query.
+    ///
+    /// # Errors
+    /// When the result is longer than a URI may be.
+    pub(super) fn join(&self, path_and_query: &str) -> Result<Uri, InvalidOrigin> {
+        let text = format!("{self}{path_and_query}");
+        text.parse().map_err(|_| InvalidOrigin(text))
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}://{}{}", self.scheme, self.address, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_host_with_a_port() {
+        for (text, shown) in [
+            ("http://localhost", "http://localhost:80"),
+            ("http://127.0.0.1:9100/", "http://127.0.0.1:9100"),
+            ("http://[::1]:4318/otlp/", "http://[::1]:4318/otlp"),
+            ("https://gateway.example/admin", "https://gateway.example:443/admin"),
+        ] {
+            assert_eq!(text.parse::<Origin>().unwrap().to_string(), shown);
+        }
+        for text in
+            ["", "localhost:9100", "ftp://localhost", "http://", "http://a b", "http://u:p@h", "http://h/?x"]
+        {
+            assert_eq!(text.parse::<Origin>(), Err(InvalidOrigin(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_path_is_appended_to_that_of_the_origin() {
+        let origin: Origin = "http://[::1]:9100/gateway/".parse().unwrap();
+        let uri = origin.join("/api/v1/stations?limit=5").unwrap();
+        assert_eq!(uri.to_string(), "http://[::1]:9100/gateway/api/v1/stations?limit=5");
+        assert!(origin.join(&format!("/{}", "a".repeat(70_000))).is_err());
+    }
+}
