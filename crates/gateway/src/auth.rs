@@ -8,6 +8,7 @@
 //!   each start of the gateway and each change of its password.
 
 pub mod credentials;
+pub mod hash_password;
 pub mod metrics;
 pub mod password;
 

@@ -16,7 +16,6 @@
 pub mod answers;
 pub mod app;
 pub mod auth;
-pub mod cli;
 pub mod command;
 pub mod config;
 pub mod drain;

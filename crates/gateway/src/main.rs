@@ -1,13 +1,14 @@
 //! The binary: reads the command line, runs the gateway until a signal, and turns every failure into one line and an
-//! exit code (2: the configuration, 1: anything else). What asks a running gateway is `cli.rs`.
+//! exit code (2: the configuration, 1: anything else). The commands that ask a running
+//! gateway are those of `ocpp-cli`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use ocpp_cli::output::{fail, say};
 use ocpp_gateway::app::App;
-use ocpp_gateway::cli::output::{fail, say};
-use ocpp_gateway::cli::{self, password};
+use ocpp_gateway::auth::hash_password;
 use ocpp_gateway::config::Config;
 use ocpp_gateway::{readiness, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,9 +35,9 @@ enum Command {
     /// Check the configuration and exit: 0 if it can be used.
     CheckConfig(Sources),
     /// Read a password from the standard input and print its hash for the credentials file.
-    HashPassword(password::Options),
+    HashPassword(hash_password::Options),
     #[command(flatten)]
-    Client(cli::Command),
+    Client(ocpp_cli::Command),
 }
 
 #[derive(Args, Default)]
@@ -62,11 +63,11 @@ fn main() -> ExitCode {
             Ok(_) => say("the configuration can be used"),
             Err(code) => code,
         },
-        Command::HashPassword(options) => match password::hash(&options) {
+        Command::HashPassword(options) => match hash_password::hash(&options) {
             Ok(hash) => say(&hash),
             Err(error) => fail(1, &error),
         },
-        Command::Client(command) => cli::run(command),
+        Command::Client(command) => ocpp_cli::run(command),
     }
 }
 

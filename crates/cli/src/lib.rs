@@ -13,7 +13,6 @@ mod http;
 mod line;
 mod origin;
 pub mod output;
-pub mod password;
 mod send;
 mod sse;
 mod stations;

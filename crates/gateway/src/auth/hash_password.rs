@@ -4,7 +4,7 @@ use std::io::Read;
 
 use clap::Args;
 
-use crate::auth::password;
+use super::password;
 
 /// How the password is given and hashed.
 #[derive(Args)]
