@@ -1,4 +1,4 @@
-//! `ocpp-gateway disconnect`: closes a station's connection.
+//! `ocpp-gateway disconnect`: asks the gateway to close a station's connection.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::Failure;
 use super::http::{Api, encoded};
 use super::output::{Output, plain};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What may be asked.
+/// The options of `disconnect`.
 #[derive(Args)]
 pub struct Options {
     /// The station's identity.
@@ -26,7 +26,7 @@ pub struct Options {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Wish<'a> {
+struct DisconnectRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -35,18 +35,23 @@ struct Wish<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Asked {
+struct DisconnectResponse {
     station_id: String,
     session_id: String,
 }
 
 pub(super) async fn run(api: &Api, options: &Options, mut output: Output) -> Result<u8, Failure> {
-    let wish = Wish { reason: options.reason.as_deref(), session_id: options.session_id.as_deref() };
-    let body = serde_json::to_vec(&wish).map_err(|error| Failure::Usage(error.to_string()))?;
+    let request =
+        DisconnectRequest { reason: options.reason.as_deref(), session_id: options.session_id.as_deref() };
+    let body = serde_json::to_vec(&request).map_err(|error| Failure::Usage(error.to_string()))?;
     let path = format!("/api/v1/stations/{}/disconnect", encoded(&options.station));
-    let (_, answer) = api.post(&path, body, PATIENCE).await?;
-    let asked: Asked =
+    let (_, answer) = api.post(&path, body, TIMEOUT).await?;
+    let response: DisconnectResponse =
         serde_json::from_slice(&answer).map_err(|error| Failure::NotUnderstood(error.to_string()))?;
-    output.line(&format!("{}: session {} is asked to end", plain(&asked.station_id), asked.session_id))?;
+    output.line(&format!(
+        "{}: session {} is asked to end",
+        plain(&response.station_id),
+        response.session_id
+    ))?;
     Ok(0)
 }

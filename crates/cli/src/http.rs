@@ -1,7 +1,7 @@
-//! The admin API as its client sees it: requests, limits of time and size, and refusals in the gateway's own words.
+//! The client of the admin API: requests, their limits of time and size, and the gateway's reasons for refusing one.
 //!
-//! Owns connecting, by way of hyper-util's client. Follows no redirect and uses no proxy: the commands talk to the
-//! address that they were given and to no other.
+//! Owns the connection (hyper-util's client, rustls). Follows no redirects and uses no proxy: it connects to the given
+//! address and to no other.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +24,12 @@ use tokio::time::timeout;
 use super::Failure;
 use super::origin::{InvalidOrigin, Origin};
 
-/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a page may take.
+/// For the head of most responses, and again for a body.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest page: a thousand stations, or the largest answer of a station.
+/// Enough for a page of a thousand stations and for the largest answer of a station.
 const LARGEST_PAGE: usize = 128 << 20;
-/// What stands for itself in a path or a query (RFC 3986 section 2.3).
+/// Everything but the unreserved characters of RFC 3986 section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The admin API of one gateway.
@@ -40,30 +39,30 @@ pub(super) struct Api {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// Why there is no answer, or not all of it.
+/// Why there is no complete response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ClientError {
-    /// Not an address that requests can be sent to.
+    /// The address cannot be used.
     #[error(transparent)]
     Address(#[from] InvalidOrigin),
-    /// The system's certificates cannot be read; only an https address needs them.
+    /// The system's certificates cannot be read; they are needed for https only.
     #[error("cannot read the system's root certificates")]
     Roots(#[source] std::io::Error),
-    /// The name has no address, nobody listens there, or TLS is not agreed on.
+    /// The name does not resolve, the connection is refused, or the TLS handshake fails.
     #[error("cannot connect to {address}: {cause}")]
     Connect { address: String, cause: String },
-    /// The time was over.
+    /// No response in time.
     #[error("{address} did not answer within {limit:?}")]
     Timeout { address: String, limit: Duration },
-    /// The answer is larger than any that a gateway gives.
+    /// The body is larger than any that a gateway sends.
     #[error("the answer has more than {0} bytes")]
     TooLarge(usize),
-    /// The connection broke, or what came is not HTTP.
+    /// The connection broke, or the other side does not speak HTTP.
     #[error("the connection broke")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// An answer whose body is still coming.
+/// A successful response whose body has yet to be read.
 #[derive(Debug)]
 pub(super) struct Response {
     pub(super) status: StatusCode,
@@ -71,29 +70,29 @@ pub(super) struct Response {
     body: Incoming,
 }
 
-/// RFC 9457, as far as it is shown.
+/// The part of a problem document (RFC 9457) that is shown.
 #[derive(Deserialize)]
 struct Problem {
     detail: String,
 }
 
 impl Api {
-    /// Opens no connection yet.
+    /// Does not connect yet.
     ///
     /// # Errors
-    /// When the address needs TLS and the system's certificates cannot be read.
+    /// When the address is https and the system's certificates cannot be read.
     pub(super) fn new(origin: Origin) -> Result<Self, ClientError> {
         let client = client(origin.is_https())?;
         Ok(Self { origin, client })
     }
 
-    /// `GET`, whole.
+    /// Sends a `GET` and reads the whole body.
     pub(super) async fn get(&self, path: &str) -> Result<Bytes, Failure> {
         let request = Request::new(Full::default());
         Ok(self.send(request, path, PAGE_TIMEOUT).await?.collect().await?)
     }
 
-    /// `POST` with a JSON body; the answer may take as long as `limit`.
+    /// Sends a `POST` with a JSON body and waits for the response for at most `limit`.
     pub(super) async fn post(
         &self,
         path: &str,
@@ -108,7 +107,7 @@ impl Api {
         Ok((status, response.collect().await?))
     }
 
-    /// `GET` of a stream of events, after the one at a position if there is one.
+    /// Sends a `GET` for a stream of events, which resumes after the event at a position if one is given.
     pub(super) async fn watch(&self, path: &str, after: Option<u64>) -> Result<Response, Failure> {
         let mut request = Request::new(Full::default());
         if let Some(position) = after {
@@ -117,7 +116,7 @@ impl Api {
         self.send(request, path, PAGE_TIMEOUT).await
     }
 
-    /// Sends a request; an answer that is not of the 2xx is a failure in the gateway's words.
+    /// Sends a request and waits for the response's head. A status other than 2xx is a failure with the gateway's reason.
     async fn send(
         &self,
         mut request: Request<Full<Bytes>>,
@@ -129,7 +128,7 @@ impl Api {
         let answer = timeout(limit, self.client.request(request))
             .await
             .map_err(|_| ClientError::Timeout { address: address.to_owned(), limit })?
-            .map_err(|error| unanswered(address, error))?;
+            .map_err(|error| request_failed(address, error))?;
         let status = answer.status();
         let response = Response { status, address: address.to_owned(), body: answer.into_body() };
         if status.is_success() {
@@ -144,7 +143,6 @@ impl Api {
 }
 
 impl Response {
-    /// The whole body.
     async fn collect(self) -> Result<Bytes, ClientError> {
         let Self { address, body, .. } = self;
         let collected = timeout(PAGE_TIMEOUT, Limited::new(body, LARGEST_PAGE).collect()).await;
@@ -155,7 +153,7 @@ impl Response {
         }
     }
 
-    /// The body as it comes. Ends with a failure when nothing has come for `limit`.
+    /// The body in the pieces in which it arrives. Fails when nothing has arrived for `limit`.
     pub(super) fn pieces(self, limit: Duration) -> impl Stream<Item = Result<Bytes, ClientError>> {
         stream::try_unfold(self, move |mut response| async move {
             loop {
@@ -165,7 +163,7 @@ impl Response {
                 else {
                     return Ok(None);
                 };
-                // Trailers mean nothing here.
+                // Trailers are skipped.
                 if let Ok(piece) = frame.map_err(|error| ClientError::Broken(error.into()))?.into_data() {
                     return Ok(Some((piece, response)));
                 }
@@ -187,7 +185,7 @@ fn client(is_https: bool) -> Result<Client<HttpsConnector<HttpConnector>, Full<B
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// Trusts what the system trusts. Containers without certificates are common, so they are read only where they are needed.
+/// Trusts the system's certificates, and reads them only when they are needed: containers often have none.
 fn tls(is_https: bool) -> std::io::Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
@@ -201,8 +199,8 @@ fn tls(is_https: bool) -> std::io::Result<ClientConfig> {
     Ok(builder.with_no_client_auth())
 }
 
-/// The client's own words ("client error", "tcp connect error") say nothing to people; what lies behind them does.
-fn unanswered(address: &str, error: legacy::Error) -> ClientError {
+/// Leaves out the client's generic messages ("client error", "tcp connect error") and keeps the cause.
+fn request_failed(address: &str, error: legacy::Error) -> ClientError {
     let address = address.to_owned();
     if !error.is_connect() {
         return match std::error::Error::source(&error).map(super::chain) {
@@ -223,12 +221,12 @@ fn unanswered(address: &str, error: legacy::Error) -> ClientError {
         ClientError::Connect { address, cause: cause.to_string() }
     }
 }
-/// A text as one segment of a path or one value of a query.
+/// Percent-encodes a text as one segment of a path or one value of a query.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// A path with those parameters that have a value.
+/// Appends the parameters that have a value to a path.
 pub(super) fn with_query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
     let mut whole = path.to_owned();
     let mut separator = '?';
@@ -249,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_query_holds_what_was_given_and_nothing_breaks_out_of_it() {
+    fn only_given_parameters_are_sent_and_values_are_encoded() {
         let parameters = [("limit", Some("5")), ("version", None), ("prefix", Some("A&b=c/ü"))];
         assert_eq!(with_query("/stations", &parameters), "/stations?limit=5&prefix=A%26b%3Dc%2F%C3%BC");
         assert_eq!(with_query("/stations", &[("after", None)]), "/stations");

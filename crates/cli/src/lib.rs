@@ -1,11 +1,11 @@
-//! The command line for people: what can be asked of a running gateway, over its admin API.
+//! The sub-commands that operate a running gateway over its admin API.
 //!
-//! Owns the sub-commands, where the gateway is, and what the exit codes mean. Knows nothing that the API does not say, so it
-//! works against a gateway on another machine. Everything for the standard output goes through `output.rs`.
+//! Owns the sub-commands, their output and their exit codes. Speaks HTTP and shares no code with the gateway, so it works
+//! against a gateway on another machine and of another version. All output goes through `output.rs`.
 //!
-//! Exit codes: 0 done (of `send`: the station answered, or the gateway keeps the command for it); 1 the gateway cannot be
-//! asked; 2 the gateway refuses, or the arguments make no sense; 3 the station answered with an error; 4 the command ended
-//! without the station's answer.
+//! Exit codes: 0 success (`send`: the station answered, or the gateway queued the command); 1 the gateway cannot be reached
+//! or failed; 2 the gateway refused the request, or the arguments are invalid; 3 the station answered with an error; 4 the
+//! command ended without an answer from the station.
 
 mod disconnect;
 mod environment;
@@ -27,52 +27,52 @@ use self::http::{Api, ClientError};
 use self::origin::Origin;
 use self::output::Output;
 
-/// What can be asked of a running gateway.
+/// The sub-commands, for the binary to flatten into its own.
 #[derive(Subcommand)]
 pub enum Command {
     /// List the stations that a running gateway knows.
-    Stations(Asked<stations::Options>),
+    Stations(Targeted<stations::Options>),
     /// Send a command to a station and wait for its outcome.
     ///
     /// Exit code 0: the station answered. 3: it answered with an error. 4: no answer (timeout, offline, expired, queueFull,
     /// invalid, replaced). 2: the gateway refuses. 1: the gateway cannot be asked.
-    Send(Asked<send::Options>),
+    Send(Targeted<send::Options>),
     /// Watch a station's messages as they become durable: ← from the station, → to it.
-    Tail(Asked<tail::Options>),
+    Tail(Targeted<tail::Options>),
     /// Close a station's connection; it is free to come back.
-    Disconnect(Asked<disconnect::Options>),
+    Disconnect(Targeted<disconnect::Options>),
 }
 
-/// What is asked, and of whom.
+/// The options of a sub-command, and the gateway that it is for.
 #[derive(Args)]
-pub struct Asked<O: Args> {
+pub struct Targeted<O: Args> {
     #[command(flatten)]
-    place: Place,
+    target: Target,
     #[command(flatten)]
     options: O,
 }
 
-/// Where the gateway is.
+/// The gateway to talk to.
 #[derive(Args)]
-struct Place {
+struct Target {
     /// The gateway's admin listener; OCPP_GATEWAY_ADMIN, or http://127.0.0.1:9100, if not given.
     #[arg(long, value_name = "URL")]
     admin: Option<Origin>,
 }
 
-/// Why a command did not work. One line, for people.
+/// Why a sub-command failed: one line for people, and an exit code.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// The arguments, or what they point to.
+    /// The arguments are invalid, or a file that they name cannot be read.
     #[error("{0}")]
     Usage(String),
-    /// The gateway says no, in its own words.
+    /// The gateway refused, and this is its reason.
     #[error("{detail} ({status})")]
     Refused { status: hyper::StatusCode, detail: String },
-    /// The gateway cannot be asked.
+    /// The gateway cannot be reached.
     #[error("{}", chain(.0))]
     Client(#[from] ClientError),
-    /// What came is not what this version of the client knows.
+    /// The response does not have the form that this version expects.
     #[error("the gateway's answer is not understood: {0}")]
     NotUnderstood(String),
     /// The output cannot be written.
@@ -89,13 +89,14 @@ impl Failure {
         }
     }
 
-    /// Whoever read the output has read enough.
+    /// Whether the output's reader has closed it.
     fn is_reader_gone(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe)
     }
 }
 
-/// Runs a command to its end. A reader that goes away (`… | head`) is a clean end.
+/// Runs a sub-command to completion and returns the process's exit code. If the reader closes the output (`… | head`), that is
+/// success.
 pub fn run(command: Command) -> ExitCode {
     let environment = Environment::read();
     let output = Output::new(!environment.no_color);
@@ -112,16 +113,18 @@ pub fn run(command: Command) -> ExitCode {
 
 async fn perform(command: Command, default: Option<String>, output: Output) -> Result<u8, Failure> {
     match command {
-        Command::Stations(asked) => stations::run(&asked.place.api(default)?, &asked.options, output).await,
-        Command::Send(asked) => send::run(&asked.place.api(default)?, &asked.options, output).await,
-        Command::Tail(asked) => tail::run(&asked.place.api(default)?, &asked.options, output).await,
-        Command::Disconnect(asked) => {
-            disconnect::run(&asked.place.api(default)?, &asked.options, output).await
+        Command::Stations(request) => {
+            stations::run(&request.target.api(default)?, &request.options, output).await
+        }
+        Command::Send(request) => send::run(&request.target.api(default)?, &request.options, output).await,
+        Command::Tail(request) => tail::run(&request.target.api(default)?, &request.options, output).await,
+        Command::Disconnect(request) => {
+            disconnect::run(&request.target.api(default)?, &request.options, output).await
         }
     }
 }
 
-impl Place {
+impl Target {
     fn api(self, default: Option<String>) -> Result<Api, Failure> {
         let origin = match (self.admin, default) {
             (Some(origin), _) => origin,
@@ -134,7 +137,7 @@ impl Place {
     }
 }
 
-/// An error with everything behind it, in one line.
+/// An error and all its sources, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -146,5 +149,5 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What `admin.address` is when nobody has configured it.
+/// The gateway's default `admin.address`.
 const DEFAULT_ADMIN: &str = "http://127.0.0.1:9100";

@@ -1,5 +1,6 @@
-//! An event as one readable line: `time arrow type action id payload`. Owns the layout; an event type that it does not know
-//! is shown whole.
+//! An event as one readable line: `time arrow type action id payload`.
+//!
+//! Owns the layout. An event of an unknown type is shown with all its data.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -15,7 +16,7 @@ struct Event {
     data: Box<RawValue>,
 }
 
-/// Members of `data` (`docs/asyncapi.yaml`), of all types together.
+/// The members of `data` (`docs/asyncapi.yaml`) of all event types together.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Data {
@@ -46,11 +47,11 @@ struct CommandError {
     description: String,
 }
 
-/// The line of an event. `named`: with the station's identity, for when several are shown.
+/// Formats an event as a line; `named` adds the station's identity, for when several stations are shown.
 ///
 /// # Errors
-/// When the text is no event.
-pub(super) fn line(text: &str, named: bool, paint: Paint) -> Result<String, serde_json::Error> {
+/// When the text is not an event.
+pub(super) fn event_line(text: &str, named: bool, paint: Paint) -> Result<String, serde_json::Error> {
     let event: Event = serde_json::from_str(text)?;
     let data: Data = serde_json::from_str(event.data.get())?;
     let faint = |text: &str| paint.text(Colour::Faint, text);
@@ -103,7 +104,7 @@ pub(super) fn line(text: &str, named: bool, paint: Paint) -> Result<String, serd
     Ok(parts.join(" "))
 }
 
-/// Type and action in columns, so that what follows stands one below the other.
+/// Pads the message type, so that the actions of consecutive lines are aligned.
 fn message(parts: &mut Vec<String>, data: Data, paint: Paint) {
     let kind = data.message_type.unwrap_or_default();
     let colour = if kind.contains("ERROR") || kind == "MALFORMED" { Some(Colour::Bad) } else { None };
@@ -130,7 +131,7 @@ fn seconds(milliseconds: u64) -> String {
     format!("{}.{:03}s", milliseconds / 1000, milliseconds % 1000)
 }
 
-/// JSON without the white space between its tokens; everything else, numbers and escapes included, as it was on the wire.
+/// Removes the white space between the tokens of JSON. Everything else, numbers and escapes included, stays as it was sent.
 pub(super) fn compact(json: &str) -> String {
     let mut compact = String::with_capacity(json.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -156,11 +157,11 @@ mod tests {
         let event = format!(
             r#"{{"specversion":"1.0","id":"i","source":"/ocpp-gateway/gw-1","type":"{kind}","subject":"CP-1","time":"T","data":{data}}}"#
         );
-        line(&event, named, Paint { colours: false }).unwrap()
+        event_line(&event, named, Paint { colours: false }).unwrap()
     }
 
     #[test]
-    fn every_kind_of_event_has_its_line() {
+    fn every_event_type_has_its_line() {
         let cases = [
             (
                 "ocpp.message.received",
@@ -211,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_space_between_tokens_goes() {
+    fn only_space_between_tokens_is_removed() {
         assert_eq!(
             compact("{ \"a b\\\" \" :\t1.50 ,\n\"c\\\\\" : [ \"\\u00e9\" ] }"),
             r#"{"a b\" ":1.50,"c\\":["\u00e9"]}"#

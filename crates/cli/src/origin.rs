@@ -1,6 +1,6 @@
-//! The address of an admin listener: `http://HOST[:PORT][/PATH]`, or `https://…` where a proxy in front of it speaks TLS.
+//! The address of an admin listener: `http://HOST[:PORT][/PATH]`, or `https://…` if a proxy in front of it terminates TLS.
 //!
-//! Owns what counts as such an address and where a request's path goes in it. Opens no connection.
+//! Owns parsing it and appending a request's path to it. Does not connect.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use std::str::FromStr;
 use hyper::Uri;
 use hyper::http::uri::Scheme;
 
-/// Where requests go. Has a host, and neither a query nor credentials.
+/// Has a host, and neither a query nor credentials.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Origin {
     scheme: Scheme,
     /// Host and port.
     address: String,
-    /// What comes before every request's path, without a slash at its end.
+    /// The prefix of every request's path, without a trailing slash.
     path: String,
 }
 
-/// The text is no address that requests can be sent to.
+/// The text is not such an address.
 #[derive(PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} is not an address like http://HOST:PORT")]
 pub(super) struct InvalidOrigin(String);
@@ -48,17 +48,16 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// Host and port, as error messages name the other side.
+    /// Host and port, for error messages.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Whether requests go over TLS.
     pub(super) fn is_https(&self) -> bool {
         self.scheme == Scheme::HTTPS
     }
 
-    /// The whole URI of a path with its query.
+    /// Appends a path with its query.
     ///
     /// # Errors
     /// When the result is longer than a URI may be.

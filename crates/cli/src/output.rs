@@ -1,61 +1,58 @@
-//! The one writer of the standard output, and the line on the standard error stream that a failure ends with.
+//! The only writer of the standard output, and of the line on the standard error stream that reports a failure.
 //!
-//! Owns colours and what must not reach a terminal: stations choose their words, and a terminal obeys some of them.
+//! Owns colours and escaping: what a station sends may contain control characters, which must not reach a terminal.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-/// The standard output.
+/// The standard output, in colour or without.
 #[derive(Debug)]
-pub struct Output {
+pub(super) struct Output {
     colours: bool,
 }
 
-/// What a colour means.
+/// What a colour stands for.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Colour {
     /// From the station.
     Inbound,
     /// To the station.
     Outbound,
-    /// Went well.
     Good,
-    /// Did not.
     Bad,
-    /// Of less interest.
+    /// Secondary: times, ids.
     Faint,
 }
 
 impl Output {
-    /// With colours if they are wanted and the output is a terminal.
-    pub fn new(colours_wanted: bool) -> Self {
+    /// Uses colours if they are wanted and the standard output is a terminal.
+    pub(super) fn new(colours_wanted: bool) -> Self {
         Self { colours: colours_wanted && std::io::stdout().is_terminal() }
     }
 
-    /// Writes a line, at once.
+    /// Writes a line and flushes it.
     ///
     /// # Errors
-    /// When it cannot be written, for instance because the reader has gone.
-    pub fn line(&mut self, text: &str) -> std::io::Result<()> {
-        // A lock for each line: the standard output is line-buffered, and nobody else writes to it.
+    /// When it cannot be written, for instance because the reader has closed the pipe.
+    pub(super) fn line(&mut self, text: &str) -> std::io::Result<()> {
+        // Locked once per line: the standard output is line-buffered and has no other writer.
         writeln!(std::io::stdout().lock(), "{text}")
     }
 
-    /// The painter for this output.
     pub(super) fn paint(&self) -> Paint {
         Paint { colours: self.colours }
     }
 }
 
-/// Colours texts, or leaves them.
+/// Colours text if the output takes colours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint {
     pub(super) colours: bool,
 }
 
 impl Paint {
-    /// The text in a colour (ECMA-48 SGR), or as it is.
+    /// Wraps the text in an SGR sequence of ECMA-48.
     pub(super) fn text(self, colour: Colour, text: &str) -> String {
         let code = match colour {
             Colour::Inbound => 36,
@@ -68,7 +65,7 @@ impl Paint {
     }
 }
 
-/// A text that a terminal shows and does not obey: control characters become `\u001b` and the like.
+/// Escapes control characters as `\u001b` and the like, so that a terminal shows them and does not act on them.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
@@ -84,7 +81,7 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// Says one thing and ends well.
+/// Prints a line; the exit code is success if it could be written.
 pub fn say(text: &str) -> ExitCode {
     match Output::new(false).line(text) {
         Ok(()) => ExitCode::SUCCESS,
@@ -92,13 +89,13 @@ pub fn say(text: &str) -> ExitCode {
     }
 }
 
-/// Says on the standard error stream what went wrong.
+/// Reports a failure on the standard error stream and returns the exit code.
 pub fn fail(code: u8, text: &str) -> ExitCode {
     note(text);
     ExitCode::from(code)
 }
 
-/// A line on the standard error stream. With nobody to read it, the exit code still tells.
+/// Prints a line on the standard error stream. If that fails, only the exit code is left to tell.
 pub(super) fn note(text: &str) {
     drop(writeln!(std::io::stderr(), "ocpp-gateway: {}", plain(text)));
 }
@@ -108,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_is_not_given_orders() {
+    fn control_characters_are_escaped() {
         assert_eq!(plain("Zähler 1"), "Zähler 1");
         assert_eq!(plain("a\x1b[2Jb\u{9b}c\nd\x7f"), "a\\u001b[2Jb\\u009bc\\u000ad\\u007f");
     }

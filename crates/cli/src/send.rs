@@ -1,4 +1,4 @@
-//! `ocpp-gateway send`: a command to a station, and how it ended.
+//! `ocpp-gateway send`: sends a command to a station and prints its outcome.
 
 use std::io::Read;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use super::http::{Api, encoded};
 use super::line::compact;
 use super::output::{Colour, Output, Paint, plain};
 
-/// How much longer than the command's own time the gateway may take to say how it ended.
+/// How much longer than the command's own timeout to wait for the gateway's response.
 const MARGIN: Duration = Duration::from_secs(30);
-/// How long to wait when the gateway's configuration decides: more than it is likely to allow.
+/// How long to wait when the gateway's configuration sets the timeout: longer than it is likely to be.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A command as a person states it.
+/// The options of `send`.
 #[derive(Args)]
 pub struct Options {
     /// The station's identity.
@@ -53,7 +53,7 @@ enum IfOffline {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Command<'a> {
+struct CommandRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     command_id: Option<&'a str>,
     action: &'a str,
@@ -66,17 +66,17 @@ struct Command<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Outcome {
+struct CommandResponse {
     command_id: String,
-    /// Of a command that has not ended, how far it is.
+    /// The outcome, or the state of a command that has not ended.
     #[serde(alias = "state")]
     status: String,
     payload: Option<Box<RawValue>>,
-    error: Option<Error>,
+    error: Option<CommandError>,
 }
 
 #[derive(Deserialize)]
-struct Error {
+struct CommandError {
     code: String,
     description: String,
     details: Box<RawValue>,
@@ -84,7 +84,7 @@ struct Error {
 
 pub(super) async fn run(api: &Api, options: &Options, mut output: Output) -> Result<u8, Failure> {
     let payload = payload(options.payload.as_deref())?;
-    let command = Command {
+    let command = CommandRequest {
         command_id: options.id.as_deref(),
         action: &options.action,
         payload: &payload,
@@ -97,14 +97,14 @@ pub(super) async fn run(api: &Api, options: &Options, mut output: Output) -> Res
     };
     let body = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
     let path = format!("/api/v1/stations/{}/commands", encoded(&options.station));
-    let patience = options.timeout.map_or(LONGEST, |timeout| timeout.saturating_add(MARGIN));
-    let (status, answer) = api.post(&path, body, patience).await?;
-    let outcome: Outcome =
+    let limit = options.timeout.map_or(LONGEST, |timeout| timeout.saturating_add(MARGIN));
+    let (status, answer) = api.post(&path, body, limit).await?;
+    let outcome: CommandResponse =
         serde_json::from_slice(&answer).map_err(|error| Failure::NotUnderstood(error.to_string()))?;
     if options.json {
         output.line(&String::from_utf8_lossy(&answer))?;
     } else {
-        let line = shown(&outcome, output.paint());
+        let line = outcome_line(&outcome, output.paint());
         output.line(&line)?;
     }
     Ok(exit_code(status, &outcome.status))
@@ -130,13 +130,12 @@ fn payload(argument: Option<&str>) -> Result<Box<RawValue>, Failure> {
         .map_err(|error| Failure::Usage(format!("the payload is not JSON: {error}")))
 }
 
-/// The outcome in one line.
-fn shown(outcome: &Outcome, paint: Paint) -> String {
+fn outcome_line(outcome: &CommandResponse, paint: Paint) -> String {
     let colour = if outcome.error.is_none() { Colour::Good } else { Colour::Bad };
     let mut line = paint.text(colour, &plain(&outcome.status));
     match (&outcome.error, &outcome.payload) {
         (Some(error), _) => {
-            // Of an end without the station's word, the code is the status again.
+            // When the station did not answer, the code repeats the status.
             if error.code != outcome.status {
                 line.push(' ');
                 line.push_str(&plain(&error.code));
@@ -160,7 +159,7 @@ fn shown(outcome: &Outcome, paint: Paint) -> String {
     line
 }
 
-/// What the status means to a script. A command that the gateway has accepted for later is well so far.
+/// What the status means to a script. A queued command is a success.
 fn exit_code(http: StatusCode, status: &str) -> u8 {
     match (http, status) {
         (StatusCode::ACCEPTED, _) | (_, "answered") => 0,
@@ -174,7 +173,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> String {
-        shown(&serde_json::from_str(text).unwrap(), Paint { colours: false })
+        outcome_line(&serde_json::from_str(text).unwrap(), Paint { colours: false })
     }
 
     #[test]
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_script_can_tell_how_it_ended() {
+    fn each_outcome_has_its_exit_code() {
         assert_eq!(exit_code(StatusCode::OK, "answered"), 0);
         assert_eq!(exit_code(StatusCode::ACCEPTED, "queued"), 0);
         assert_eq!(exit_code(StatusCode::OK, "error"), 3);
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_is_json_or_nothing_is_sent() {
+    fn a_payload_must_be_json() {
         assert_eq!(payload(None).unwrap().get(), "{}");
         assert_eq!(payload(Some(" {\"a\": 1.50}\n")).unwrap().get(), "{\"a\": 1.50}");
         let error = payload(Some("{type:Soft}")).unwrap_err();

@@ -1,7 +1,6 @@
-//! The gateway's event stream (server-sent events), as `tail` reads it.
+//! Reads the gateway's event stream (server-sent events).
 //!
-//! Owns what a block of the stream means to `tail`, and the limit of its size; sse-stream parses the format. Does not
-//! reconnect.
+//! Owns the limit of an event's size and the meaning of its fields; sse-stream parses the format. Does not reconnect.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -14,7 +13,7 @@ use sse_stream::{Sse, SseByteStream};
 use super::Failure;
 use super::http::ClientError;
 
-/// An event with its envelope and its payload is far smaller than this.
+/// Far larger than any event of a gateway.
 const LARGEST_EVENT: usize = 128 << 20;
 
 /// One event of the stream, or a bare position.
@@ -24,7 +23,7 @@ pub(super) struct StreamEvent {
     pub(super) id: Option<u64>,
     /// The event's type; empty if the stream does not name one.
     pub(super) name: String,
-    /// Its lines, joined. None if the block holds only a position.
+    /// The lines of its data, joined. None for a bare position.
     pub(super) data: Option<String>,
 }
 
@@ -36,7 +35,7 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    /// Reads a body that comes in pieces, cut anywhere.
+    /// Reads a body that arrives in pieces, split anywhere.
     pub(super) fn new(pieces: impl Stream<Item = Result<Bytes, ClientError>> + 'static) -> Self {
         Self::bounded(pieces, LARGEST_EVENT)
     }
@@ -58,10 +57,10 @@ impl EventStream {
         Self { blocks: Box::pin(SseByteStream::new(bounded)), unparsed }
     }
 
-    /// The next whole event; none when the stream has ended.
+    /// The next complete event; none at the end of the stream.
     ///
     /// # Errors
-    /// When the body breaks off, is not text, or one event is too large.
+    /// When the body breaks off, is not UTF-8, or an event is too large.
     pub(super) async fn next(&mut self) -> Result<Option<StreamEvent>, Failure> {
         let block = self.blocks.next().await;
         self.unparsed.set(0);
@@ -82,7 +81,7 @@ impl From<Sse> for StreamEvent {
         Self {
             id: block.id.and_then(|id| id.parse().ok()),
             name: block.event.unwrap_or_default(),
-            // Line breaks stand between tokens of JSON only, where a space does as well.
+            // The data is JSON, which has line breaks only where a space may stand.
             data: block.data.map(|data| data.replace('\n', " ")),
         }
     }
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn however_a_stream_is_cut_its_events_are_the_same() {
+    async fn the_events_do_not_depend_on_how_the_stream_is_split() {
         for size in 1..=STREAM.len() {
             let pieces = STREAM.chunks(size).map(|piece| Ok(Bytes::from_static(piece))).collect();
             let (events, failure) = events(pieces).await;
@@ -129,11 +128,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_event_without_an_end_is_not_kept_for_ever() {
+    async fn the_size_of_an_event_is_bounded() {
         let half = || Ok(Bytes::from(vec![b'x'; 50]));
         let end = || Ok(Bytes::from_static(b"\nid: 1\n\n"));
         let (seen, failure) = events(vec![half(), end(), half(), end()]).await;
-        assert_eq!(seen.len(), 2, "the limit is that of one event");
+        assert_eq!(seen.len(), 2, "the limit is per event");
         assert!(failure.is_none());
         let (seen, failure) = events(vec![half(), half(), half()]).await;
         assert!(seen.is_empty());
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_broken_body_is_told_as_what_broke_it() {
+    async fn a_broken_body_keeps_its_cause() {
         let pieces = vec![Ok(Bytes::from_static(b"id: 1\n\nid")), Err(ClientError::Broken("gone".into()))];
         let (seen, failure) = events(pieces).await;
         assert_eq!(seen.len(), 1);

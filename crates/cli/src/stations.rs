@@ -1,4 +1,4 @@
-//! `ocpp-gateway stations`: who is known and who is connected, as a table or as lines of JSON.
+//! `ocpp-gateway stations`: lists the stations that the gateway knows, as a table or as lines of JSON.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::Failure;
 use super::http::{Api, with_query};
 use super::output::{Output, plain};
 
-/// The largest page that the gateway gives.
+/// The largest page that the gateway serves.
 const PAGE: &str = "1000";
 
-/// Which stations, and how they are shown.
+/// The options of `stations`.
 #[derive(Args)]
 pub struct Options {
     /// Only those that are connected.
@@ -104,13 +104,12 @@ fn row(station: Station) -> Row {
     ]
 }
 
-/// How long ago, to the second.
 fn ago(milliseconds: u64) -> String {
     let seconds = Duration::from_secs(milliseconds / 1000);
     if seconds.is_zero() { "now".to_owned() } else { format!("{} ago", humantime::format_duration(seconds)) }
 }
 
-/// The rows with their columns aligned, two spaces between them and none at the end.
+/// Aligns the columns, with two spaces between them and none at the end of a line.
 fn table(rows: &[Row]) -> Vec<String> {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 7] = std::array::from_fn(width);
@@ -145,7 +144,7 @@ Zürich-2  no         -        -                         -          -           
     }
 
     #[test]
-    fn what_has_just_been_seen_is_seen_now() {
+    fn less_than_a_second_ago_is_now() {
         assert_eq!(ago(999), "now");
         assert_eq!(ago(3_600_000), "1h ago");
     }

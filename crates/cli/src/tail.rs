@@ -1,25 +1,25 @@
-//! `ocpp-gateway tail`: a station's messages as they become durable, or everybody's.
+//! `ocpp-gateway tail`: shows the messages of one station, or of all, as they become durable.
 //!
-//! Owns following the stream: when it breaks, it is asked for again from the position that was read last. Where the gateway
-//! keeps no positions (Kafka), what happens in between is not shown, and that is said.
+//! Owns following the stream: when it breaks, the tail reconnects and resumes after the last position. If the gateway's bus
+//! has no positions (Kafka), events in between are not shown, and a note says so.
 
 use std::time::Duration;
 
 use clap::Args;
 
 use super::http::{Api, ClientError, with_query};
-use super::line::line;
+use super::line::event_line;
 use super::output::{Output, note, plain};
 use super::sse::{EventStream, StreamEvent};
 use super::{Failure, chain};
 
-/// The gateway says something at least every 15 s, if only that it is there.
+/// The gateway sends at least a comment every 15 s.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long to wait before the stream is asked for again: doubled each time, up to the longest.
+/// The pause before reconnecting: doubled after each failure, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// What to watch.
+/// The options of `tail`.
 #[derive(Args)]
 pub struct Options {
     /// The station's identity.
@@ -36,19 +36,18 @@ pub struct Options {
     json: bool,
 }
 
-/// A watch in progress.
 struct Tail<'a> {
     api: &'a Api,
     options: &'a Options,
     output: Output,
-    /// The last event read, shown or not.
+    /// The position of the last event read, shown or not.
     position: Option<u64>,
 }
 
-/// Never ends by itself, except with a failure.
+/// Returns only with a failure.
 pub(super) async fn run(api: &Api, options: &Options, output: Output) -> Result<u8, Failure> {
     let mut tail = Tail { api, options, output, position: None };
-    // A stream that never began is not asked for again: the address or the station may be wrong.
+    // No second attempt at the first stream: the address or the station may be wrong.
     let mut stream = tail.open().await?;
     loop {
         let broken = tail.follow(stream).await?;
@@ -60,14 +59,14 @@ pub(super) async fn run(api: &Api, options: &Options, output: Output) -> Result<
 
 impl Tail<'_> {
     async fn open(&self) -> Result<EventStream, Failure> {
-        // Where the position is known it counts, and `from` may have been deleted since.
+        // Once a position is known it takes precedence; `from` may have been deleted from the log since.
         let from = self.options.from.as_deref().filter(|_| self.position.is_none());
         let parameters = [("station", self.options.station.as_deref()), ("from", from)];
         let response = self.api.watch(&with_query("/api/v1/events", &parameters), self.position).await?;
         Ok(EventStream::new(response.pieces(SILENCE)))
     }
 
-    /// Asks for the stream until it comes. Gives up only when the gateway says that it never will.
+    /// Reconnects until it succeeds, or until the gateway refuses the request.
     async fn reopen(&self) -> Result<EventStream, Failure> {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -82,7 +81,7 @@ impl Tail<'_> {
         }
     }
 
-    /// Shows the stream until it breaks; says how.
+    /// Shows events until the stream breaks, and returns why it did.
     async fn follow(&mut self, mut stream: EventStream) -> Result<String, Failure> {
         loop {
             match stream.next().await {
@@ -104,9 +103,9 @@ impl Tail<'_> {
             "gap" => note(&format!("these positions of the log are gone: {data}")),
             "error" => note(&format!("the gateway cannot read its log: {data}")),
             _ if self.options.json => self.output.line(data)?,
-            name => match line(data, self.options.all, self.output.paint()) {
+            name => match event_line(data, self.options.all, self.output.paint()) {
                 Ok(line) => self.output.line(&line)?,
-                // A later gateway may tell what this client does not know.
+                // A newer gateway may send what this version does not know.
                 Err(_) => self.output.line(&format!("{} {}", plain(name), plain(data)))?,
             },
         }

@@ -1,4 +1,4 @@
-//! `ocpp-gateway hash-password`: from the standard input to a line for the credentials file.
+//! `ocpp-gateway hash-password`: hashes a password from the standard input for the credentials file.
 
 use std::io::Read;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::password;
 
-/// How the password is given and hashed.
+/// The options of `hash-password`.
 #[derive(Args)]
 pub struct Options {
     /// The input is the hex text of a key, as OCPP 1.6 stations are given it.
@@ -17,10 +17,10 @@ pub struct Options {
     slow: bool,
 }
 
-/// The hash of the password on the standard input, less one line break at its end.
+/// Hashes the password on the standard input, without one line break at its end.
 ///
 /// # Errors
-/// One line that says what is wrong with the input.
+/// What is wrong with the input, in one line.
 pub fn hash(options: &Options) -> Result<String, String> {
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input).map_err(|error| format!("cannot read the password: {error}"))?;
