@@ -1,8 +1,7 @@
-//! OCPP-J messages: reading the five kinds from text, and writing them.
+//! Reads the five kinds of OCPP-J messages from text.
 //!
-//! Owns the envelope: the JSON array, its type number, id and length. Payloads are opaque here
-//! (they stay the sender's bytes); what was wrong with a text that is no message is described by
-//! [`Malformed`], in `malformed`.
+//! Owns the envelope: the JSON array, its type number, id and length. Payloads are opaque here and
+//! stay the sender's bytes. If a text is not a message, [`Malformed`] says why. Writing is in `write`.
 //!
 //! Reading borrows from the text, allocates nothing for an ordinary message, and never recurses
 //! on its input: depth is limited to [`MAX_DEPTH`] so that later readers may recurse.
@@ -14,7 +13,6 @@ use serde::Deserializer as _;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::error_code::ErrorCode;
 use crate::literal;
 use crate::malformed::{Envelope, Malformed, MalformedKind, scan_prefix};
 use crate::message_id::{IdProblem, MessageId};
@@ -23,9 +21,6 @@ use crate::version::Version;
 /// Deepest nesting a payload may have. The deepest official schema nests 13 levels; `customData`
 /// and DataTransfer are free, and 64 leaves every common JSON reader its stack.
 pub const MAX_DEPTH: usize = 64;
-
-/// Longest error description written, in characters: the limit of 2.x, used for 1.6 too.
-pub const MAX_DESCRIPTION_CHARS: usize = 255;
 
 /// A message whose envelope is valid in the version it was read for.
 #[derive(Debug)]
@@ -275,88 +270,6 @@ fn is_deeper_than(text: &str, limit: usize) -> bool {
     false
 }
 
-/// Appends a CALL. `payload` must be a JSON object; the other two may be any text.
-pub fn write_call(out: &mut String, id: &str, action: &str, payload: &str) {
-    out.reserve(payload.len() + id.len() + action.len() + 16);
-    out.push_str("[2,");
-    literal::push(out, id);
-    out.push(',');
-    literal::push(out, action);
-    out.push(',');
-    out.push_str(payload);
-    out.push(']');
-}
-
-/// Appends a CALLRESULT. `id_json` is the JSON literal of the CALL's id ([`MessageId::as_json`]),
-/// `payload` a JSON object; both are copied as they are.
-pub fn write_call_result(out: &mut String, id_json: &str, payload: &str) {
-    out.reserve(payload.len() + id_json.len() + 8);
-    out.push_str("[3,");
-    out.push_str(id_json);
-    out.push(',');
-    out.push_str(payload);
-    out.push(']');
-}
-
-/// Appends a CALLERROR with empty details. `id_json` is a JSON literal: the CALL's id
-/// ([`MessageId::as_json`]) or [`UNREADABLE_ID`](crate::UNREADABLE_ID). The description is cut to
-/// [`MAX_DESCRIPTION_CHARS`].
-pub fn write_call_error(
-    out: &mut String,
-    version: Version,
-    id_json: &str,
-    code: ErrorCode,
-    description: &str,
-) {
-    write_error(out, '4', version, id_json, code, description, "{}");
-}
-
-/// The same with details, which must be a JSON object and go out byte for byte.
-pub fn write_call_error_with_details(
-    out: &mut String,
-    version: Version,
-    id_json: &str,
-    code: ErrorCode,
-    description: &str,
-    details: &RawValue,
-) {
-    write_error(out, '4', version, id_json, code, description, details.get());
-}
-
-/// Appends a CALLRESULTERROR, which only 2.1 has; otherwise like [`write_call_error`].
-pub fn write_call_result_error(
-    out: &mut String,
-    version: Version,
-    id_json: &str,
-    code: ErrorCode,
-    description: &str,
-) {
-    write_error(out, '5', version, id_json, code, description, "{}");
-}
-
-fn write_error(
-    out: &mut String,
-    message_type: char,
-    version: Version,
-    id_json: &str,
-    code: ErrorCode,
-    description: &str,
-    details: &str,
-) {
-    let end = description.char_indices().nth(MAX_DESCRIPTION_CHARS).map_or(description.len(), |(at, _)| at);
-    out.push('[');
-    out.push(message_type);
-    out.push(',');
-    out.push_str(id_json);
-    out.push_str(",\"");
-    out.push_str(code.as_str(version));
-    out.push_str("\",");
-    literal::push(out, &description[..end]);
-    out.push(',');
-    out.push_str(details);
-    out.push(']');
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -430,44 +343,5 @@ mod tests {
         assert!(parse(Version::V16, &text).is_ok());
         let wide = format!(r#"[2,"1","DataTransfer",{{"data":[{}]}}]"#, vec!["{}"; 1_000].join(","));
         assert!(parse(Version::V16, &wide).is_ok());
-    }
-
-    #[test]
-    fn details_go_out_as_they_are() {
-        let mut out = String::new();
-        let details = serde_json::from_str(r#"{ "a" : 1.50 }"#).unwrap();
-        let code = ErrorCode::OccurrenceConstraintViolation;
-        write_call_error_with_details(&mut out, Version::V16, "\"1\"", code, "why", details);
-        assert_eq!(out, r#"[4,"1","OccurenceConstraintViolation","why",{ "a" : 1.50 }]"#);
-    }
-
-    #[test]
-    fn messages_are_written_as_they_are_read() {
-        let mut out = String::new();
-        write_call(&mut out, "a\"b", "Reset", r#"{"type":"Soft"}"#);
-        assert_eq!(out, r#"[2,"a\"b","Reset",{"type":"Soft"}]"#);
-        out.clear();
-        write_call_result(&mut out, r#""a\u0062""#, "{}");
-        assert_eq!(out, r#"[3,"a\u0062",{}]"#);
-        out.clear();
-        write_call_error(&mut out, Version::V16, "\"1\"", ErrorCode::FormatViolation, "a\nb");
-        assert_eq!(out, r#"[4,"1","FormationViolation","a\nb",{}]"#);
-        out.clear();
-        write_call_result_error(&mut out, Version::V21, "\"1\"", ErrorCode::FormatViolation, "");
-        assert_eq!(out, r#"[5,"1","FormatViolation","",{}]"#);
-    }
-
-    #[test]
-    fn descriptions_are_cut_between_characters() {
-        let mut out = String::new();
-        write_call_error(
-            &mut out,
-            Version::V201,
-            "\"1\"",
-            ErrorCode::GenericError,
-            &"\u{20ac}".repeat(1_000),
-        );
-        let Ok(Frame::CallError(error)) = parse(Version::V201, &out) else { panic!() };
-        assert_eq!(error.description, "\u{20ac}".repeat(MAX_DESCRIPTION_CHARS));
     }
 }

@@ -22,7 +22,8 @@
 //! A message on its way through this crate, in reading order:
 //!
 //! * [`identity`], [`version`]: whose connection it is and which language it speaks
-//! * [`frame`], [`message_id`]: text to message and back; the payload stays the sender's bytes
+//! * [`frame`], [`message_id`]: text to message; the payload stays the sender's bytes
+//! * [`mod@write`]: message to text
 //! * [`malformed`], [`error_code`]: texts that are no message, and what they are answered with
 //! * [`action`]: which messages there are and who may send them
 //! * [`boot`]: what may be sent before a station is accepted
@@ -48,19 +49,21 @@ pub mod message_id;
 pub mod shape;
 pub mod transaction;
 pub mod version;
+pub mod write;
 
 pub use action::{Action, ActionKind, Direction, InboundAction, classify_call, classify_send};
 pub use answer::{AnswerContext, Registration, builtin};
 pub use boot::{BootState, Grants, csms_may_send, registration_in, station_may_send};
 pub use error_code::ErrorCode;
 pub use exchange::{Answered, Busy, Exchange};
-pub use frame::{
-    Call, CallError, CallResult, Frame, MAX_DEPTH, MAX_DESCRIPTION_CHARS, parse, write_call,
-    write_call_error, write_call_error_with_details, write_call_result, write_call_result_error,
-};
+pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse};
 pub use identity::{Identity, IdentityError, IdentityKey};
 pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
 pub use message_id::{MessageId, UNREADABLE_ID};
 pub use shape::{Violation, validate_request, validate_response};
 pub use transaction::{StartKey, start_key};
 pub use version::Version;
+pub use write::{
+    MAX_DESCRIPTION_CHARS, write_call, write_call_error, write_call_error_with_details, write_call_result,
+    write_call_result_error,
+};

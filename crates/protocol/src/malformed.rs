@@ -5,9 +5,9 @@
 //! and a SEND is never answered at all.
 
 use crate::error_code::ErrorCode;
-use crate::frame::{write_call_error, write_call_result_error};
 use crate::message_id::{MessageId, UNREADABLE_ID};
 use crate::version::Version;
+use crate::write::{write_call_error, write_call_result_error};
 
 /// A text that is not a message of the version it was read for.
 #[derive(Clone, PartialEq, Eq, Debug)]

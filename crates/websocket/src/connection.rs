@@ -12,8 +12,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::breach::Breach;
-use crate::decoder::{Decoder, Event, Rules};
+use crate::decoder::Decoder;
 use crate::encoder::Encoder;
+use crate::event::Event;
+use crate::rules::Rules;
 use crate::scratch;
 
 /// Frames are gathered for one write until there are so many bytes; the one that goes beyond is still in it.

@@ -6,52 +6,11 @@
 use tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::breach::{Breach, Violation};
+use crate::event::Event;
 use crate::header::{HEADER_MAX, Header, Kind};
 use crate::mask::unmask;
 use crate::message::{Compressed, Message, Whole};
-
-/// What a peer may send.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Bytes of the largest message, put together and inflated.
-    pub max_message: usize,
-    /// permessage-deflate was negotiated.
-    pub deflate: bool,
-}
-
-impl Rules {
-    /// Bytes of the largest message as it comes. Deflate makes what it cannot compress larger, by 5 bytes a block; a
-    /// 64th is more than any sensible sender needs.
-    pub(crate) fn max_compressed(&self) -> usize {
-        self.max_message + self.max_message / 64 + 64
-    }
-}
-
-/// What a peer said.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// A whole text.
-    Text {
-        /// The text.
-        text: String,
-        /// How many bytes it was, if it came compressed.
-        compressed: Option<usize>,
-    },
-    /// A whole binary message.
-    Binary {
-        /// The bytes.
-        bytes: Vec<u8>,
-        /// How many bytes it was, if it came compressed.
-        compressed: Option<usize>,
-    },
-    /// A ping, and what its pong must carry.
-    Ping(Vec<u8>),
-    /// A pong, and what it carries.
-    Pong(Vec<u8>),
-    /// The close frame, with its code if it has one, or 1002 in place of one that no frame may carry (RFC 6455 section 7.4).
-    /// Nothing after it means anything (section 5.5.1).
-    Close(Option<u16>),
-}
+use crate::rules::Rules;
 
 /// One step of decoding.
 #[derive(Debug)]

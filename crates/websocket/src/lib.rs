@@ -34,18 +34,22 @@ mod codec;
 mod connection;
 mod decoder;
 mod encoder;
+mod event;
 mod header;
 mod inflation;
 mod mask;
 mod message;
 pub mod negotiation;
+mod rules;
 mod scratch;
 
 pub use breach::{Breach, Violation};
 pub use connection::{Connection, Outgoing, ReadEnd, Settings, Traffic, WRITE_BATCH};
-pub use decoder::{Decoder, Event, Rules, Step};
+pub use decoder::{Decoder, Step};
 pub use encoder::Encoder;
+pub use event::Event;
 pub use negotiation::Deflate;
+pub use rules::Rules;
 
 /// The `Sec-WebSocket-Accept` value for a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2).
 pub fn accept_key(key: &[u8]) -> String {

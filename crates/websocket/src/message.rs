@@ -5,8 +5,9 @@
 //! no inflater; then it is a [`Compressed`] until the last slice of it is done.
 
 use crate::breach::{Breach, Violation};
-use crate::decoder::{Event, Rules};
+use crate::event::Event;
 use crate::inflation::{InflateError, Inflation};
+use crate::rules::Rules;
 
 /// A message of which the last frame has not ended.
 #[derive(Debug)]
