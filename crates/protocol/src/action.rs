@@ -18,7 +18,7 @@ use table::TABLE;
 pub enum Direction {
     /// From the station to the CSMS (the central system, in 1.6).
     ToCsms,
-    /// From the CSMS to the station.
+    /// From the CSMS to the station: commands.
     ToStation,
     /// Either way: DataTransfer.
     Both,
@@ -50,7 +50,7 @@ pub enum ActionKind {
 /// [`Action::all`].
 #[derive(PartialEq, Eq, Hash, Debug)]
 pub struct Action {
-    /// The name on the wire; case-sensitive.
+    /// The name on the wire, which is case-sensitive.
     pub name: &'static str,
     direction: Direction,
     in_version: [bool; 3],
@@ -70,7 +70,7 @@ impl Action {
         TABLE.binary_search_by(|action| action.name.cmp(name)).ok().and_then(|at| TABLE.get(at))
     }
 
-    /// Position in [`Action::all`]; for arrays of counters and for bit sets.
+    /// The position in [`Action::all`], for arrays of counters and for bit sets.
     pub fn index(&self) -> usize {
         self.index
     }
@@ -86,7 +86,7 @@ impl Action {
         matches!(self.kind, ActionKind::RemoteControl | ActionKind::Urgent)
     }
 
-    /// Who may send it in this version; `None` where the version does not have it.
+    /// Who may send it in this version; `None` if the version does not have it.
     pub fn direction(&self, version: Version) -> Option<Direction> {
         self.in_version[version.index()].then_some(self.direction)
     }
@@ -101,30 +101,30 @@ impl Action {
         matches!(self.direction(version), Some(Direction::ToStation | Direction::Both))
     }
 
-    /// Whether it travels as SEND (message type 6, 2.1 only), which is never answered.
+    /// Whether it is sent as SEND (message type 6, 2.1 only), which is never answered.
     pub fn is_send(&self, version: Version) -> bool {
         self.is_send && self.direction(version).is_some()
     }
 }
 
-/// What the action of a message from a station amounts to.
+/// Whether a station may send an action, and if not, which error answers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InboundAction {
     /// A station may send this in this version.
     Known(&'static Action),
-    /// The version has it, but not from a station or not in this kind of message.
+    /// The version has it, but not from a station, or not in this type of message.
     NotSupported,
-    /// The version does not have it. Signed messages (`…-Signed`, Part 4 section 7) are here
-    /// too: unwrapping them is optional for a receiver that does not implement signing.
+    /// The version does not have it. This includes signed messages (`…-Signed`, Part 4 section 7):
+    /// a receiver that does not implement signing need not unwrap them.
     NotImplemented,
 }
 
-/// Judges the action of a CALL from a station.
+/// Looks up the action of a CALL from a station.
 pub fn classify_call(version: Version, name: &str) -> InboundAction {
     classify(version, name, |action| action.station_may_call(version))
 }
 
-/// Judges the action of a SEND from a station. Whatever the outcome, a SEND is not answered.
+/// Looks up the action of a SEND from a station. A SEND is never answered, whatever the result.
 pub fn classify_send(version: Version, name: &str) -> InboundAction {
     classify(version, name, |action| action.is_send(version))
 }

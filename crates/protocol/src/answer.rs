@@ -1,9 +1,9 @@
 //! Built-in answers: what a gateway without a backend says to every request of a station.
 //!
 //! Owns one table of answers, as data. Every answer satisfies the official response schema and
-//! decides as little as it can: acknowledgements are `{}`, and where a decision is asked for
-//! that only a backend can take, the answer is the cautious one (`Rejected`, `Failed`,
-//! `UnknownVendorId`). What the operator does decide comes in through [`AnswerContext`].
+//! decides as little as possible: acknowledgements are `{}`, and a decision that only a backend can
+//! make gets the cautious answer (`Rejected`, `Failed`, `UnknownVendorId`). The operator's decisions
+//! come in through [`AnswerContext`].
 
 use serde_json::value::RawValue;
 
@@ -17,9 +17,9 @@ use crate::version::Version;
 pub enum Registration {
     /// In service.
     Accepted,
-    /// To be configured first.
+    /// Not in service yet; the CSMS may configure the station first.
     Pending,
-    /// Not wanted, or not now.
+    /// Refused. The station tries again after the interval.
     Rejected,
 }
 
@@ -33,34 +33,35 @@ impl Registration {
         }
     }
 
-    /// The status with exactly this word.
+    /// The status that this word spells, exactly.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Accepted, Self::Pending, Self::Rejected].into_iter().find(|status| status.as_str() == word)
     }
 }
 
-/// What the answers depend on besides the request.
+/// What answers depend on besides the request.
 #[derive(Clone, Copy)]
 pub struct AnswerContext<'a> {
-    /// The current time, RFC 3339 in UTC, with at most three digits of fraction. Asked for if the answer tells it; most do not.
+    /// Returns the current time: RFC 3339 in UTC, with at most three fractional digits. Called only
+    /// for the few answers that contain the time.
     pub now: &'a dyn Fn() -> String,
-    /// What to tell a station that boots.
+    /// The status that answers a BootNotification.
     pub registration: Registration,
     /// Seconds between heartbeats once accepted, or before the next BootNotification otherwise.
-    /// A schema's integer has 31 bits; more is written as the largest.
+    /// Written as at most `i32::MAX`, the largest integer that the schemas allow.
     pub interval_seconds: u32,
-    /// The id of the transaction a 1.6 StartTransaction begins; positive. A start needs one even
-    /// when its idTag is refused. `None` is written as 0, which no allocator should hand out.
+    /// The id of the transaction that a 1.6 StartTransaction begins; positive. A start needs one even
+    /// when its idTag is refused. `None` is written as 0, which must never be allocated.
     pub transaction_id: Option<i32>,
-    /// The status of every idTag and idToken asked about: a word of the version's
+    /// The status of every idTag and idToken in an answer: a value of the version's
     /// AuthorizationStatus, such as `Accepted` or `Invalid`.
     pub authorization: &'a str,
 }
 
-/// The payload of a CALLRESULT that answers this request.
+/// The payload of the CALLRESULT that answers this request.
 ///
-/// An action that is no station's to send has no answer; it gets `{}`, so that a caller who did
-/// not ask [`crate::classify_call`] first still sends something well-formed.
+/// An action that no station may send has no answer. It gets `{}`, so that a caller that skipped
+/// [`crate::classify_call`] still sends a well-formed message.
 pub fn builtin(
     version: Version,
     action: &'static Action,
@@ -94,8 +95,8 @@ pub fn builtin(
     }
 }
 
-/// Echoed parts are the station's and may break the response's schema as they break the
-/// request's; then the fallback goes out.
+/// Echoed values come from the station and may violate the schema of the response. The fallback is
+/// sent then.
 fn valid_or(
     version: Version,
     action: &'static Action,
@@ -111,12 +112,12 @@ fn valid_or(
 enum Recipe {
     /// Fill in the template.
     Fixed(&'static str),
-    /// Fill in the template if the request has the field, else answer `{}`.
+    /// Fill in the template if the request has the field; otherwise answer `{}`.
     IfAsked { field: &'static str, template: &'static str },
     /// Fill in the template with one field of the request as `<0>`.
     Echo { field: &'static str, fallback: &'static str, template: &'static str },
-    /// A list `into` with one filled-in template per element of a list in the request, which
-    /// has two of that element's fields as `<0>` and `<1>`.
+    /// Fill in the template once per element of a list in the request, with two fields of the
+    /// element as `<0>` and `<1>`, and collect the results in the list `into`.
     EchoEach {
         list: &'static str,
         max: usize,
@@ -170,8 +171,8 @@ fn recipe(version: Version, action: &Action) -> Recipe {
             fallback: r#""""#,
             template: r#"{"vatNumber":<0>,"status":"Rejected"}"#,
         },
-        // Pure acknowledgements: their responses have no required field. StopTransaction is one
-        // of them, since idTagInfo there is optional and nobody is asking.
+        // Pure acknowledgements: their responses have no required field. StopTransaction is one of
+        // them: its idTagInfo is optional, and the request does not ask for it.
         _ => NOTHING,
     }
 }

@@ -1,7 +1,7 @@
-//! What may be sent in each state of a station's registration.
+//! Who may send what while a station is registered, pending or rejected.
 //!
-//! Owns the matrix of OCPP 1.6 section 4.2 and 2.x use cases B01 to B03. Does not store the
-//! state, and does not decide about stations: that is the gateway's configuration.
+//! Owns the rules of OCPP 1.6 section 4.2 and 2.x use cases B01 to B03. Does not store the state, and
+//! does not decide whether a station is accepted.
 
 use serde_json::value::RawValue;
 
@@ -10,26 +10,26 @@ use crate::answer::Registration;
 use crate::literal;
 use crate::version::Version;
 
-/// How far a station's registration is. It outlives connections: a station that was accepted
+/// How far a station's registration has come. It outlives connections: an accepted station
 /// reconnects without booting again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BootState {
-    /// It has sent no BootNotification that was answered.
+    /// No BootNotification of it has been answered.
     Unregistered,
-    /// It may be configured, and may send what it is asked for.
+    /// The CSMS may configure it, and it may send what it is asked for.
     Pending,
-    /// It should be silent until it tries again.
+    /// It must stay silent until it may boot again.
     Rejected,
     /// It is in service.
     Accepted,
 }
 
-/// Whether a CALL or SEND from the station is in order. If not, the answer to a CALL is
-/// SecurityError (2.x B01.FR.10, B02.FR.09, B03.FR.07; recommended by 1.6-J errata 3.8).
+/// Whether the station may send this CALL or SEND now. If not, a CALL is answered with SecurityError
+/// (2.x B01.FR.10, B02.FR.09, B03.FR.07; recommended by 1.6-J errata 3.8).
 ///
-/// BootNotification is always in order, also from a rejected station that did not wait for its
-/// interval: answering repeats the refusal and the interval. While pending, so is what `granted`
-/// holds. Never in order is an action that in this version is not a station's to send.
+/// BootNotification is always allowed, even from a rejected station that did not wait for its
+/// interval: the answer repeats the refusal and the interval. A pending station may also send what
+/// `granted` holds. An action that stations do not send in this version is never allowed.
 pub fn station_may_send(version: Version, state: BootState, action: &Action, granted: &Grants) -> bool {
     is_from_station(version, action)
         && match state {
@@ -39,10 +39,10 @@ pub fn station_may_send(version: Version, state: BootState, action: &Action, gra
         }
 }
 
-/// Whether a CALL to the station is in order: the CSMS may send this action in this version, and
-/// the station is accepted, or pending and the action starts or stops no charging (1.6 section
-/// 4.2; 2.x B02.FR.01, B02.FR.05). A rejected station gets nothing (B03.FR.03), and neither does
-/// one that has not booted, because several break if they do.
+/// Whether the CSMS may send this CALL now: the version has the action, and the station is accepted,
+/// or pending and the action does not start or stop charging (1.6 section 4.2; 2.x B02.FR.01,
+/// B02.FR.05). A rejected station is sent nothing (B03.FR.03), and neither is one that has not
+/// booted, because some stations fail on it.
 pub fn csms_may_send(version: Version, state: BootState, action: &Action) -> bool {
     action.csms_may_call(version)
         && match state {
@@ -52,7 +52,8 @@ pub fn csms_may_send(version: Version, state: BootState, action: &Action) -> boo
         }
 }
 
-/// What the payload of an answer to BootNotification says: its `status`, exactly spelled.
+/// The `status` in the payload of an answer to BootNotification; `None` if it is missing or
+/// misspelled.
 pub fn registration_in(answer: &RawValue) -> Option<Registration> {
     let [status] = literal::fields(answer, ["status"]);
     Registration::parse(&literal::decode(status?)?)
@@ -66,15 +67,14 @@ fn is_boot(action: &Action) -> bool {
     action.kind() == ActionKind::Boot
 }
 
-/// What a pending station was asked for and may therefore send: a set of actions.
+/// The actions that a pending station may send because it was asked to.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Grants(u128);
 
 impl Grants {
-    /// Notes what a request to the station asks it to send. A request that asks for nothing
-    /// leaves the set as it is.
+    /// Adds what a request to the station asks it to send, if anything.
     ///
-    /// B02.FR.02 names TriggerMessage, GetBaseReport and GetReport and no other; in 1.6 it is
+    /// In 2.x only TriggerMessage, GetBaseReport and GetReport count (B02.FR.02), in 1.6 only
     /// TriggerMessage and its extended form.
     pub fn record(&mut self, version: Version, action: &Action, payload: &RawValue) {
         match action.kind() {
@@ -89,17 +89,17 @@ impl Grants {
         }
     }
 
-    /// Whether the station was asked for this action.
+    /// Whether the station was asked to send this action.
     pub fn allows(&self, action: &Action) -> bool {
         self.0 & bit(action) != 0
     }
 
-    /// Forgets everything, as when registration ends one way or the other.
+    /// Empties the set, for when the station is accepted or rejected.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// `requested` is a message name with few exceptions.
+    /// `requested` is the name of an action, with few exceptions.
     fn grant_trigger(&mut self, version: Version, requested: &str) {
         // One action carries every kind of request: SignChargePointCertificate in 1.6,
         // SignChargingStationCertificate and several more in 2.x.
@@ -123,7 +123,7 @@ impl Grants {
     }
 }
 
-/// The table of actions is shorter than the set is wide, which a test holds fast.
+/// A test ensures that every action has a bit of its own.
 fn bit(action: &Action) -> u128 {
     1_u128.checked_shl(u32::try_from(action.index()).unwrap_or(u32::MAX)).unwrap_or(0)
 }

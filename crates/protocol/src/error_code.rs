@@ -16,7 +16,7 @@ pub enum ErrorCode {
     InternalError,
     /// The payload is incomplete.
     ProtocolError,
-    /// A security problem, or the station is not yet accepted.
+    /// A security problem; also the answer to a station that is not accepted yet.
     SecurityError,
     /// The payload is syntactically wrong.
     FormatViolation,
@@ -35,7 +35,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Every code; the position is [`ErrorCode::index`].
+    /// Every code, in the order of [`ErrorCode::index`].
     pub const ALL: [Self; 12] = [
         Self::NotImplemented,
         Self::NotSupported,
@@ -53,9 +53,9 @@ impl ErrorCode {
 
     /// The code as this version spells it.
     ///
-    /// The two odd 1.6 spellings are declared wrong but frozen by its errata (5.1, 5.2). 1.6 has
-    /// no code for a broken envelope, which is a syntax error there, and none for an unknown
-    /// message type, which it ignores.
+    /// The errata of 1.6 call its two odd spellings wrong and keep them (5.1, 5.2). 1.6 has no code for
+    /// a broken envelope, which counts as a syntax error, and none for an unknown message type, which
+    /// it ignores.
     pub fn as_str(self, version: Version) -> &'static str {
         match (self, version) {
             (Self::FormatViolation | Self::RpcFrameworkError, Version::V16) => "FormationViolation",
@@ -76,8 +76,8 @@ impl ErrorCode {
         }
     }
 
-    /// The code a peer sent, in either version's spelling, since stations mix them; `None` for
-    /// anything else, which is legal to receive.
+    /// The code that a peer sent, in the spelling of any version, because stations mix them. `None` for
+    /// any other text, which peers are allowed to send.
     pub fn recognise(text: &str) -> Option<Self> {
         match text {
             "FormationViolation" => Some(Self::FormatViolation),
@@ -86,7 +86,7 @@ impl ErrorCode {
         }
     }
 
-    /// Position in [`ErrorCode::ALL`]; for arrays of counters.
+    /// The position in [`ErrorCode::ALL`], for arrays of counters.
     pub fn index(self) -> usize {
         self as usize
     }

@@ -1,8 +1,8 @@
-//! One outstanding CALL towards a station, and the fate of every answer that comes back.
+//! The one CALL that may be outstanding towards a station, and what becomes of each answer.
 //!
-//! Owns the rule that a sender waits for the answer, or for its timeout, before the next CALL
-//! (OCPP-J 4.1.1). Knows no clock, no socket and no queue: time is passed in, the caller sends,
-//! and what should happen to an answer travels as a token the caller chooses.
+//! Owns the rule that a sender waits for the answer, or for its timeout, before it sends the next
+//! CALL (OCPP-J 4.1.1). Knows no clock, socket or queue: time is an argument, the caller sends, and a
+//! token of the caller's choice says what an answer is for.
 //!
 //! ```text
 //!            begin(id, deadline, token)
@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// The state of one direction of one connection.
+/// The outstanding CALL in one direction of one connection.
 ///
 /// Invariant: every token given to [`Exchange::begin`] comes back exactly once, from `begin`
 /// itself or from the call that ends the wait.
@@ -34,38 +34,38 @@ struct Outstanding<T> {
     token: T,
 }
 
-/// A CALL was begun while another was outstanding; its token.
+/// Another CALL is outstanding. Holds the token of the one that was refused.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Busy<T>(pub T);
 
-/// What an answer belongs to.
+/// Which CALL an answer belongs to.
 #[derive(PartialEq, Eq, Debug)]
 pub enum Answered<T> {
-    /// The outstanding CALL, which is ended by it.
+    /// The outstanding CALL, which ends with it.
     Matched(T),
-    /// A CALL whose wait has ended: it timed out, was abandoned, or was answered already.
+    /// An earlier CALL, which timed out, was abandoned, or was answered already.
     Late,
-    /// No CALL that is remembered.
+    /// No CALL that the exchange remembers.
     Unknown,
 }
 
 impl<T> Exchange<T> {
-    /// An idle exchange that remembers the ids of the last `remember` ended CALLs, to tell a
-    /// late answer from a made-up one.
+    /// An idle exchange that remembers the ids of the last `remember` ended CALLs, to tell a late
+    /// answer from an invented one.
     pub fn new(remember: usize) -> Self {
-        // Not reserved: most connections never have a CALL sent to them.
+        // No capacity is reserved: most connections never receive a CALL.
         Self { outstanding: None, ended: VecDeque::new(), remember }
     }
 
-    /// Whether a CALL may be begun.
+    /// Whether no CALL is outstanding, so that one may begin.
     pub fn is_idle(&self) -> bool {
         self.outstanding.is_none()
     }
 
-    /// Notes that a CALL is being sent, to be answered before `deadline`.
+    /// Records that a CALL is being sent, to be answered before `deadline`.
     ///
     /// # Errors
-    /// [`Busy`] with the token if a CALL is outstanding; that one is not affected.
+    /// [`Busy`], which returns the token, if another CALL is outstanding. That CALL is not affected.
     pub fn begin(&mut self, id: String, deadline: Instant, token: T) -> Result<(), Busy<T>> {
         if self.outstanding.is_some() {
             return Err(Busy(token));
@@ -74,7 +74,7 @@ impl<T> Exchange<T> {
         Ok(())
     }
 
-    /// An answer, result or error, arrived under this id (decoded, not as JSON).
+    /// A CALLRESULT or CALLERROR arrived with this id (decoded, not as JSON).
     pub fn on_answer(&mut self, id: &str) -> Answered<T> {
         match self.outstanding.take_if(|outstanding| outstanding.id == id) {
             Some(outstanding) => Answered::Matched(self.end(outstanding)),
@@ -83,24 +83,24 @@ impl<T> Exchange<T> {
         }
     }
 
-    /// A CALLERROR with the id `-1` arrived: the peer could not read the id it refuses. With one
-    /// CALL outstanding per direction, that one is the likely culprit and is ended.
+    /// A CALLERROR with the id `-1` arrived: the peer could not read the id of what it refuses. With
+    /// one CALL outstanding, that one is the likely cause, and it ends.
     pub fn on_uncorrelated_error(&mut self) -> Option<T> {
         self.abandon()
     }
 
-    /// When the outstanding CALL times out.
+    /// When the outstanding CALL times out; `None` while idle.
     pub fn deadline(&self) -> Option<Instant> {
         self.outstanding.as_ref().map(|outstanding| outstanding.deadline)
     }
 
-    /// Ends the outstanding CALL if its deadline has come.
+    /// Ends the outstanding CALL if its deadline has passed.
     pub fn on_timeout(&mut self, now: Instant) -> Option<T> {
         let outstanding = self.outstanding.take_if(|outstanding| outstanding.deadline <= now)?;
         Some(self.end(outstanding))
     }
 
-    /// Ends the outstanding CALL, whatever its deadline: the connection or the caller is gone.
+    /// Ends the outstanding CALL whatever its deadline, because the connection or the caller is gone.
     pub fn abandon(&mut self) -> Option<T> {
         let outstanding = self.outstanding.take()?;
         Some(self.end(outstanding))

@@ -18,8 +18,8 @@ use crate::malformed::{Envelope, Malformed, MalformedKind, scan_prefix};
 use crate::message_id::{IdProblem, MessageId};
 use crate::version::Version;
 
-/// Deepest nesting a payload may have. The deepest official schema nests 13 levels; `customData`
-/// and DataTransfer are free, and 64 leaves every common JSON reader its stack.
+/// The deepest nesting of a payload. The deepest official schema nests 13 levels; `customData` and
+/// DataTransfer are free to nest, and 64 levels fit on the stack of any common JSON parser.
 pub const MAX_DEPTH: usize = 64;
 
 /// A message whose envelope is valid in the version it was read for.
@@ -40,13 +40,13 @@ pub enum Frame<'a> {
 /// A CALL or SEND.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// Its id, which is the sender's.
+    /// The id that the sender chose.
     pub id: MessageId<'a>,
-    /// The action as sent; `action::classify_call` judges it.
+    /// The action as sent; see [`classify_call`](crate::classify_call).
     pub action: Cow<'a, str>,
     /// The payload as sent: an object, or `null` if `payload_was_null`.
     pub payload: &'a RawValue,
-    /// Whether `null` stood where an object belongs. Stations do that; it means `{}`.
+    /// Whether the payload was `null`. Some stations send that for `{}`.
     pub payload_was_null: bool,
 }
 
@@ -57,28 +57,28 @@ pub struct CallResult<'a> {
     pub id: MessageId<'a>,
     /// The payload as sent: an object, or `null` if `payload_was_null`.
     pub payload: &'a RawValue,
-    /// Whether `null` stood where an object belongs.
+    /// Whether the payload was `null`. Some stations send that for `{}`.
     pub payload_was_null: bool,
 }
 
-/// A CALLERROR or CALLRESULTERROR. Only its id is required: refusing an error message would
-/// help nobody, so whatever else is missing or of the wrong type reads as empty.
+/// A CALLERROR or CALLRESULTERROR. Only the id is required. Refusing an error message would help
+/// nobody, so any other element that is missing or of the wrong type is read as empty.
 #[derive(Debug)]
 pub struct CallError<'a> {
-    /// The id of the message it refuses; `-1` if its sender could not read that.
+    /// The id of the refused message; `-1` if the sender could not read it.
     pub id: MessageId<'a>,
-    /// The code as sent; `ErrorCode::recognise` maps it.
+    /// The code as sent; see [`ErrorCode::recognise`](crate::ErrorCode::recognise).
     pub code: Cow<'a, str>,
     /// The description as sent, of any length.
     pub description: Cow<'a, str>,
-    /// The details as the station sent them; an object if it keeps to the specification.
+    /// The details as sent. The specification asks for an object; stations send other things too.
     pub details: Option<&'a RawValue>,
 }
 
 /// Reads one message from a station.
 ///
 /// # Errors
-/// [`Malformed`] if the text is not a message of this version. It knows what to send back, if
+/// [`Malformed`] if the text is not a message of this version. It says what to send back, if
 /// anything, and which of our own CALLs it ends, if any.
 pub fn parse(version: Version, text: &str) -> Result<Frame<'_>, Malformed<'_>> {
     let Some(elements) = Elements::read(text) else {
@@ -109,10 +109,10 @@ fn refuse_text(text: &str) -> Malformed<'_> {
     Malformed::new(MalformedKind::NotJson, envelope, id)
 }
 
-/// The most elements a message has; more only need counting.
+/// The most elements that a message has. Further ones are only counted.
 const MAX_ELEMENTS: usize = 5;
 
-/// The elements of the outer array, unread.
+/// The elements of the outer array, not parsed yet.
 struct Elements<'a> {
     first: [Option<&'a RawValue>; MAX_ELEMENTS],
     count: usize,
@@ -209,7 +209,7 @@ fn id_problem<'a>(problem: IdProblem) -> Problem<'a> {
     }
 }
 
-/// Raw values have no surrounding space, so the first byte tells.
+/// Raw values have no surrounding space, so the first byte decides.
 fn is_object(value: &RawValue) -> bool {
     value.get().starts_with('{')
 }
@@ -241,8 +241,8 @@ impl<'de> Visitor<'de> for ElementsVisitor {
 
 /// Whether valid JSON nests more than `limit` levels.
 ///
-/// Counting the opening brackets, which the compiler vectorises, settles it for nearly every
-/// message; only a text with more than `limit` of them is walked.
+/// Most messages have at most `limit` opening brackets, and the compiler vectorises counting them.
+/// Only a text with more is walked.
 fn is_deeper_than(text: &str, limit: usize) -> bool {
     let openings = text.bytes().filter(|byte| byte | 0x20 == b'{').count();
     if openings <= limit {

@@ -1,11 +1,11 @@
 //! A station's identity: the last segment of the URL it connects to.
 //!
-//! Owns decoding, what is refused, and when two spellings are the same station. Does not know
-//! which identities exist, and ignores the query string: callers pass the path alone.
+//! Owns decoding, which identities are refused, and when two spellings mean the same station. Does
+//! not know which stations exist. Callers pass the path without the query string.
 //!
-//! The rules are those all versions share (Part 4 / OCPP-J 3.1.1 and RFC 3986). The narrower
-//! 2.x character set is not applied: the version is unknown while the path is read, 1.6 defines
-//! no set, and the 2.0.1 text uses a space in its own example.
+//! The rules are those that all versions share (Part 4 / OCPP-J 3.1.1 and RFC 3986). The narrower
+//! character set of 2.x is not enforced: the version is not known yet when the path is read, 1.6
+//! defines no set, and 2.0.1 has a space in its own example.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -22,13 +22,13 @@ pub enum IdentityError {
     /// More than one segment follows the prefix.
     #[error("more than one path segment follows the prefix")]
     TooManySegments,
-    /// No identity at all.
+    /// Nothing follows the prefix.
     #[error("the identity is empty")]
     Empty,
     /// More than [`Identity::MAX_CHARS`] characters.
     #[error("the identity is longer than 255 characters")]
     TooLong,
-    /// A `%` that two hexadecimal digits do not follow.
+    /// A `%` without two hexadecimal digits after it.
     #[error("the identity has a broken percent escape")]
     BadEscape,
     /// The decoded bytes are not UTF-8.
@@ -40,24 +40,24 @@ pub enum IdentityError {
     /// An encoded `/`, which would make the identity look like a path.
     #[error("the identity contains a slash")]
     Slash,
-    /// `.` or `..`, which URL handling removes (RFC 3986, 5.2.4): no admin URL could name it.
+    /// `.` or `..`, which URL libraries remove (RFC 3986, 5.2.4), so that no admin URL could name it.
     #[error("the identity is a relative path segment")]
     DotSegment,
 }
 
 /// A station's identity in the spelling it used. Cheap to clone.
 ///
-/// Equality is by spelling; to find out whether two spellings are one station, compare
-/// [`Identity::folded`].
+/// Two identities are equal if they are spelled alike. To find out whether two spellings mean the
+/// same station, compare [`Identity::folded`].
 #[derive(Clone)]
 pub struct Identity(Arc<str>);
 
 impl Identity {
-    /// Longest identity in characters. 1.6 sets no limit and 2.x 48; 255 fits the database
-    /// columns and file names an identity ends up in.
+    /// The longest identity, in characters. 1.6 sets no limit and 2.x sets 48; 255 fits the database
+    /// columns and file names in which identities end up.
     pub const MAX_CHARS: usize = 255;
 
-    /// Takes an identity that is already decoded.
+    /// Checks an identity that is already decoded.
     ///
     /// # Errors
     /// [`IdentityError`] says which rule it breaks.
@@ -80,10 +80,10 @@ impl Identity {
         Ok(Self(Arc::from(decoded)))
     }
 
-    /// Reads the identity out of a raw request path (still percent-encoded, without query).
+    /// Reads the identity from a request path, still percent-encoded and without its query.
     ///
-    /// Exactly one segment must follow `prefix`; it is percent-decoded once, and `+` stays `+`.
-    /// `lenient` ignores empty segments anywhere, which forgives doubled and trailing slashes.
+    /// Exactly one segment must follow `prefix`. It is percent-decoded once, and `+` stays `+`.
+    /// `lenient` ignores empty segments, and so accepts doubled and trailing slashes.
     ///
     /// # Errors
     /// [`IdentityError`] says which rule the path breaks.
@@ -101,7 +101,7 @@ impl Identity {
         &self.0
     }
 
-    /// The key under which all spellings of this identity meet.
+    /// The key that all spellings of this identity share.
     pub fn folded(&self) -> IdentityKey {
         if self.0.bytes().any(|byte| byte.is_ascii_uppercase()) {
             IdentityKey::of(&self.0)
@@ -130,7 +130,7 @@ fn last_segment_lenient<'p>(path: &'p str, prefix: &str) -> Result<&'p str, Iden
     if segments.next().is_some() { Err(IdentityError::TooManySegments) } else { Ok(segment) }
 }
 
-/// The decoder passes a stray `%` through; a station that sends one meant something else.
+/// The decoder would pass a stray `%` through, but a station that sends one meant something else.
 fn escapes_are_complete(segment: &str) -> bool {
     let bytes = segment.as_bytes();
     bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'%').all(|(at, _)| {
@@ -164,14 +164,14 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// An identity with ASCII case folded: the key for registries, so that two spellings never hold
-/// two sessions. 2.x declares identities case-insensitive (Part 2, 2.1.4); 1.6 is silent and
-/// treated the same.
+/// An identity with its ASCII case folded, to look stations up by, so that two spellings never have
+/// two sessions. Identities are case-insensitive in 2.x (Part 2, 2.1.4); 1.6 says nothing and is
+/// treated alike.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct IdentityKey(Arc<str>);
 
 impl IdentityKey {
-    /// The key of a spelling that is known to be an identity, or of text to look up.
+    /// The key of this spelling, which is not checked: use it to look a station up.
     pub fn of(spelling: &str) -> Self {
         Self(Arc::from(spelling.to_ascii_lowercase()))
     }

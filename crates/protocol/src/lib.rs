@@ -24,17 +24,17 @@
 //! * [`identity`], [`version`]: whose connection it is and which language it speaks
 //! * [`frame`], [`message_id`]: text to message; the payload stays the sender's bytes
 //! * [`mod@write`]: message to text
-//! * [`malformed`], [`error_code`]: texts that are no message, and what they are answered with
+//! * [`malformed`], [`error_code`]: texts that are not messages, and how they are answered
 //! * [`action`]: which messages there are and who may send them
 //! * [`boot`]: what may be sent before a station is accepted
-//! * [`shape`]: whether a payload is what its schema says
+//! * [`shape`]: whether a payload satisfies its schema
 //! * [`answer`], [`transaction`]: answers that need no backend
-//! * [`exchange`]: our own outstanding CALL and what ends its wait
+//! * [`exchange`]: the one CALL that we have outstanding, and what completes it
 //!
-//! There is no I/O here, no clock and no runtime. Nothing panics or recurses on what a peer sends,
-//! and every limit is a constant with its reason beside it. What is *not* here: connections,
-//! storage, decisions about stations, and the meaning of payloads beyond the few fields answers
-//! depend on.
+//! The crate does no I/O, reads no clock and needs no runtime. It never panics or recurses on what a
+//! peer sends, and every limit is a constant with its reason beside it. Connections, storage,
+//! decisions about stations, and the meaning of payloads beyond the few fields that answers depend
+//! on belong elsewhere.
 
 pub mod action;
 pub mod answer;

@@ -1,7 +1,6 @@
 //! JSON string literals and object fields, read without building a tree.
 //!
-//! Owns the few helpers the other files share to look into raw JSON. All of them work in one
-//! pass over their input and none of them recurses on it.
+//! Owns how the other files look into raw JSON: in one pass over the input, without recursion.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,27 +9,27 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer as _};
 use serde_json::value::RawValue;
 
-/// Decodes a complete JSON string literal; borrows when it has no escapes. `None` if the text is
-/// anything else, or has an escape that is not Unicode (a lone surrogate).
+/// Decodes a complete JSON string literal; borrows if it has no escapes. `None` if the text is
+/// anything else, or an escape in it is not Unicode (a lone surrogate).
 pub(crate) fn decode(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
     let is_plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
     if inner.bytes().all(is_plain) {
         return Some(Cow::Borrowed(inner));
     }
-    // The full reader skips space around the literal; the strips above already excluded it.
+    // The parser would skip space around the literal; the check for quotes has excluded that.
     serde_json::from_str::<String>(json).ok().map(Cow::Owned)
 }
 
 /// Appends `text` as a JSON string literal.
 pub(crate) fn push(out: &mut String, text: &str) {
-    // Writing a string into memory has no way to fail; an empty literal keeps the frame valid.
+    // Writing a string into memory cannot fail; if it did, an empty literal would keep the frame valid.
     out.push_str(&serde_json::to_string(text).unwrap_or_else(|_| String::from("\"\"")));
 }
 
 /// The values of the named fields of a JSON object, as raw JSON. `None` for a field that is
-/// absent or `null`, and for all of them if the text is not an object. Of a repeated field the
-/// last value counts, as in most readers.
+/// absent or `null`, and for all of them if the text is not an object. If a field is repeated, its
+/// last value counts, as in most parsers.
 pub(crate) fn fields<'a, const N: usize>(object: &'a RawValue, names: [&str; N]) -> [Option<&'a str>; N] {
     let mut reader = serde_json::Deserializer::from_str(object.get());
     reader.deserialize_map(Fields { names }).unwrap_or([None; N])
@@ -67,7 +66,7 @@ impl<'de, const N: usize> Visitor<'de> for Fields<'_, N> {
 #[derive(Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The elements of a JSON array as raw JSON, at most `limit`; empty if the text is no array.
+/// The first `limit` elements of a JSON array, as raw JSON; empty if the text is not an array.
 pub(crate) fn elements(array: &str, limit: usize) -> Vec<&RawValue> {
     serde_json::from_str::<Vec<&RawValue>>(array)
         .map(|mut all| {

@@ -1,8 +1,8 @@
-//! Texts that are not messages: what is wrong, what to send back, and whose wait they end.
+//! Texts that are not messages: what is wrong, what to send back, and which of our CALLs they end.
 //!
-//! Owns the table of OCPP-J sections 4.1.3, 4.2.3 and 4.4 (1.6, 2.0.1, 2.1), where versions
-//! differ most. Two rules stand above the rest: an answer is never answered with a CALLERROR,
-//! and a SEND is never answered at all.
+//! Owns the rules of OCPP-J sections 4.1.3, 4.2.3 and 4.4 (1.6, 2.0.1, 2.1), where the versions
+//! differ most. Two invariants: an answer is never answered with a CALLERROR, and a SEND is never
+//! answered at all.
 
 use crate::error_code::ErrorCode;
 use crate::message_id::{MessageId, UNREADABLE_ID};
@@ -14,17 +14,17 @@ use crate::write::{write_call_error, write_call_result_error};
 pub struct Malformed<'a> {
     /// What is wrong.
     pub kind: MalformedKind,
-    /// The id, if it could be read and is a legal one.
+    /// The id, if it could be read and is valid.
     pub id: Option<MessageId<'a>>,
-    /// The type of message it set out to be.
+    /// The type of message that it was meant to be.
     pub envelope: Envelope,
 }
 
-/// What is wrong with a text. When several things are, what concerns the whole text comes before
-/// the message type, that before the depth, and that before length and elements.
+/// What is wrong with a text. If several things are, the first of these is reported: the text as a
+/// whole, the message type, the depth, the length and elements.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum MalformedKind {
-    /// Nothing but space. Some stations keep their connection alive with it.
+    /// Nothing but white space, which some stations send to keep their connection alive.
     Empty,
     /// Not one JSON value.
     NotJson,
@@ -51,7 +51,7 @@ pub enum MalformedKind {
 }
 
 impl MalformedKind {
-    /// Every kind; the position is [`MalformedKind::index`].
+    /// Every kind, in the order of [`MalformedKind::index`].
     pub const ALL: [Self; 12] = [
         Self::Empty,
         Self::NotJson,
@@ -67,7 +67,7 @@ impl MalformedKind {
         Self::InvalidResult,
     ];
 
-    /// A word for metric labels and logs; stable.
+    /// The word for it in metric labels and logs, which never changes.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -85,7 +85,7 @@ impl MalformedKind {
         }
     }
 
-    /// Position in [`MalformedKind::ALL`]; for arrays of counters.
+    /// The position in [`MalformedKind::ALL`], for arrays of counters.
     pub fn index(self) -> usize {
         self as usize
     }
@@ -108,7 +108,7 @@ impl MalformedKind {
     }
 }
 
-/// The type of message a text set out to be, as far as it can be told.
+/// The type of message that a text was meant to be, as far as that can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Envelope {
     /// Type 2.
@@ -121,14 +121,14 @@ pub enum Envelope {
     CallResultError,
     /// Type 6.
     Send,
-    /// An integer that is no message type of the version.
+    /// An integer that is not a message type of the version.
     Unknown,
     /// No integer could be read.
     Unreadable,
 }
 
 impl Envelope {
-    /// The type an integer in JSON stands for, in the newest version.
+    /// The type that an integer stands for in the newest version; `number` is JSON.
     pub(crate) fn of_number(number: &str) -> Self {
         match number {
             "2" => Self::Call,
@@ -140,7 +140,7 @@ impl Envelope {
         }
     }
 
-    /// The same in a given version: 5 and 6 came with 2.1.
+    /// The type in a given version: 5 and 6 are new in 2.1.
     pub(crate) fn in_version(self, version: Version) -> Self {
         match self {
             Self::CallResultError | Self::Send if version != Version::V21 => Self::Unknown,
@@ -152,13 +152,13 @@ impl Envelope {
 /// The message that answers a malformed one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reply<'a> {
-    /// CALLERROR or CALLRESULTERROR.
+    /// Which message it is.
     pub kind: ReplyKind,
-    /// The JSON literal of the id to answer under, echoed or [`UNREADABLE_ID`].
+    /// The JSON literal of its id: the peer's, or [`UNREADABLE_ID`].
     pub id_json: &'a str,
-    /// The code; its spelling depends on the version.
+    /// The error code.
     pub code: ErrorCode,
-    /// What was wrong. Never contains text of the peer's, which may be broken.
+    /// What is wrong. Never quotes the peer, whose text may be broken.
     pub description: &'static str,
 }
 
@@ -187,22 +187,22 @@ impl<'a> Malformed<'a> {
         Self { kind, id, envelope }
     }
 
-    /// What is wrong.
+    /// What is wrong with the text.
     pub fn kind(&self) -> MalformedKind {
         self.kind
     }
 
     /// What to send back in this version, if anything.
     ///
-    /// Where the texts leave a choice:
+    /// Where the specifications leave a choice:
     ///
-    /// * 1.6 does not say what becomes of a text whose id is unreadable. It gets the id `-1` as
+    /// * 1.6 does not say how to answer a text whose id is unreadable. The answer has the id `-1`, as
     ///   in 2.x, so that whoever debugs the station sees an error instead of a timeout.
-    /// * 2.0.1 contradicts itself on unknown message types; section 4.4 (answer) is the more
-    ///   specific one. 1.6 and 2.1 are clear: ignore.
-    /// * A CALLRESULT in broken JSON is not answered in 2.1 either: CALLRESULTERROR is for a
-    ///   CALLRESULT, and this is none. Nor is one whose id is unreadable, since nothing could be
-    ///   paired with `-1`.
+    /// * 2.0.1 contradicts itself on unknown message types; section 4.4, which is more specific, says
+    ///   to answer. 1.6 and 2.1 say to ignore them.
+    /// * In 2.1 a CALLRESULT that is not valid JSON is not answered: CALLRESULTERROR refuses a
+    ///   CALLRESULT, and this is not one. Neither is a CALLRESULT whose id is unreadable, since the
+    ///   peer could not pair `-1` with anything.
     pub fn reply(&self, version: Version) -> Option<Reply<'a>> {
         let description = self.kind.description();
         let call_error = |code| {
@@ -229,8 +229,8 @@ impl<'a> Malformed<'a> {
         }
     }
 
-    /// The id of our own CALL that this was meant to answer, so that whoever waits for the
-    /// answer can be told that none will come.
+    /// The id of our own CALL that this was meant to answer. Whoever waits for that answer can be
+    /// told that none will come.
     pub fn answers_our_call(&self) -> Option<MessageId<'a>> {
         match self.envelope {
             Envelope::CallResult | Envelope::CallError => self.id,
@@ -239,7 +239,7 @@ impl<'a> Malformed<'a> {
     }
 }
 
-/// Reads type and id from the start of a text that is broken further on: `[2,"id"`.
+/// Reads the type and the id from the start of a text that is broken after them: `[2,"id"`.
 pub(crate) fn scan_prefix(text: &str) -> (Envelope, Option<MessageId<'_>>) {
     let Some(rest) = text.trim_ascii_start().strip_prefix('[') else {
         return (Envelope::Unreadable, None);
@@ -247,12 +247,12 @@ pub(crate) fn scan_prefix(text: &str) -> (Envelope, Option<MessageId<'_>>) {
     let rest = rest.trim_ascii_start();
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = rest.split_at(digits);
-    // The type must be complete: `[2` may have been going to be `[25`.
+    // The type must be complete: `[2` may be the start of `[25`.
     let Some(rest) = rest.trim_ascii_start().strip_prefix(',') else {
         return (Envelope::Unreadable, None);
     };
     match Envelope::of_number(number) {
-        // No number at all, or one that says nothing about the broken rest.
+        // No number, or one that says nothing about the broken rest.
         Envelope::Unknown => (Envelope::Unreadable, None),
         envelope => {
             let id = leading_string(rest.trim_ascii_start()).and_then(|json| MessageId::read(json).ok());

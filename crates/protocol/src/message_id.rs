@@ -1,14 +1,14 @@
 //! The id that pairs an answer with its CALL.
 //!
-//! Owns reading an id and its limit. Does not generate ids and does not judge uniqueness.
+//! Owns reading an id and its limit. Does not generate ids or check that they are unique.
 
 use std::borrow::Cow;
 
 use crate::literal;
 
-/// The id under which an error is reported when the peer's own cannot be read, as JSON.
+/// The id of an error message when the peer's id cannot be read, as a JSON literal.
 ///
-/// Part 4, 4.2.3 names it for 2.x; on 1.6 it is common practice where the text is silent.
+/// Part 4, 4.2.3 defines it for 2.x. 1.6 says nothing, and using it there is common practice.
 pub const UNREADABLE_ID: &str = "\"-1\"";
 
 /// A message id, kept as the JSON string literal the peer sent, quotes and escapes included, so
@@ -27,10 +27,10 @@ pub(crate) enum IdProblem {
 }
 
 impl<'a> MessageId<'a> {
-    /// Longest id, in characters after decoding: the limit of every version (OCPP-J 4.1.4).
+    /// The longest id, in characters after decoding; the same in every version (OCPP-J 4.1.4).
     pub const MAX_CHARS: usize = 36;
 
-    /// Takes a complete JSON value without surrounding space.
+    /// `json` is a complete JSON value without surrounding space.
     pub(crate) fn read(json: &'a str) -> Result<Self, IdProblem> {
         let decoded = literal::decode(json).ok_or(IdProblem::Unreadable)?;
         if decoded.chars().nth(Self::MAX_CHARS).is_some() {
@@ -39,7 +39,7 @@ impl<'a> MessageId<'a> {
         Ok(Self { json })
     }
 
-    /// The literal as sent, with its quotes: ready to be written into an answer.
+    /// The literal as sent, quotes included, ready to be copied into an answer.
     pub fn as_json(&self) -> &'a str {
         self.json
     }

@@ -1,10 +1,10 @@
-//! The shapes of payloads: whether a request or response satisfies the official schema.
+//! Whether the payload of a request or response satisfies the official schema.
 //!
-//! Owns the check and the choice of error code. The facts are data (`data/*.shapes`, read by
-//! `notation`); whether a violation is ignored, logged or refused is the gateway's mode.
+//! Owns the check and the choice of error code. The schemas are data (`data/*.shapes`, read by
+//! `notation`). The caller decides whether a violation is ignored, logged or refused.
 //!
-//! Two things the schemas forbid are allowed, because stations do them and they are unambiguous:
-//! `null` for an optional field that has no value, and `null` for an empty payload.
+//! Two things that the schemas forbid are allowed, because stations send them and they are
+//! unambiguous: `null` for an optional field without a value, and `null` for an empty payload.
 
 mod notation;
 
@@ -18,20 +18,20 @@ use crate::error_code::ErrorCode;
 use crate::version::Version;
 use notation::{Field, Kind, Range, Shapes};
 
-/// How a payload breaks its schema: the first violation found.
+/// How a payload violates its schema. Only the first violation is reported.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
     /// The code to refuse a request with (OCPP-J 1.6 Table 7; Part 4, 4.3).
     pub code: ErrorCode,
-    /// Where, as a path such as `meterValue[0].timestamp`; empty for the payload as a whole. At
-    /// most [`Violation::MAX_FIELD_CHARS`] characters, since a name may be the station's own.
+    /// The path to the field, such as `meterValue[0].timestamp`; empty for the payload as a whole. At
+    /// most [`Violation::MAX_FIELD_CHARS`] characters, since the station may have invented the name.
     pub field: String,
-    /// What is wrong there, for people.
+    /// What is wrong with it, as a phrase that follows the field's name.
     pub description: String,
 }
 
 impl Violation {
-    /// Longest path reported.
+    /// The longest path that is reported.
     pub const MAX_FIELD_CHARS: usize = 120;
 }
 
@@ -44,10 +44,10 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Checks the payload of a CALL or SEND. An action that the version does not have passes.
+/// Checks the payload of a CALL or SEND. Every payload passes if the version does not have the action.
 ///
 /// # Errors
-/// The first [`Violation`]: of a known field in the schema's order, else of an unexpected one.
+/// The first [`Violation`]: known fields in the order of the schema, then unexpected ones.
 pub fn validate_request(
     version: Version,
     action: &'static Action,
@@ -82,8 +82,8 @@ fn validate(shapes: &Shapes, fields: Option<&Vec<Field>>, payload: &RawValue) ->
     }
 }
 
-/// The check descends with the shapes, which are not circular, and never with the payload alone:
-/// what no shape describes is refused or skipped, however deep it is.
+/// The check descends along the shapes, which are not circular, and never along the payload alone:
+/// what no shape describes is refused or skipped, however deep it is nested.
 impl Shapes {
     fn check_object(
         &self,
@@ -166,8 +166,8 @@ fn check_text(value: &Value, max: Option<usize>, path: Path<'_>) -> Result<(), V
     }
 }
 
-/// Stations write times in many ways; whoever needs the value has to be forgiving, so only an
-/// empty text, which says nothing, is refused.
+/// Stations write times in many ways, and whoever needs the value has to be forgiving. Only an empty
+/// text, which says nothing, is refused.
 fn check_time(value: &Value, path: Path<'_>) -> Result<(), Violation> {
     match value.as_str() {
         Some("") => Err(path.wrong_value("is not a date and time")),
@@ -176,7 +176,7 @@ fn check_time(value: &Value, path: Path<'_>) -> Result<(), Violation> {
     }
 }
 
-/// `1.0` counts as an integer: it is one by the drafts the 2.x schemas use, and refusing it on
+/// `1.0` counts as an integer: it is one in the JSON Schema drafts that 2.x uses, and refusing it on
 /// 1.6 would help nobody. All versions limit integers to 32 bits (2.x Part 2, 2.1.4).
 fn check_integer(value: &Value, range: &Range, path: Path<'_>) -> Result<(), Violation> {
     let number = value.as_f64().ok_or_else(|| path.wrong_type("is not an integer"))?;
@@ -213,7 +213,7 @@ fn check_custom_data(value: &Value, path: Path<'_>) -> Result<(), Violation> {
     }
 }
 
-/// Where the check is. Only spelled out when there is something to report.
+/// Where the check has got to. Spelled out only to report a violation.
 #[derive(Clone, Copy)]
 enum Path<'a> {
     Root,

@@ -1,16 +1,16 @@
-//! Recognising a 1.6 StartTransaction that is sent again.
+//! Recognises a 1.6 StartTransaction that is sent again.
 //!
-//! Owns the key only. Which transaction id belongs to it, and where that is kept, is the
-//! gateway's business. 2.x stations name their transactions themselves and need none of this.
+//! Owns the key only, not the transaction ids allocated under it. Stations of 2.x choose transaction
+//! ids themselves and need none of this.
 
 use serde_json::value::RawValue;
 
 use crate::literal;
 
-/// What makes two StartTransaction requests of one station the same start: connectorId, idTag,
-/// timestamp and meterStart. A retry may come under a new message id, so that one tells nothing.
+/// Equal for two StartTransaction requests of one station that report the same start: connectorId,
+/// idTag, timestamp and meterStart. The message id is not part of it, since a retry may have a new one.
 ///
-/// Taken leniently: a missing field is empty, and a number equals the string that spells it.
+/// Lenient: a missing field is empty, and a number equals the string that spells it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct StartKey {
     fields: [String; 4],
@@ -30,15 +30,15 @@ impl StartKey {
         out
     }
 
-    /// Whether the request said when it started. Without that, two different starts can look the
-    /// same, and the key should not be used to recognise a retry.
+    /// Whether the request has a timestamp. Without one, two different starts can look the same, and
+    /// the key must not be used to recognise a retry.
     pub fn is_distinctive(&self) -> bool {
         let [_, _, timestamp, _] = &self.fields;
         !timestamp.is_empty()
     }
 }
 
-/// The key of a StartTransaction request.
+/// The key of a StartTransaction request, from its payload.
 pub fn start_key(payload: &RawValue) -> StartKey {
     let values = literal::fields(payload, ["connectorId", "idTag", "timestamp", "meterStart"]);
     StartKey { fields: values.map(|value| value.map_or_else(String::new, text_of)) }

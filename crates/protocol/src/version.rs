@@ -1,10 +1,10 @@
 //! The OCPP versions this crate speaks and their WebSocket subprotocol tokens.
 //!
-//! Owns the names. Does not choose among offers: that is the handshake's business, because the
-//! order of preference is the station's (OCPP 2.1 Part 4, 3.1.2).
+//! Owns the names. Does not choose among the subprotocols that a station offers; the handshake does,
+//! in the station's order of preference (OCPP 2.1 Part 4, 3.1.2).
 
-/// One OCPP version. It belongs to a connection, not to a station: a station may open a short
-/// probe with one version and stay with another.
+/// One OCPP version. It belongs to a connection, not to a station: a station may probe with one
+/// version and stay connected with another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Version {
     /// OCPP 1.6, JSON flavour, with the security extension.
@@ -28,8 +28,8 @@ impl Version {
         }
     }
 
-    /// The version a subprotocol token names. The token must match exactly: a server may only
-    /// answer with a token the station offered, so folding case is a decision for the caller.
+    /// The version that a subprotocol token names. The token must match exactly, because a server may
+    /// only answer with a token that the station offered; folding case is up to the caller.
     pub fn from_subprotocol(token: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|version| version.subprotocol() == token)
     }
@@ -43,12 +43,12 @@ impl Version {
         }
     }
 
-    /// Whether this is 2.0.1 or later, which share most rules that differ from 1.6.
+    /// Whether this is 2.0.1 or later. These versions share most of the rules in which 1.6 differs.
     pub fn is_2x(self) -> bool {
         self != Self::V16
     }
 
-    /// Position in [`Version::ALL`], below 3; for arrays of counters.
+    /// The position in [`Version::ALL`], below 3, for arrays of counters.
     pub fn index(self) -> usize {
         match self {
             Self::V16 => 0,

@@ -1,7 +1,7 @@
 //! Writes OCPP-J messages, appending to a string.
 //!
-//! Ids and payloads that come from a peer are copied byte for byte. The caller answers for their
-//! being JSON; everything else is escaped here, so the result is then valid.
+//! Ids and payloads are copied byte for byte; the caller ensures that they are valid JSON. All other
+//! text is escaped here, so the message is valid too.
 
 use serde_json::value::RawValue;
 
@@ -9,10 +9,10 @@ use crate::error_code::ErrorCode;
 use crate::literal;
 use crate::version::Version;
 
-/// Longest error description written, in characters: the limit of 2.x, used for 1.6 too.
+/// The longest error description that is written, in characters: the limit of 2.x, used for 1.6 too.
 pub const MAX_DESCRIPTION_CHARS: usize = 255;
 
-/// Appends a CALL. `payload` must be a JSON object; the other two may be any text.
+/// Appends a CALL. `payload` must be a JSON object; `id` and `action` may be any text.
 pub fn write_call(out: &mut String, id: &str, action: &str, payload: &str) {
     out.reserve(payload.len() + id.len() + action.len() + 16);
     out.push_str("[2,");
@@ -25,7 +25,7 @@ pub fn write_call(out: &mut String, id: &str, action: &str, payload: &str) {
 }
 
 /// Appends a CALLRESULT. `id_json` is the JSON literal of the CALL's id ([`MessageId::as_json`](crate::MessageId::as_json)),
-/// `payload` a JSON object; both are copied as they are.
+/// `payload` a JSON object; both are copied unchanged.
 pub fn write_call_result(out: &mut String, id_json: &str, payload: &str) {
     out.reserve(payload.len() + id_json.len() + 8);
     out.push_str("[3,");
@@ -48,7 +48,7 @@ pub fn write_call_error(
     write_error(out, '4', version, id_json, code, description, "{}");
 }
 
-/// The same with details, which must be a JSON object and go out byte for byte.
+/// Like [`write_call_error`], with details: a JSON object, which is copied unchanged.
 pub fn write_call_error_with_details(
     out: &mut String,
     version: Version,

@@ -1,4 +1,4 @@
-//! The outstanding-call state machine against a model that keeps everything for ever.
+//! [`Exchange`] against a model that remembers every CALL for ever.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Properties of reading and writing that hold for every text.
+//! Properties of reading and writing frames that hold for every text.
 
 use std::borrow::Cow;
 

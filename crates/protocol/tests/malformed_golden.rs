@@ -1,9 +1,9 @@
-//! What becomes of malformed texts, version by version, held in `golden/malformed.txt`.
+//! How each version reads and answers malformed texts, compared with `golden/malformed.txt`.
 //!
-//! Each block of that file is a text between bars, and per version what it is read as and what is
-//! sent back (`-` for nothing). The test writes the whole file anew from its texts and compares.
-//! After an intended change, `UPDATE_GOLDEN=1` in the build's environment rewrites the file: read
-//! the difference, it is the change of behaviour.
+//! Each block of that file is a text between bars and, per version, how it is read and what is sent
+//! back (`-` for nothing). The test generates the file again from its texts and compares the two.
+//! After an intended change, build with `UPDATE_GOLDEN=1` in the environment to rewrite the file, and
+//! review the difference: it is the change of behaviour.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! Two million damaged messages through the reader: none may panic, loop or be answered wrongly.
+//! Parses two million damaged messages: none may cause a panic, a loop or a wrong answer.
 //!
-//! The generator is seeded, so a failure repeats; the counts at the end show that every way of
-//! being malformed was met, in numbers, and that valid messages were among them.
+//! The generator is seeded, so a failure is reproducible. The counts at the end ensure that every kind
+//! of malformed message occurred often, and valid messages too.
 
 use ocpp_protocol::{
     AnswerContext, Frame, InboundAction, MalformedKind, Registration, Version, builtin, classify_call, parse,
@@ -10,7 +10,7 @@ use ocpp_protocol::{
 
 const FRAMES: usize = 2_000_000;
 
-/// Deep texts are the slowest to make, so they are one in this many.
+/// One text in this many is deeply nested; those take longest to generate.
 const ONE_IN_DEEP: usize = 2_000;
 
 /// SplitMix64: small, and the same on every machine.

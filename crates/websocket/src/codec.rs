@@ -1,27 +1,27 @@
-//! The codecs of a thread, and DEFLATE for whole messages that leave (RFC 7692 section 7.2). Those that come are for
-//! `inflation`, which borrows its codec here.
+//! The DEFLATE codecs of a thread, and compression of outgoing messages (RFC 7692 section 7.2). `inflation` handles incoming
+//! messages, with a codec borrowed here.
 //!
-//! Neither side takes context over from message to message, so a codec is needed for the moment in which a message is inflated
-//! or deflated, and one of each kind serves every connection of a thread: [`INFLATER_BYTES`] for inflating, and up to 300 KB for
-//! each window size that some client asked for. Kept per connection it would be 120 to 250 KB each (measured).
+//! Neither side takes context over from message to message, so a codec is needed only while a message is inflated or deflated,
+//! and one of each kind serves every connection of a thread: [`INFLATER_BYTES`] for inflating, and up to 300 KB for each window
+//! size that some client asked for. One codec per connection would take 120 to 250 KB each (measured).
 
 use std::cell::RefCell;
 
 use flate2::{Compress, Compression, Decompress, FlushCompress};
 
-/// What a sender leaves out at the end of a message: an empty stored block (RFC 7692 section 7.2.1).
+/// The empty stored block that a sender omits at the end of a message (RFC 7692 section 7.2.1).
 pub(crate) const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// What an inflater takes on the heap (measured with zlib-rs 0.6).
+/// The heap memory of an inflater (measured with zlib-rs 0.6).
 pub(crate) const INFLATER_BYTES: usize = 48 * 1024;
 
-/// What is inflated by one call; a bomb is noticed so many bytes after the limit at most.
+/// Bytes inflated by one call, and so the most by which a decompression bomb exceeds the limit before it is noticed.
 const CHUNK: usize = 16 * 1024;
 
-/// The window sizes that zlib can deflate with, as powers of two; 8 is the one of RFC 7692 that it cannot.
+/// The window sizes that zlib can deflate with, as powers of two. RFC 7692 also has 8, which zlib does not support.
 pub(crate) const WINDOW_BITS: std::ops::RangeInclusive<u8> = 9..=15;
 
-/// How hard to try. What leaves a gateway is small and mostly not compressed at all; more effort is not worth its time.
+/// The compression level. Outgoing messages are small and mostly not compressed at all, so a higher one is not worth its time.
 const LEVEL: Compression = Compression::new(3);
 
 thread_local! {
@@ -31,12 +31,12 @@ thread_local! {
 #[derive(Default)]
 struct Codecs {
     inflater: Option<Decompress>,
-    /// One for each window size.
+    /// One per window size.
     deflaters: [Option<Compress>; 7],
     chunk: Vec<u8>,
 }
 
-/// The thread's inflater, or a new one if that is in the middle of a message. Ready for the beginning of one.
+/// The thread's inflater, or a new one if it is busy with another message; reset, for the start of a message.
 pub(crate) fn borrow_inflater() -> Decompress {
     let kept = CODECS.with_borrow_mut(|codecs| codecs.inflater.take());
     kept.map_or_else(
@@ -48,14 +48,14 @@ pub(crate) fn borrow_inflater() -> Decompress {
     )
 }
 
-/// The thread keeps one inflater.
+/// Returns an inflater to the thread, which keeps one and drops the rest.
 pub(crate) fn return_inflater(inflater: Decompress) {
     CODECS.with_borrow_mut(|codecs| {
         codecs.inflater.get_or_insert(inflater);
     });
 }
 
-/// Lends a buffer to inflate into.
+/// Lends the thread's buffer for inflated bytes.
 pub(crate) fn with_chunk<R>(body: impl FnOnce(&mut [u8]) -> R) -> R {
     CODECS.with_borrow_mut(|codecs| {
         codecs.chunk.resize(CHUNK, 0);
@@ -63,8 +63,8 @@ pub(crate) fn with_chunk<R>(body: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-/// Deflates a whole message to the end of `out`, with a window of 2^`window_bits` bytes. Says whether that made it smaller;
-/// if it did not, `out` is as it was.
+/// Appends a message to `out`, deflated with a window of 2^`window_bits` bytes. Returns whether that made it smaller; if not,
+/// `out` is unchanged.
 pub(crate) fn deflate(message: &[u8], window_bits: u8, out: &mut Vec<u8>) -> bool {
     let Some(place) = WINDOW_BITS.clone().position(|bits| bits == window_bits) else { return false };
     CODECS.with_borrow_mut(|codecs| {
@@ -72,14 +72,14 @@ pub(crate) fn deflate(message: &[u8], window_bits: u8, out: &mut Vec<u8>) -> boo
         let deflater = place.get_or_insert_with(|| Compress::new_with_window_bits(LEVEL, false, window_bits));
         deflater.reset();
         let start = out.len();
-        // Without room for more than the message and the tail there is nothing to gain, and deflating stops.
+        // A result that needs more space than the message and the tail would not be smaller, so deflating may stop there.
         out.resize(start + message.len() + TAIL.len(), 0);
         let room = out.get_mut(start..).unwrap_or_default();
         let done = deflater.compress(message, room, FlushCompress::Sync).is_ok();
         let produced = usize::try_from(deflater.total_out()).unwrap_or(usize::MAX);
         let whole = done && deflater.total_in() == message.len() as u64;
         out.truncate(start.saturating_add(produced));
-        // A sync flush that was cut off by the end of the room does not end with the tail.
+        // A sync flush that ran out of space does not end with the tail.
         let is_smaller = whole && produced < message.len() + TAIL.len() && out.ends_with(&TAIL);
         out.truncate(if is_smaller { out.len() - TAIL.len() } else { start });
         is_smaller

@@ -1,8 +1,8 @@
-//! A connection on a stream of tokio: the decoder, the encoder, and what waits to be read or written.
+//! A connection on a tokio stream: the decoder, the encoder, and the bytes between them and the stream.
 //!
-//! Owns the rules that need both directions: a ping is answered, a close frame is answered once and nothing follows it.
-//! One task has the connection and is its only reader and writer; everything is a poll that keeps its state here, so any
-//! future made of them can be dropped at any time.
+//! Owns the rules that concern both directions: a ping is answered; a close frame is answered once, and nothing follows it.
+//! One task owns the connection and is its only reader and writer. Both directions are poll functions that keep their state
+//! here, so they are cancel safe: a future made of them may be dropped at any time.
 
 use std::future::Future;
 use std::io;
@@ -18,27 +18,27 @@ use crate::event::Event;
 use crate::rules::Rules;
 use crate::scratch;
 
-/// Frames are gathered for one write until there are so many bytes; the one that goes beyond is still in it.
+/// Frames are batched into one write until they reach this many bytes; the last one may exceed it.
 pub const WRITE_BATCH: usize = 16 * 1024;
 
-/// Reads of one poll: then other connections have their turn, though there may be more.
+/// Reads per poll, after which the task yields even if there is more to read.
 const READS_PER_POLL: usize = 16;
 
-/// Frames of one poll that complete nothing: fragments may be so small that what is read at once holds thousands of them.
+/// Frames per poll that complete no message. Fragments may be so small that one read returns thousands of them.
 const FRAMES_PER_POLL: usize = 256;
 
-/// Bytes of messages, in the larger of their forms, that are worth a turn of others: they have it before the next message is
-/// decoded. Counted over messages, because compressed ones below this may keep the thread for half a millisecond each.
-const BYTES_PER_TURN: usize = 16 * 1024;
+/// Bytes of messages, each in the larger of its two forms, after which the task yields before it decodes the next message.
+/// Summed over messages, because even a smaller one that is compressed may occupy the thread for half a millisecond.
+const BYTES_BEFORE_YIELD: usize = 16 * 1024;
 
-/// What a connection may do.
+/// How a connection reads and writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// What the peer may send.
     pub rules: Rules,
-    /// How messages leave.
+    /// How messages are written.
     pub encoder: Encoder,
-    /// Bytes read by one system call, into a buffer of the thread.
+    /// Bytes read by one system call, into a buffer that belongs to the thread.
     pub read_bytes: usize,
 }
 
@@ -49,11 +49,11 @@ pub enum Outgoing {
     Text(String),
     /// A ping; the payload comes back in the pong.
     Ping([u8; 8]),
-    /// A close frame. Nothing leaves after it.
+    /// A close frame. Nothing is sent after it.
     Close {
-        /// RFC 6455 section 7.4.
+        /// The status code (RFC 6455 section 7.4).
         code: u16,
-        /// At most 123 bytes.
+        /// The reason, of which at most 123 bytes are sent.
         reason: &'static str,
     },
 }
@@ -61,10 +61,10 @@ pub enum Outgoing {
 /// Why nothing more can be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadEnd {
-    /// Both close frames went.
+    /// The closing handshake is complete.
     #[error("the connection is closed")]
     Closed,
-    /// The peer is gone without a close frame.
+    /// The stream ended without a close frame.
     #[error("the connection is lost")]
     Lost,
     /// The peer broke a rule.
@@ -72,18 +72,18 @@ pub enum ReadEnd {
     Broken(#[from] Breach),
 }
 
-/// Bytes of messages that travelled compressed.
+/// Compressed messages, in bytes, before and after compression.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Traffic {
-    /// Received, as they came.
+    /// Received bytes, compressed.
     pub received_compressed: u64,
-    /// Received, inflated.
+    /// Received bytes, inflated.
     pub received_plain: u64,
-    /// Sent, as they went.
+    /// Sent bytes, compressed.
     pub sent_compressed: u64,
-    /// Sent, before they were deflated.
+    /// Sent bytes, before compression.
     pub sent_plain: u64,
-    /// Times that others had their turn before a received message was inflated: it had more than one slice.
+    /// How often the task yielded between two slices of a received message.
     pub inflating_paused: u64,
 }
 
@@ -94,10 +94,10 @@ pub struct Connection<S> {
     decoder: Decoder,
     encoder: Encoder,
     read_bytes: u32,
-    /// What was read and not decoded yet, from `next` on.
+    /// Bytes that were read and not decoded yet, from `next` on.
     ahead: Vec<u8>,
     next: usize,
-    /// What was encoded and not taken by the kernel yet, from `written` on.
+    /// Bytes that were encoded and not accepted by the kernel yet, from `written` on.
     unwritten: Vec<u8>,
     written: usize,
     is_unflushed: bool,
@@ -108,13 +108,13 @@ pub struct Connection<S> {
     is_close_sent: bool,
     is_close_received: bool,
     is_read_over: bool,
-    /// Bytes of messages since others had their turn, up to what a `u32` holds.
-    since_others: u32,
+    /// Bytes of messages since the task last yielded, saturating.
+    since_yield: u32,
     traffic: Traffic,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Takes over a stream after the 101, with what was read of it too far.
+    /// Takes over a stream after its handshake, with any bytes read beyond that.
     pub fn new(stream: S, read_ahead: &[u8], settings: Settings) -> Self {
         Self {
             stream,
@@ -131,29 +131,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             is_close_sent: false,
             is_close_received: false,
             is_read_over: false,
-            since_others: 0,
+            since_yield: 0,
             traffic: Traffic::default(),
         }
     }
 
-    /// The next event. A ping's pong and a close frame's answer are left for [`Connection::poll_write`].
+    /// The next event. Answers to pings and to a close frame are left for [`Connection::poll_write`] to send.
     ///
     /// # Errors
-    /// Why there will be no more. It is told once; [`ReadEnd::Lost`] is the answer if asked again.
+    /// Why there will be no more events. Returned once; every later call returns [`ReadEnd::Lost`].
     pub fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<Event, ReadEnd>> {
         if self.is_read_over {
             return Poll::Ready(Err(ReadEnd::Lost));
         }
         if self.is_close_received {
-            // The answer to it is the last thing that leaves; the writer wakes the task when it has.
+            // Our close frame is sent last; the writer wakes the task once it is written.
             if self.is_writing() {
                 return Poll::Pending;
             }
             self.is_read_over = true;
             return Poll::Ready(Err(ReadEnd::Closed));
         }
-        if self.since_others as usize >= BYTES_PER_TURN {
-            return self.give_way(context);
+        if self.since_yield as usize >= BYTES_BEFORE_YIELD {
+            return self.yield_now(context);
         }
         let mut reads = 0;
         let mut frames = FRAMES_PER_POLL;
@@ -167,30 +167,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 Ok(None) if reads < READS_PER_POLL && frames > 0 => {
                     reads += 1;
                     let Poll::Ready(more) = self.poll_more(context, &mut frames) else {
-                        self.since_others = 0;
+                        self.since_yield = 0;
                         return Poll::Pending;
                     };
                     decoded = more;
                 }
                 Ok(None) => {
                     self.traffic.inflating_paused += u64::from(self.decoder.is_inflating());
-                    return self.give_way(context);
+                    return self.yield_now(context);
                 }
                 Err(end) => {
                     self.is_read_over = true;
-                    self.forget_input();
+                    self.discard_input();
                     return Poll::Ready(Err(end));
                 }
             }
         }
     }
 
-    /// Writes what waits, then what `next` gives, most urgent first, several frames in one system call. `next` is asked only
-    /// when nothing waits, so what a peer does not take stays where its bounds are. `Ok(true)` when something has just left for
-    /// the kernel, and nothing waits any more.
+    /// Writes pending bytes, then what `next` returns, several frames per system call. `next` is called only when nothing is
+    /// pending, so messages that a peer is too slow to read stay in the caller's queue, which is bounded. `Ok(true)` if
+    /// something was written and nothing is pending any more.
     ///
     /// # Errors
-    /// What the stream says; the connection is over then.
+    /// The error of the stream, which cannot be used any more.
     pub fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -231,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// Whether something waits to be taken by the kernel.
+    /// Whether anything is still to be written.
     pub fn is_writing(&self) -> bool {
         self.is_unflushed || self.pong.is_some() || self.close_reply.is_some()
     }
@@ -241,26 +241,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.is_read_over
     }
 
-    /// What travelled compressed since this was asked last.
+    /// The traffic since the last call.
     pub fn take_traffic(&mut self) -> Traffic {
         std::mem::take(&mut self.traffic)
     }
 
-    /// Bytes on the heap that this connection owns now.
+    /// The heap memory that this connection owns now, in bytes.
     pub fn held_bytes(&self) -> usize {
         let pong = self.pong.as_ref().map_or(0, Vec::capacity);
         self.ahead.capacity() + self.unwritten.capacity() + pong + self.decoder.held_bytes()
     }
 
-    /// The stream, without what waits.
+    /// The stream. Bytes that are still to be written are lost.
     pub fn into_stream(self) -> S {
         self.stream
     }
 
-    /// Other connections have their turn, and whoever sent something meanwhile. A task that wakes itself at once would have
-    /// dozens of turns before the runtime looks at the sockets again.
-    fn give_way<T>(&mut self, context: &mut Context<'_>) -> Poll<T> {
-        self.since_others = 0;
+    /// Yields to other tasks, and to the I/O driver. A task that woke itself at once would be polled dozens of times before the
+    /// runtime looks at the sockets again.
+    fn yield_now<T>(&mut self, context: &mut Context<'_>) -> Poll<T> {
+        self.since_yield = 0;
         if pin!(tokio::task::yield_now()).poll(context).is_ready() {
             context.waker().wake_by_ref();
         }
@@ -303,23 +303,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.next = 0;
     }
 
-    /// Nothing that came and is not told yet will be told.
-    fn forget_input(&mut self) {
+    /// Drops input that has not become an event.
+    fn discard_input(&mut self) {
         self.release_ahead();
-        self.decoder.forget();
+        self.decoder.discard();
     }
 
-    /// What an event asks of the other direction.
+    /// Prepares the answer that an event calls for, and counts it.
     fn note(&mut self, event: &Event) {
         match event {
-            // Only the newest one is answered, as RFC 6455 section 5.5.3 allows: a flood costs one payload.
+            // Only the newest ping is answered, as RFC 6455 section 5.5.3 allows, so a flood costs one payload.
             Event::Ping(payload) if !self.is_close_sent => self.pong = Some(payload.clone()),
             Event::Ping(_) | Event::Pong(_) => {}
             Event::Text { text, compressed } => self.note_received(*compressed, text.len()),
             Event::Binary { bytes, compressed } => self.note_received(*compressed, bytes.len()),
             Event::Close(code) => {
                 self.is_close_received = true;
-                self.forget_input();
+                self.discard_input();
                 if !self.is_close_sent {
                     self.close_reply = Some(*code);
                 }
@@ -329,14 +329,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn note_received(&mut self, compressed: Option<usize>, plain: usize) {
         let bytes = u32::try_from(plain.max(compressed.unwrap_or(0))).unwrap_or(u32::MAX);
-        self.since_others = self.since_others.saturating_add(bytes);
+        self.since_yield = self.since_yield.saturating_add(bytes);
         if let Some(compressed) = compressed {
             self.traffic.received_compressed += compressed as u64;
             self.traffic.received_plain += plain as u64;
         }
     }
 
-    /// Encodes what may go into one write.
+    /// Encodes the frames of one write.
     fn gather(&mut self, batch: &mut Vec<u8>, next: &mut impl FnMut() -> Option<Outgoing>) {
         if let Some(pong) = self.pong.take().filter(|_| !self.is_close_sent) {
             self.encoder.pong(batch, &pong);
@@ -368,8 +368,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// Up to the first event, or one slice of a message that has more; at most so many frames. What is left of that many is 0 when
-/// there may be more to decode.
+/// Decodes up to the first event, at most `frames` frames, or one slice of a message that has more. Leaves `frames` at 0 if there
+/// may be more to decode.
 fn decode(
     decoder: &mut Decoder,
     input: &mut [u8],
@@ -391,7 +391,7 @@ fn decode(
     Ok(None)
 }
 
-/// Bytes that the stream took: none at all means that it never will.
+/// How many bytes the stream accepted; 0 means that it never will accept any.
 fn taken(result: io::Result<usize>) -> io::Result<usize> {
     result.and_then(|count| if count == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(count) })
 }

@@ -1,7 +1,7 @@
-//! From bytes to events, however the bytes are cut.
+//! Turns bytes into events, however the bytes are split.
 //!
-//! Owns the state between two pieces: the beginning of a header, the rest of a frame, the message so far. Invariant: the
-//! events depend on the bytes alone, not on where they were cut.
+//! Owns the state between two pieces of input: a partial header, the rest of a frame, the message so far. Invariant: the events
+//! depend on the bytes alone, not on how they were split.
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
@@ -15,9 +15,9 @@ use crate::rules::Rules;
 /// One step of decoding.
 #[derive(Debug)]
 pub struct Step {
-    /// Bytes of the input that were used; 0 only for no input, or while [`Decoder::is_inflating`].
+    /// How many bytes of the input were used; 0 only if there was no input, or while [`Decoder::is_inflating`].
     pub consumed: usize,
-    /// What they completed.
+    /// The event that they completed.
     pub event: Option<Event>,
 }
 
@@ -27,17 +27,17 @@ struct Frame {
     kind: Kind,
     is_final: bool,
     mask: [u8; 4],
-    to_come: usize,
+    remaining: usize,
 }
 
-/// The message that is not told yet.
+/// The message that is not an event yet.
 #[derive(Debug, Default)]
 enum Incoming {
     #[default]
     Nothing,
     /// Its last frame has not ended.
     Parts(Message),
-    /// It has, and no other frame is looked at before it is told. Boxed: only what takes more than one slice comes here.
+    /// It has, and no other frame is decoded before it is inflated. Boxed, because only messages of several slices get here.
     Inflating(Box<Compressed>),
 }
 
@@ -45,27 +45,27 @@ enum Incoming {
 #[derive(Debug)]
 pub struct Decoder {
     rules: Rules,
-    /// The beginning of a header.
+    /// A partial header.
     head: [u8; HEADER_MAX],
     head_len: u8,
     frame: Option<Frame>,
     message: Incoming,
-    /// The payload so far of a control frame that came in pieces.
+    /// The payload so far of a control frame that arrived in pieces.
     control: Vec<u8>,
 }
 
 impl Decoder {
-    /// At the beginning of a connection.
+    /// A decoder for the start of a connection.
     pub fn new(rules: Rules) -> Self {
         let message = Incoming::Nothing;
         Self { rules, head: [0; HEADER_MAX], head_len: 0, frame: None, message, control: Vec::new() }
     }
 
-    /// Decodes at most one frame, or inflates at most one slice: while [`Decoder::is_inflating`] it must be called again, with
-    /// or without input. Unmasks in place what it uses of `input`; the rest comes again next time.
+    /// Decodes at most one frame, or inflates at most one slice. While [`Decoder::is_inflating`] it must be called again, with
+    /// or without input. Unmasks the part of `input` that it uses, in place; the caller passes the rest again.
     ///
     /// # Errors
-    /// The rule that the peer broke; the decoder must not be used after that.
+    /// The rule that the peer broke. The decoder must not be used after that.
     pub fn decode(&mut self, input: &mut [u8]) -> Result<Step, Breach> {
         if self.is_inflating() {
             return Ok(Step { consumed: 0, event: self.inflate()? });
@@ -79,30 +79,30 @@ impl Decoder {
             },
         };
         let rest = input.get_mut(consumed..).unwrap_or_default();
-        let length = frame.to_come.min(rest.len());
+        let length = frame.remaining.min(rest.len());
         let piece = rest.get_mut(..length).unwrap_or_default();
         unmask(piece, &mut frame.mask);
-        frame.to_come -= length;
+        frame.remaining -= length;
         consumed += length;
         let event = self.take(&frame, piece)?;
-        if frame.to_come > 0 {
+        if frame.remaining > 0 {
             self.frame = Some(frame);
         }
         Ok(Step { consumed, event })
     }
 
-    /// Whether a message has come whole and is told after more slices of it are inflated.
+    /// Whether a message is complete and has more slices to inflate before it becomes an event.
     pub fn is_inflating(&self) -> bool {
         matches!(self.message, Incoming::Inflating(_))
     }
 
-    /// Gives up what is incomplete, because nothing more will be decoded.
-    pub(crate) fn forget(&mut self) {
+    /// Drops the incomplete message, because nothing more will be decoded.
+    pub(crate) fn discard(&mut self) {
         self.message = Incoming::Nothing;
         self.control = Vec::new();
     }
 
-    /// Bytes on the heap that are owned now.
+    /// The heap memory that is owned now, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         let message = match &self.message {
             Incoming::Nothing => 0,
@@ -112,7 +112,7 @@ impl Decoder {
         self.control.capacity() + message
     }
 
-    /// Reads a header, from the input or from what was kept of it.
+    /// Reads a header from the input, or from an earlier part of it and the input.
     fn begin(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Frame>, Breach> {
         let parsed = if self.head_len == 0 {
             Header::parse(input, self.rules.deflate)?
@@ -127,7 +127,7 @@ impl Decoder {
             Header::parse(known, self.rules.deflate)?.map(|(header, taken)| (header, taken - kept))
         };
         let Some((header, taken)) = parsed else {
-            // An incomplete header is shorter than the longest one, so there is room for it.
+            // A partial header is shorter than the longest header, so it fits.
             for (slot, byte) in self.head.iter_mut().skip(usize::from(self.head_len)).zip(input) {
                 *slot = *byte;
                 self.head_len += 1;
@@ -147,18 +147,18 @@ impl Decoder {
             (Kind::Continuation, Incoming::Parts(message)) => message.admit(header.length, &self.rules)?,
             (Kind::First { .. } | Kind::Continuation, _) => return Err(Violation::FragmentOrder.into()),
         }
-        // What does not fit was refused above; a control frame has 125 bytes at most.
-        let to_come = usize::try_from(header.length).map_err(|_| Breach::TooBig)?;
-        Ok(Some(Frame { kind: header.kind, is_final: header.is_final, mask: header.mask, to_come }))
+        // Messages that are too long were refused above, and a control frame has at most 125 bytes.
+        let remaining = usize::try_from(header.length).map_err(|_| Breach::TooBig)?;
+        Ok(Some(Frame { kind: header.kind, is_final: header.is_final, mask: header.mask, remaining }))
     }
 
-    /// A piece of a frame's payload, unmasked.
+    /// Adds a piece of a frame's payload, unmasked.
     fn take(&mut self, frame: &Frame, piece: &[u8]) -> Result<Option<Event>, Breach> {
-        let is_whole = frame.to_come == 0;
+        let is_whole = frame.remaining == 0;
         match frame.kind {
             Kind::First { .. } | Kind::Continuation => {
                 let Incoming::Parts(message) = &mut self.message else { return Ok(None) };
-                message.push(piece, frame.to_come, frame.is_final, &self.rules)?;
+                message.push(piece, frame.remaining, frame.is_final, &self.rules)?;
                 if is_whole && frame.is_final { self.finish() } else { Ok(None) }
             }
             Kind::Ping | Kind::Pong | Kind::Close => {
@@ -176,7 +176,7 @@ impl Decoder {
         }
     }
 
-    /// The last frame of the message has ended.
+    /// Completes the message, whose last frame has ended.
     fn finish(&mut self) -> Result<Option<Event>, Breach> {
         let Incoming::Parts(message) = std::mem::take(&mut self.message) else { return Ok(None) };
         let mut message = match message.finish()? {
@@ -190,7 +190,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Another slice of the message.
+    /// Inflates another slice of the message.
     fn inflate(&mut self) -> Result<Option<Event>, Breach> {
         let Incoming::Inflating(mut message) = std::mem::take(&mut self.message) else { return Ok(None) };
         if message.inflate(&self.rules)? {

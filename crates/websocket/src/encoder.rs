@@ -1,4 +1,4 @@
-//! From messages to bytes: unfragmented frames, unmasked as a server's are, compressed where that was negotiated and pays.
+//! Turns messages into bytes: unfragmented frames, unmasked as a server's must be, compressed if that was negotiated and pays.
 
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -9,18 +9,18 @@ use crate::negotiation::Deflate;
 /// Encodes one direction of one connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Encoder {
-    /// What was negotiated.
+    /// How to compress; `None` if compression was not negotiated.
     pub deflate: Option<Deflate>,
-    /// A text is compressed if it has more bytes than this: small ones do not get smaller, and cost as much as others.
+    /// Compress only texts of more bytes than this: short ones do not shrink, and cost as much to try.
     pub compress_above: usize,
 }
 
 impl Encoder {
-    /// Writes a text message to the end of `out`. Says how many bytes its payload took, if it was compressed.
+    /// Appends a text message to `out`. Returns the size of its payload if it was compressed.
     pub fn text(&self, out: &mut Vec<u8>, text: &str) -> Option<usize> {
         let opcode = OpCode::Data(Data::Text);
         if let Some(deflate) = self.deflate.filter(|_| text.len() > self.compress_above) {
-            // The header comes first and its size depends on the payload's, so the two change places.
+            // The header comes first, but its size depends on the payload's; so it is written last and rotated to the front.
             let start = out.len();
             if codec::deflate(text.as_bytes(), deflate.window_bits(), out) {
                 let length = out.len() - start;
@@ -36,17 +36,17 @@ impl Encoder {
         None
     }
 
-    /// Writes a ping; the payload, of which 125 bytes count, comes back in the pong.
+    /// Appends a ping. The first 125 bytes of the payload are sent.
     pub fn ping(&self, out: &mut Vec<u8>, payload: &[u8]) {
         control(out, Control::Ping, payload);
     }
 
-    /// Writes a pong, with what the ping carried.
+    /// Appends a pong, with the payload of the ping.
     pub fn pong(&self, out: &mut Vec<u8>, payload: &[u8]) {
         control(out, Control::Pong, payload);
     }
 
-    /// Writes a close frame; of the reason 123 bytes count.
+    /// Appends a close frame. At most 123 bytes of the reason are sent.
     pub fn close(&self, out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
         let Some(code) = code else { return control(out, Control::Close, &[]) };
         let mut end = reason.len().min(123);

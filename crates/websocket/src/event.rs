@@ -1,27 +1,27 @@
-//! What a decoder makes of bytes: whole messages and control frames.
+//! What a decoder makes of bytes: complete messages and control frames.
 
-/// What a peer said.
+/// Something that the peer sent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
-    /// A whole text.
+    /// A complete text message.
     Text {
         /// The text.
         text: String,
         /// How many bytes it was, if it came compressed.
         compressed: Option<usize>,
     },
-    /// A whole binary message.
+    /// A complete binary message.
     Binary {
         /// The bytes.
         bytes: Vec<u8>,
         /// How many bytes it was, if it came compressed.
         compressed: Option<usize>,
     },
-    /// A ping, and what its pong must carry.
+    /// A ping, with the payload that its pong must return.
     Ping(Vec<u8>),
-    /// A pong, and what it carries.
+    /// A pong, with its payload.
     Pong(Vec<u8>),
-    /// The close frame, with its code if it has one, or 1002 in place of one that no frame may carry (RFC 6455 section 7.4).
-    /// Nothing after it means anything (section 5.5.1).
+    /// A close frame, with its status code if it has one; a code that no frame may carry (RFC 6455 section 7.4) becomes 1002.
+    /// Whatever follows it is to be ignored (section 5.5.1).
     Close(Option<u16>),
 }

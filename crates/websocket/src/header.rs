@@ -1,4 +1,5 @@
-//! One frame's header: parsed and written by `tungstenite`, judged here (RFC 6455 sections 5.1, 5.2, 5.5; RFC 7692 section 6).
+//! The header of a frame: parsed and written by `tungstenite`, validated here (RFC 6455 sections 5.1, 5.2, 5.5; RFC 7692
+//! section 6).
 
 use std::io::Cursor;
 
@@ -21,14 +22,14 @@ pub(crate) enum Kind {
         text: bool,
         compressed: bool,
     },
-    /// A later one.
+    /// A later frame of a message.
     Continuation,
     Ping,
     Pong,
     Close,
 }
 
-/// The header of a frame that breaks no rule by itself.
+/// The header of a frame, valid on its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
     pub(crate) kind: Kind,
@@ -38,10 +39,10 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// The header at the start of `bytes` and how many bytes it takes, or `None` while it is incomplete.
+    /// The header at the start of `bytes` and its length, or `None` while it is incomplete.
     pub(crate) fn parse(bytes: &[u8], deflate: bool) -> Result<Option<(Self, usize)>, Breach> {
         let mut cursor = Cursor::new(bytes);
-        // The library has one error for headers; reading from memory has none.
+        // Reading from memory cannot fail, so the only error is that of a reserved opcode.
         let Some((header, length)) =
             FrameHeader::parse(&mut cursor).map_err(|_| Violation::ReservedOpcode)?
         else {
@@ -84,7 +85,7 @@ fn kind(header: &FrameHeader, deflate: bool) -> Result<Kind, Violation> {
     }
 }
 
-/// Writes the header of an unfragmented frame of a server.
+/// Appends the header of an unfragmented, unmasked frame.
 pub(crate) fn write(out: &mut Vec<u8>, opcode: OpCode, compressed: bool, length: usize) {
     let header = FrameHeader { opcode, rsv1: compressed, ..FrameHeader::default() };
     let written = header.format(length as u64, out);

@@ -1,11 +1,12 @@
-//! Inflating a whole message (RFC 7692 section 7.2) in slices, so that no message keeps its thread from other connections.
+//! Inflates a complete message (RFC 7692 section 7.2) in slices, so that no message keeps the thread from other connections.
 //!
-//! Owns how far a message is, and its codec for as long as that lasts: one that is done in one slice, as ordinary ones are, has
-//! the thread's for the moment. What comes of a message does not depend on the size of the slices; of two breaches (not DEFLATE,
-//! and too large) which one is found first may.
+//! Owns the progress of one message, and its codec until it is done; an ordinary message takes one slice and borrows the codec of
+//! the thread. The result does not depend on the size of the slices, except that of two errors (not DEFLATE, and too large)
+//! either may be found first.
 //!
-//! Work is bounded by both forms. What inflates to nothing, Huffman tables one after the other, costs 31 ns a byte as it came;
-//! what is nothing but repetition 0.4 ns a byte inflated (measured). So a slice is at most some 130 µs.
+//! A slice is limited in both forms, because work depends on both: input that inflates to nothing (Huffman tables in a row) costs
+//! 31 ns per compressed byte, and input that only repeats costs 0.4 ns per inflated byte (measured). A slice takes at most
+//! 130 µs.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -14,26 +15,26 @@ use crate::codec::{self, INFLATER_BYTES, TAIL};
 /// Compressed bytes of one slice.
 const SLICE_IN: usize = 4 * 1024;
 
-/// Inflated bytes that end a slice.
+/// Inflated bytes after which a slice ends.
 const SLICE_OUT: usize = 64 * 1024;
 
-/// Final blocks in one message: a sender has use for one, and each costs 0.3 µs for two bytes (measured).
+/// Final blocks in one message. A sender needs at most one, and each costs 0.3 µs for two bytes of input (measured).
 const MOST_FINAL_BLOCKS: usize = 16;
 
 /// Why a message could not be inflated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InflateError {
-    /// It is larger than allowed.
+    /// Inflated, it is larger than allowed.
     TooBig,
     /// It is not DEFLATE, or refers to what came before it.
     Corrupt,
 }
 
-/// A message that is being inflated. Dropped in the middle, its codec goes with it.
+/// A message that is being inflated. If it is dropped before it is done, so is its codec.
 #[derive(Debug)]
 pub(crate) struct Inflation {
     inflater: Decompress,
-    /// Compressed bytes done with, the tail that the sender left out included.
+    /// Compressed bytes done, including the tail that the sender omitted.
     used: usize,
     plain: Vec<u8>,
     final_blocks: usize,
@@ -44,19 +45,19 @@ impl Inflation {
         Self { inflater: codec::borrow_inflater(), used: 0, plain: Vec::new(), final_blocks: 0 }
     }
 
-    /// Inflates one slice of a message, always the same one, to at most `most` bytes in all. Says whether that was the last one.
-    /// Any window size of the sender will do.
+    /// Inflates the next slice of a message, to at most `most` bytes in total. Returns whether that was the last one. Every call
+    /// must pass the same message; the sender may have used any window size.
     pub(crate) fn slice(&mut self, compressed: &[u8], most: usize) -> Result<bool, InflateError> {
         self.slice_of(compressed, most, SLICE_IN, SLICE_OUT)
     }
 
-    /// What the message is, after the last slice.
+    /// The inflated message, after the last slice.
     pub(crate) fn finish(self) -> Vec<u8> {
         codec::return_inflater(self.inflater);
         self.plain
     }
 
-    /// Bytes on the heap that are owned now.
+    /// The heap memory that is owned now, in bytes.
     pub(crate) fn held_bytes(&self) -> usize {
         INFLATER_BYTES + self.plain.capacity()
     }
@@ -72,7 +73,7 @@ impl Inflation {
         let end_out = self.plain.len().saturating_add(slice_out);
         codec::with_chunk(|chunk| {
             while self.plain.len() < end_out {
-                // The tail is no work, so what fits a slice is done in one.
+                // The tail costs nothing, so a message that fits into a slice is done in one.
                 let is_tail = self.used >= compressed.len();
                 let input = if is_tail {
                     TAIL.get(self.used - compressed.len()..)
@@ -91,7 +92,7 @@ impl Inflation {
         })
     }
 
-    /// Calls the inflater once. Says whether it took all the input and has nothing more to say about it.
+    /// Calls the inflater once. Returns whether it has used all the input and returned all that comes of it.
     fn step(&mut self, input: &[u8], chunk: &mut [u8], most: usize) -> Result<bool, InflateError> {
         let (before_in, before_out) = (self.inflater.total_in(), self.inflater.total_out());
         let status = self
@@ -103,7 +104,7 @@ impl Inflation {
         self.used += used;
         self.take(chunk.get(..produced).unwrap_or_default(), most)?;
         if status == Status::StreamEnd {
-            // A sender may end what it sends with a final block (RFC 7692 section 7.2.3.4); then a new stream begins.
+            // A sender may end a message with a final block (RFC 7692 section 7.2.3.4); a new stream begins after it.
             self.inflater.reset(false);
             self.final_blocks += 1;
             return if self.final_blocks > MOST_FINAL_BLOCKS {
@@ -124,7 +125,7 @@ impl Inflation {
             return Err(InflateError::TooBig);
         }
         if self.plain.capacity() - len < inflated.len() {
-            // Twice what there is, and exactly what there is for a message of one chunk.
+            // Capacity doubles; a message of one chunk gets exactly its size.
             self.plain.reserve_exact(inflated.len().max(len.min(most - len)));
         }
         self.plain.extend_from_slice(inflated);

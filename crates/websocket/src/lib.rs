@@ -1,4 +1,4 @@
-//! The server's side of a WebSocket: RFC 6455 with RFC 7692 (permessage-deflate).
+//! The server side of a WebSocket: RFC 6455 with RFC 7692 (permessage-deflate).
 //!
 //! ```text
 //!  bytes ── Decoder ──┬─ header   (rules of one frame)      ┐
@@ -7,27 +7,28 @@
 //!  frames ─ Encoder ── codec (deflate) ── bytes
 //!  Sec-WebSocket-Extensions ── negotiation ── Deflate, or no compression
 //!
-//!  Connection = Decoder + Encoder + a stream: reads and writes of tokio, on buffers of the thread
+//!  Connection = Decoder + Encoder + a tokio stream, reading and writing through buffers of the thread
 //! ```
 //!
-//! Everything but [`Connection`] is free of I/O: bytes in, events out, so that any splitting of a stream can be tested.
-//! What is not here: the HTTP handshake (only its two computed values, [`accept_key`] and [`negotiation`]), timeouts, and what
-//! a message means.
+//! Everything but [`Connection`] is free of I/O: bytes in, events out, so that a stream can be tested however it is split.
+//! The HTTP handshake (apart from the two values that it computes, [`accept_key`] and [`negotiation`]), timeouts, and the meaning
+//! of messages belong elsewhere.
 //!
-//! # What a connection holds
+//! # Memory of a connection
 //!
-//! The promise that tens of thousands of connections rest on: **between messages a connection owns no buffer**. Bytes are
-//! read into and written from buffers that belong to the thread, and compressors belong to the thread, too. A connection
-//! owns, and gives back as soon as it can:
+//! **Between messages a connection owns no buffer**, which is what makes tens of thousands of connections affordable. Bytes are
+//! read and written through buffers that belong to the thread, and so do the compressors. A connection owns only the following,
+//! and frees it as soon as it can:
 //!
-//! * while a message is incomplete, what has come of it: at most twice that, and never more than [`Rules::max_message`] (and
-//!   a 64th of it, if it is compressed); while it is inflated, both forms of it, and an inflater of 48 KiB if that takes more
-//!   than one slice: 4 KiB as it came, or 64 KiB inflated;
-//! * what was read and not asked for yet: at most [`Settings::read_bytes`] (a station that sends without waiting for answers);
-//! * what the kernel did not take: at most [`WRITE_BATCH`] or one frame, whichever is more, one pong and one close frame.
+//! * while a message is incomplete, the part received: at most twice its size, and never more than [`Rules::max_message`] (plus
+//!   a 64th if it is compressed); while the message is inflated, both forms of it, and an inflater of 48 KiB if that takes more
+//!   than one slice of 4 KiB compressed or 64 KiB inflated;
+//! * bytes that were read and not asked for yet: at most [`Settings::read_bytes`], from a station that does not wait for answers;
+//! * bytes that the kernel has not accepted: at most [`WRITE_BATCH`] or one frame, whichever is larger, one pong and one close
+//!   frame.
 //!
-//! Frame headers and close codes are parsed and written by `tungstenite`'s public primitives; the rules about them, and
-//! everything that holds memory, are here.
+//! `tungstenite`'s public primitives parse and write frame headers and close codes. The rules about them, and everything that
+//! holds memory, are here.
 
 pub mod breach;
 mod codec;

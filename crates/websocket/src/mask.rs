@@ -1,6 +1,6 @@
 //! The mask of RFC 6455 section 5.3.
 
-/// Takes the mask off (or puts it on), and turns it so that it fits the byte that follows.
+/// Applies the mask, which also removes it, and rotates it so that it fits the byte that follows.
 pub(crate) fn unmask(bytes: &mut [u8], mask: &mut [u8; 4]) {
     let [a, b, c, d] = *mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

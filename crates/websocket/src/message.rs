@@ -1,8 +1,8 @@
-//! A message being put together from fragments: its memory, its limit, and UTF-8 checked as it comes.
+//! Assembles a message from its fragments, within its limit, and checks UTF-8 as bytes arrive.
 //!
-//! Memory follows what has come, not what a header announces: at most twice the bytes received, and exactly what is needed once
-//! the last frame's header has told it. A compressed message is kept as it came and inflated when it is whole, so an unfinished one holds
-//! no inflater; then it is a [`Compressed`] until the last slice of it is done.
+//! Memory grows with the bytes received, not with what a header announces: at most twice the bytes received, and exactly the size
+//! of the message once the header of its last frame is known. A compressed message is kept as received and inflated when it is
+//! complete, so an incomplete one needs no inflater; it is a [`Compressed`] until its last slice is done.
 
 use crate::breach::{Breach, Violation};
 use crate::event::Event;
@@ -15,7 +15,7 @@ pub(crate) struct Message {
     text: bool,
     compressed: bool,
     bytes: Vec<u8>,
-    /// So much of a text is UTF-8; what follows is the beginning of a character, or not looked at yet.
+    /// This much of a text is valid UTF-8; the rest is a partial character, or not checked yet.
     checked: usize,
     empty_frames: usize,
 }
@@ -25,12 +25,12 @@ impl Message {
         Self { text, compressed, bytes: Vec::new(), checked: 0, empty_frames: 0 }
     }
 
-    /// Bytes that it may have, as it comes.
+    /// The bytes that it may have, as received.
     fn most(&self, rules: &Rules) -> usize {
         if self.compressed { rules.max_compressed() } else { rules.max_message }
     }
 
-    /// Whether a frame of this length may follow. As many may be empty as the message may have bytes: it comes to its end.
+    /// Admits the header of the next frame. As many frames may be empty as the message may have bytes, so that it ends some time.
     pub(crate) fn admit(&mut self, length: u64, rules: &Rules) -> Result<(), Breach> {
         self.empty_frames += usize::from(length == 0);
         let most = self.most(rules);
@@ -38,30 +38,30 @@ impl Message {
         if length > room || self.empty_frames > most { Err(Breach::TooBig) } else { Ok(()) }
     }
 
-    /// Takes a piece of a frame, of which `to_come` bytes are missing after it.
+    /// Appends a piece of a frame, of which `remaining` bytes are still missing.
     pub(crate) fn push(
         &mut self,
         piece: &[u8],
-        to_come: usize,
+        remaining: usize,
         is_final: bool,
         rules: &Rules,
     ) -> Result<(), Breach> {
         let (len, capacity) = (self.bytes.len(), self.bytes.capacity());
         let needed = len + piece.len();
         if capacity < needed {
-            let most = if is_final { needed + to_come } else { self.most(rules) };
+            let most = if is_final { needed + remaining } else { self.most(rules) };
             self.bytes.reserve_exact((2 * capacity).min(most).max(needed) - len);
         }
         self.bytes.extend_from_slice(piece);
-        // A whole message is checked at once, in `finish`.
-        let is_whole = is_final && to_come == 0;
+        // A message that is complete is checked as a whole, in `finish`.
+        let is_whole = is_final && remaining == 0;
         if self.text && !self.compressed && !is_whole {
             self.check()?;
         }
         Ok(())
     }
 
-    /// Fails as soon as no continuation could make it UTF-8.
+    /// Fails as soon as no continuation could make the text valid UTF-8.
     fn check(&mut self) -> Result<(), Breach> {
         let unchecked = self.bytes.get(self.checked..).unwrap_or_default();
         match std::str::from_utf8(unchecked) {
@@ -77,7 +77,7 @@ impl Message {
         self.bytes.capacity()
     }
 
-    /// The whole message.
+    /// The complete message.
     pub(crate) fn finish(self) -> Result<Whole, Breach> {
         let Self { text, compressed, bytes, .. } = self;
         if compressed {
@@ -87,7 +87,7 @@ impl Message {
     }
 }
 
-/// A message that has come whole.
+/// A message of which every frame has arrived.
 pub(crate) enum Whole {
     Plain(Event),
     Compressed(Compressed),
@@ -102,7 +102,7 @@ pub(crate) struct Compressed {
 }
 
 impl Compressed {
-    /// Inflates a slice of it. Says whether that was the last one.
+    /// Inflates the next slice. Returns whether that was the last one.
     pub(crate) fn inflate(&mut self, rules: &Rules) -> Result<bool, Breach> {
         self.inflation.slice(&self.bytes, rules.max_message).map_err(|error| match error {
             InflateError::TooBig => Breach::TooBig,

@@ -1,32 +1,32 @@
-//! Which of a client's offers of permessage-deflate is accepted, and with which parameters (RFC 7692 section 7.1).
+//! Chooses among a client's offers of permessage-deflate (RFC 7692 section 7.1).
 //!
-//! The server asks for `no_context_takeover` in both directions, whether the client offered it or not, as sections 7.1.1.1 and
-//! 7.1.1.2 allow: no connection then needs a codec of its own. It respects a window that the client asks for, and leaves the
-//! client's own window alone, because it inflates with the largest one.
+//! The server demands `no_context_takeover` in both directions, whether or not the client offered it, as sections 7.1.1.1 and
+//! 7.1.1.2 allow, so that no connection needs a codec of its own. It respects the window that a client asks it to use. It does not
+//! limit the client's window, because it inflates with the largest one.
 
 use crate::codec::WINDOW_BITS;
 
-/// The largest window, and the one without a word about it.
+/// The largest window, which is also the default.
 const LARGEST_WINDOW_BITS: u8 = 15;
 
-/// A header that does not follow the grammar of RFC 6455 section 9.1. The handshake must fail then.
+/// A header that does not follow the grammar of RFC 6455 section 9.1. The handshake must fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the Sec-WebSocket-Extensions header is malformed")]
 pub struct Malformed;
 
-/// permessage-deflate as negotiated: no context is taken over, in either direction.
+/// permessage-deflate as negotiated, without context takeover in either direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deflate {
-    /// What the client asked for.
+    /// As the client asked.
     server_max_window_bits: Option<u8>,
 }
 
 impl Deflate {
-    /// Reads every `Sec-WebSocket-Extensions` line of a request, in order. The first offer that can be kept is accepted; an
-    /// offer with a parameter that is unknown, repeated, wrong or beyond the codec is passed over.
+    /// Reads every `Sec-WebSocket-Extensions` line of a request, in order, and accepts the first acceptable offer. Offers with a
+    /// parameter that is unknown, repeated, invalid or not supported by the codec are declined.
     ///
     /// # Errors
-    /// When a line is malformed, whichever extension it is about.
+    /// If a line is malformed, even one about another extension.
     pub fn negotiate<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Self>, Malformed> {
         let mut accepted = None;
         for line in lines {
@@ -81,7 +81,7 @@ impl Deflate {
 }
 
 impl Default for Deflate {
-    /// With the largest window.
+    /// Uses the largest window.
     fn default() -> Self {
         Self { server_max_window_bits: None }
     }
@@ -96,7 +96,7 @@ fn window_bits(value: &[u8]) -> Option<u8> {
     }
 }
 
-/// A name, and a value with its quotes taken off.
+/// A name, and a value without its quotes.
 type Parameter<'a> = (&'a [u8], Option<Vec<u8>>);
 
 struct Offer<'a> {
@@ -110,7 +110,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The next offer; empty elements of a list mean nothing (RFC 9110 section 5.6.1).
+    /// The next offer. Empty list elements are ignored (RFC 9110 section 5.6.1).
     fn offer(&mut self) -> Result<Option<Offer<'a>>, Malformed> {
         self.skip_spaces();
         while self.skip(b',') {
@@ -281,7 +281,7 @@ mod tests {
     proptest::proptest! {
         /// Whatever is offered, it is refused, malformed, or answered with a window that was asked for.
         #[test]
-        fn any_header_is_judged(
+        fn any_header_is_accepted_declined_or_refused(
             line in proptest::collection::vec(
                 proptest::sample::select(vec![
                     "permessage-deflate", "server_max_window_bits", "client_max_window_bits", "x", ";", ",", "=",

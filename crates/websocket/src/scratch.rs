@@ -1,4 +1,4 @@
-//! The buffers of a thread, through which all its connections read and write: between two polls they are empty.
+//! The buffers of a thread, through which all its connections read and write. No poll leaves anything in them for another.
 
 use std::cell::RefCell;
 
@@ -7,10 +7,10 @@ thread_local! {
     static WRITE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A write buffer that a large frame has grown beyond this is given back.
+/// A write buffer is freed if a large frame has made it grow beyond this.
 const KEEP: usize = 128 * 1024;
 
-/// Lends a buffer to read into, with whatever an earlier use left in it.
+/// Lends the buffer to read into. Its contents are those of an earlier use.
 pub(crate) fn read<R>(bytes: usize, body: impl FnOnce(&mut [u8]) -> R) -> R {
     READ.with_borrow_mut(|buffer| {
         if buffer.len() < bytes {
@@ -20,7 +20,7 @@ pub(crate) fn read<R>(bytes: usize, body: impl FnOnce(&mut [u8]) -> R) -> R {
     })
 }
 
-/// Lends an empty buffer to gather in what is to be written.
+/// Lends the buffer for frames to write, empty.
 pub(crate) fn write<R>(body: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     WRITE.with_borrow_mut(|buffer| {
         buffer.clear();

@@ -1,5 +1,5 @@
-//! Both directions together, on a stream that does what a test wants: what is owned when, how many system calls a batch
-//! takes, who is answered, and what follows a close frame.
+//! Both directions together, on a simulated stream: when memory is owned, how many system calls a batch takes, what is answered,
+//! and what follows a close frame.
 
 mod common;
 

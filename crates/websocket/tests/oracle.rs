@@ -1,12 +1,13 @@
-//! The decoder against tungstenite's server, on streams that keep the rules and streams that break them somewhere.
+//! Compares the decoder with tungstenite's server, on valid streams and on streams with an error somewhere.
 //!
-//! Both must make the same messages of a stream, and both must find it broken, or neither. Where they may differ, and why:
-//! * a length written with more bytes than it needs is a breach here, as RFC 6455 section 5.2 asks for, and none there;
-//! * a frame is judged here by its header and as its text comes, there when it is whole: so the last frame is made whole;
-//! * after the breach of a rule nobody compares which rule it was: a frame may break several.
+//! Both must decode the same messages, and must agree on whether a stream is valid. They may differ in these points:
+//! * a length in more bytes than it needs is an error here, as RFC 6455 section 5.2 demands, and not in tungstenite;
+//! * this decoder checks a frame by its header and while its text arrives, tungstenite when it is complete; so the streams of this
+//!   test complete their last frame;
+//! * which rule was broken is not compared, because a frame may break several.
 //!
-//! tungstenite knows no compression, so that is compared with none; `tests/splitting.rs` has it.
-//! 10,000 streams are tried, always the same ones; `PROPTEST_CASES` asks for more.
+//! tungstenite does not support compression, so it is off here and tested in `tests/splitting.rs`.
+//! The test runs the same 10,000 streams every time; set `PROPTEST_CASES` for more.
 
 mod common;
 

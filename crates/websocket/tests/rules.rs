@@ -1,4 +1,4 @@
-//! Every rule about frames and messages, each with a stream that keeps it and one that breaks it.
+//! Every rule about frames and messages, each with a stream that obeys it and one that violates it.
 
 mod common;
 

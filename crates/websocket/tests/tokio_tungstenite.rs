@@ -1,4 +1,4 @@
-//! An independent client on a real runtime: messages of every size both ways, pings, and both ways to close.
+//! An independent client on a real runtime: messages of every size in both directions, pings, and closing from either side.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;

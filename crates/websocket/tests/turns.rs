@@ -1,4 +1,4 @@
-//! One connection does not keep its thread: after so much work others have their turn, and what is unfinished goes on after it.
+//! A connection does not monopolise its thread: it yields after a bounded amount of work, and continues afterwards.
 
 mod common;
 

@@ -1,8 +1,8 @@
 //! Reading the shape files into memory, once per version, on first use.
 //!
-//! Owns the notation, which `data/README.md` describes. The files are part of the program, so a
-//! line that cannot be read is our own mistake: it is left out, which makes the check weaker and
-//! nothing worse, and a test holds that there is none.
+//! Owns the notation, which `data/README.md` describes. The files are part of the program. A line that
+//! could not be read would be left out, which weakens the check and breaks nothing else; a test
+//! ensures that there is none.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -146,7 +146,7 @@ impl Range {
     }
 }
 
-/// `Some(None)` for a bound left out, `None` for one that cannot be read.
+/// `Some(None)` for a bound that is left out, `None` for one that cannot be read.
 fn bound<T: std::str::FromStr>(text: &str) -> Option<Option<T>> {
     if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
 }
