@@ -1,8 +1,8 @@
-"""A backend in sixty lines: authorises tags, gives transactions their numbers, starts charging at a station.
+"""A backend in sixty lines: authorises tags, assigns transaction ids, starts charging at a station.
 
     python docs/examples/backend.py [STATION] [BROKERS]
 
-STATION is CP-16 when not given, BROKERS is 127.0.0.1:19092 (`make kafka`). The gateway leaves these questions to a backend with
+STATION defaults to CP-16, BROKERS to 127.0.0.1:19092 (`make kafka`). Configure the gateway to delegate two actions:
 
     [answers.Authorize]
     by = "backend"
@@ -35,7 +35,7 @@ ANSWERS = {
 
 def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
     producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
-    # Topics that nobody has written to yet are looked for again every second.
+    # Refresh often, to find topics that are created after the start.
     settings = {"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 1000}
     consumer = Consumer({"bootstrap.servers": brokers, "group.id": "example-backend"} | settings)
     consumer.subscribe(["ocpp.events", "ocpp.command-results"])
@@ -46,7 +46,7 @@ def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
 
     command = {"commandId": str(uuid.uuid4()), "action": "RemoteStartTransaction", "ifOffline": "queue"}
     tell(station, command | {"payload": {"idTag": "TAG-1", "connectorId": 1}})
-    answered: set[str] = set()  # An event may come twice, with the same id; a real backend keeps these in its database.
+    answered: set[str] = set()  # An event may arrive twice, with the same id. A real backend stores these in its database.
     try:
         while True:
             message = consumer.poll(0.1)

@@ -1,8 +1,8 @@
-"""An OCPP 1.6 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car, leaves.
+"""An OCPP 1.6 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car and disconnects.
 
     python docs/examples/station_16.py [URL] [IDENTITY]
 
-URL is where the gateway listens, ws://127.0.0.1:9000/ocpp when not given.
+URL is the gateway's listener and defaults to ws://127.0.0.1:9000/ocpp.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ def now() -> str:
 
 
 class LoudStation(ChargePoint):
-    """Prints what it asks and what it is told. `suppress=False` makes a CALLERROR an exception."""
+    """Prints every CALL and its answer. `suppress=False` turns a CALLERROR into an exception."""
 
     async def ask(self, request):
         answer = await self.call(request, suppress=False)

@@ -1,8 +1,8 @@
-"""An OCPP 2.0.1 or 2.1 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car, leaves.
+"""An OCPP 2.0.1 or 2.1 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car and disconnects.
 
     python docs/examples/station_201.py [URL] [IDENTITY] [VERSION]
 
-URL is where the gateway listens, ws://127.0.0.1:9000/ocpp when not given; VERSION is 2.0.1 (the default) or 2.1.
+URL is the gateway's listener and defaults to ws://127.0.0.1:9000/ocpp. VERSION is 2.0.1 (the default) or 2.1.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ def now() -> str:
 
 
 async def ask(station: ChargePoint, request):
-    """Prints what is asked and what is told. `suppress=False` makes a CALLERROR an exception."""
+    """Prints every CALL and its answer. `suppress=False` turns a CALLERROR into an exception."""
     answer = await station.call(request, suppress=False)
     print(f"{type(request).__name__:18} -> {answer}")
     return answer
