@@ -1,7 +1,7 @@
 //! One run, from the plan to the report.
 //!
-//! Owns the processes and their order: the bus is opened before anything happens, all workers start at the same moment, the
-//! verification ends after the last station has left. Measures nothing itself.
+//! Owns the processes and their order: the bus is opened before anything else happens, all workers start at the same moment,
+//! and the verification ends after the last station has left. Measures nothing itself.
 
 mod begin;
 mod child;
@@ -33,26 +33,26 @@ use timeline::Timeline;
 use watch::Sample;
 pub use watch::Watch;
 
-/// What is to be done.
+/// What to run.
 #[derive(Debug)]
 pub struct Options {
     /// The scenario, checked.
     pub scenario: Scenario,
-    /// The gateways' admin listeners, `http://HOST:PORT`; none: nothing is scraped and no commands are sent.
+    /// The gateways' admin listeners, `http://HOST:PORT`. If there are none, nothing is scraped and no commands are sent.
     pub admins: Vec<String>,
-    /// Where events are; none: no verification.
+    /// Where events are stored; `None`: no verification.
     pub source: Option<Source>,
-    /// The bus is read while the run goes on.
+    /// Whether the bus is read during the run.
     pub during: bool,
-    /// The gateway may be restarted during the run.
+    /// Whether the gateway may be restarted during the run.
     pub restarts_allowed: bool,
     /// Processes to watch. The first is the gateway.
     pub watch: Vec<Watch>,
-    /// No progress.
+    /// Print no progress.
     pub quiet: bool,
 }
 
-/// Why a run could not begin.
+/// Why a run could not start.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// A gateway does not answer.
@@ -61,12 +61,12 @@ pub enum RunError {
     /// A process could not be started.
     #[error("a process could not be started")]
     Start(#[from] std::io::Error),
-    /// A process does not do what it should.
+    /// A child process failed.
     #[error("{0}")]
     Child(String),
 }
 
-/// What the coordinator hears.
+/// What the coordinator's loop receives.
 #[derive(Debug)]
 enum News {
     Worker(usize, Result<FromWorker, PipeError>),
@@ -74,15 +74,15 @@ enum News {
     Sample(Box<Sample>),
 }
 
-/// News that may wait.
+/// Capacity of the loop's channel.
 const WAITING: usize = 64;
-/// How long processes may take to get ready, and to end after their time.
+/// How long processes may take to become ready, and to exit after their time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs.
+/// Runs a scenario and returns its report.
 ///
 /// # Errors
-/// When it could not begin. Whatever happens after that is in the report.
+/// When it could not start. Whatever happens later is in the report.
 pub async fn run(options: Options) -> Result<Report, RunError> {
     let tasks = TaskTracker::new();
     let gateways: Vec<Http> = options.admins.iter().map(|base| Http::new(base, tasks.clone())).collect();
@@ -96,7 +96,7 @@ pub async fn run(options: Options) -> Result<Report, RunError> {
     Ok(run.finish().await)
 }
 
-/// A run that has begun.
+/// A run in progress.
 struct Run {
     options: Options,
     gateways: Vec<Http>,
@@ -123,7 +123,7 @@ struct Run {
 }
 
 impl Run {
-    /// Until every worker is done, or gone.
+    /// Handles input until every worker is done, or gone.
     async fn until_stations_left(&mut self) {
         let scenario = &self.options.scenario;
         let talking = self.start + scenario.talking();
@@ -150,7 +150,7 @@ impl Run {
         self.no_more_looks.cancel();
     }
 
-    /// Somebody wants it to end: first gently, then at once. Until when that may take.
+    /// Handles an interrupt: the first drains, the second stops at once. Returns the new deadline.
     async fn interrupted(&mut self) -> Instant {
         self.interrupts += 1;
         self.no_more_commands.cancel();
@@ -183,7 +183,7 @@ impl Run {
     async fn hear(&mut self, news: News) {
         match news {
             News::Sample(sample) => {
-                // What comes later is no part of the run.
+                // A later sample is no part of the run.
                 if self.left.is_none() {
                     self.timeline.sample(*sample);
                 }
@@ -207,7 +207,7 @@ impl Run {
                 self.worker_ended(number).await;
             }
             News::Worker(number, Err(error)) => {
-                // The last word of one that is done is the end of its pipe.
+                // The pipe of a worker that is done ends with this error.
                 if self.workers.get(number).is_some_and(Option::is_some) {
                     self.broke(format!("worker {number} ended before its time: {error}"));
                     self.worker_ended(number).await;
@@ -227,7 +227,7 @@ impl Run {
         }
     }
 
-    /// Something of the load test itself is not as it should be: the run goes on, but says nothing about the gateway.
+    /// Notes a fault of the load test itself: the run goes on, but says nothing about the gateway.
     fn broke(&mut self, what: String) {
         self.progress.say(&what);
         self.broken.push(what);

@@ -1,22 +1,22 @@
-//! OCPP-J frames as a station needs them: reading what a CSMS says, writing what a station says.
+//! OCPP-J frames as a station needs them: parsing what a CSMS sends, writing what a station sends.
 //!
 //! Owns the envelope only. Deliberately not `ocpp-protocol`: what tests the gateway must not share its mistakes.
 
 use serde_json::value::RawValue;
 
-/// What came from the gateway.
+/// A frame from the gateway.
 #[derive(Debug)]
 pub enum Heard<'a> {
     /// `[3, id, payload]`
     Result {
-        /// The id of our CALL.
+        /// The id of the station's CALL.
         id: &'a str,
-        /// The answer.
+        /// Its payload.
         payload: &'a RawValue,
     },
     /// `[4, id, code, description, details]`
     Error {
-        /// The id of our CALL.
+        /// The id of the station's CALL.
         id: &'a str,
         /// The error code.
         code: &'a str,
@@ -25,14 +25,14 @@ pub enum Heard<'a> {
     Call {
         /// The gateway's id.
         id: &'a str,
-        /// What is asked.
+        /// What the station should do.
         action: &'a str,
     },
     /// Not OCPP: a fault of the gateway.
     Nonsense,
 }
 
-/// Reads one text. Ids, codes and actions with escapes in them count as nonsense: the gateway writes none.
+/// Parses one text. Ids, codes and actions that contain escapes count as invalid: the gateway writes none.
 pub fn read(text: &str) -> Heard<'_> {
     let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Heard::Nonsense };
     let string = |at: usize| -> Option<&str> { serde_json::from_str(elements.get(at)?.get()).ok() };
@@ -45,12 +45,12 @@ pub fn read(text: &str) -> Heard<'_> {
     heard.unwrap_or(Heard::Nonsense)
 }
 
-/// A CALL. `id` and `action` must need no escapes, `payload` is JSON.
+/// Writes a CALL. `id` and `action` must need no escapes; `payload` is JSON.
 pub fn call(id: &str, action: &str, payload: &str) -> String {
     format!("[2,\"{id}\",\"{action}\",{payload}]")
 }
 
-/// The answer to a command: what the simplest station would say, or that it does not know the action.
+/// Writes the answer to a command: that of the simplest station, or NotImplemented.
 pub fn answer(id: &str, action: &str) -> String {
     let payload = match action {
         "GetConfiguration" => r#"{"configurationKey":[],"unknownKey":[]}"#,

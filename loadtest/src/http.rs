@@ -1,6 +1,6 @@
-//! A small HTTP client for the gateway's admin listener: one connection a request.
+//! A small HTTP client for the gateway's admin listener: one connection per request.
 //!
-//! Owns time limits and the largest body that is taken whole. Streams are read by whoever asked for them.
+//! Owns timeouts and the limit on bodies that are collected. Streams are read by whoever asked for them.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
-/// The largest body that is taken whole: a page of metrics is some 100 KB.
+/// The largest body that is collected: a page of metrics has some 100 KB.
 const LARGEST_BODY: usize = 16 << 20;
-/// How long a request may take, body included.
+/// Timeout of a request, body included.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a command may take; more than the gateway's own limit.
+/// Timeout of a command; longer than the gateway's own.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(45);
 
-/// Why there was no answer.
+/// Why a request failed.
 #[derive(Debug, Error)]
 pub enum HttpError {
     /// Not `http://HOST:PORT`.
@@ -33,21 +33,21 @@ pub enum HttpError {
     /// HTTP failed.
     #[error("no HTTP")]
     Http(#[from] hyper::Error),
-    /// The request could not be made.
+    /// The request could not be built.
     #[error("no request")]
     Request(#[from] hyper::http::Error),
-    /// Longer than allowed.
+    /// The body could not be read, or exceeds the limit.
     #[error("no body, or one that is too long")]
     Body,
-    /// Another status than 200.
+    /// A status other than 200.
     #[error("HTTP {0}")]
     Status(StatusCode),
-    /// Too slow.
+    /// The timeout passed.
     #[error("no answer in time")]
     Timeout,
 }
 
-/// A server, by its base URL.
+/// An HTTP server, by its base URL.
 #[derive(Clone, Debug)]
 pub struct Http {
     base: String,
@@ -55,7 +55,7 @@ pub struct Http {
 }
 
 impl Http {
-    /// Of `http://HOST:PORT`. Connections are served by `tasks`.
+    /// A client of `http://HOST:PORT`. `tasks` tracks its connections.
     pub fn new(base: &str, tasks: TaskTracker) -> Self {
         Self { base: base.trim_end_matches('/').to_owned(), tasks }
     }
@@ -65,19 +65,19 @@ impl Http {
         &self.base
     }
 
-    /// The text at a path.
+    /// Returns the body of a GET, collected.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no response with status 200 in time.
     pub async fn get(&self, path: &str) -> Result<Bytes, HttpError> {
         let getting = async { whole(self.stream(path).await?).await };
         tokio::time::timeout(PATIENCE, getting).await.map_err(|_| HttpError::Timeout)?
     }
 
-    /// Posts JSON and waits for the answer.
+    /// Posts JSON and returns the body of the response.
     ///
     /// # Errors
-    /// When there is no answer with status 200.
+    /// When there is no response with status 200 in time.
     pub async fn post(&self, path: &str, json: String) -> Result<Bytes, HttpError> {
         let posting = async {
             let response = self.send(Method::POST, path, json.into()).await?;
@@ -86,10 +86,10 @@ impl Http {
         tokio::time::timeout(COMMAND_PATIENCE, posting).await.map_err(|_| HttpError::Timeout)?
     }
 
-    /// The body at a path, as it comes.
+    /// Returns the body of a GET as a stream.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is no response with status 200 in time.
     pub async fn stream(&self, path: &str) -> Result<Incoming, HttpError> {
         let asking = self.send(Method::GET, path, Bytes::new());
         checked(tokio::time::timeout(PATIENCE, asking).await.map_err(|_| HttpError::Timeout)??)
@@ -105,7 +105,7 @@ impl Http {
             .map_err(HttpError::Connect)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         drop(self.tasks.spawn(async move {
-            // Whoever waits for the answer hears of it, too.
+            // Whoever waits for the response gets the error, too.
             drop(connection.await);
         }));
         let request = Request::builder()

@@ -1,6 +1,6 @@
-//! Distributions of durations that add up exactly: what two processes measured is what one would have.
+//! Distributions of durations that add up exactly: the sum of two is what one process would have measured.
 //!
-//! Owns the resolution (three digits, in microseconds) and the form in which they travel between processes.
+//! Owns the resolution (three digits, in microseconds) and the encoding in which they are sent between processes.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use serde::de::Error as _;
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize};
 
-/// The longest duration that is told apart; longer ones count as this.
+/// The longest duration that is recorded; longer ones count as this.
 pub const LONGEST: Duration = Duration::from_secs(3600);
-/// Digits that are kept: a value is off by a thousandth at most.
+/// Significant digits: a value is off by a thousandth at most.
 const DIGITS: u8 = 3;
 
-/// How long things took.
+/// A distribution of durations.
 #[derive(Clone, Debug)]
 pub struct Latency(Histogram<u64>);
 
-/// A distribution in numbers, in milliseconds.
+/// The percentiles of a distribution, in milliseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Percentiles {
-    /// How many were measured.
+    /// Number of durations.
     pub count: u64,
     /// Mean.
     pub mean: f64,
@@ -41,7 +41,7 @@ pub struct Percentiles {
 }
 
 impl Latency {
-    /// Nothing measured yet.
+    /// Creates an empty distribution.
     #[expect(clippy::expect_used, reason = "the bounds are constants")]
     pub fn new() -> Self {
         Self(
@@ -49,33 +49,33 @@ impl Latency {
         )
     }
 
-    /// Counts one duration.
+    /// Adds one duration.
     pub fn record(&mut self, duration: Duration) {
         self.0.saturating_record(micros(duration).max(1));
     }
 
-    /// Adds what another has measured, exactly.
+    /// Adds another distribution, exactly.
     pub fn add(&mut self, other: &Self) {
         // It cannot fail: all have the same bounds, and counts are 64 bits.
         let _added = self.0.add(&other.0);
     }
 
-    /// Forgets everything.
+    /// Removes all durations.
     pub fn clear(&mut self) {
         self.0.reset();
     }
 
-    /// How many were measured.
+    /// Returns the number of durations.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The duration that this share of the measured ones did not exceed.
+    /// Returns the duration that this share of them did not exceed.
     pub fn quantile(&self, share: f64) -> Duration {
         Duration::from_micros(self.0.value_at_quantile(share).min(self.0.max()))
     }
 
-    /// In numbers.
+    /// Returns the percentiles.
     pub fn percentiles(&self) -> Percentiles {
         let millis = |share: f64| self.quantile(share).as_micros() as f64 / 1000.0;
         Percentiles {
@@ -102,7 +102,7 @@ impl PartialEq for Latency {
     }
 }
 
-/// As base64 of the HdrHistogram V2 format, which other tools read, too.
+/// As base64 of the HdrHistogram V2 format, which other tools can read.
 impl Serialize for Latency {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut bytes = Vec::new();

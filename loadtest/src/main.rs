@@ -1,7 +1,7 @@
-//! The binary: reads the command line, plays the role it names, and turns the end into an exit code.
+//! The binary: reads the command line, runs the role it names, and turns the result into an exit code.
 //!
-//! 0: passed. 1: the gateway did not keep a promise or a limit. 2: it could not begin, usage included. 3: the run says nothing
-//! about the gateway, because the load test was the bottleneck or broke.
+//! 0: passed. 1: the gateway broke a promise or missed a limit. 2: the run could not start, usage errors included. 3: the run
+//! says nothing about the gateway, because the load test was the bottleneck or broke.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -25,52 +25,52 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a scenario: a TOML file, or the name of one that is built in.
+    /// Run a scenario: a TOML file, or the name of a built-in one.
     Run(Box<RunArgs>),
-    /// List the scenarios that are built in; with a name, print its file.
+    /// List the built-in scenarios; with a name, print its file.
     Scenarios {
         /// The scenario to print.
         name: Option<String>,
     },
-    /// Make the HTML page of a report again, from its JSON.
+    /// Regenerate the HTML page of a report from its JSON.
     Html {
         /// The JSON of a run.
         json: PathBuf,
         /// Where to write the page.
         html: PathBuf,
     },
-    /// Write each plot of a report as an SVG of its own, for documents.
+    /// Write each plot of a report to an SVG file of its own, for use in documents.
     Plots {
         /// The JSON of a run.
         json: PathBuf,
-        /// Where to write NAME.svg of each.
+        /// Folder for the NAME.svg files.
         folder: PathBuf,
-        /// Only these plots, as `connections,latency`; all when it is not given.
+        /// Only these plots, for example `connections,latency`; all by default.
         #[arg(long, value_name = "NAMES", value_delimiter = ',')]
         only: Vec<String>,
     },
-    /// A process of stations; started by `run`.
+    /// Simulate stations; started by `run`.
     #[command(hide = true)]
     Worker,
-    /// The process that reads the bus; started by `run`.
+    /// Read the bus; started by `run`.
     #[command(hide = true)]
     Verifier,
 }
 
 #[derive(Args)]
 struct RunArgs {
-    /// File or name.
+    /// A scenario file, or the name of a built-in scenario.
     scenario: String,
-    /// Where stations connect, instead of what the scenario says; may be repeated.
+    /// Where stations connect, overriding the scenario; may be repeated.
     #[arg(long, value_name = "WS_URL")]
     target: Vec<String>,
-    /// The gateways' admin listeners; may be repeated. For metrics, commands and the local log.
+    /// The gateways' admin listeners, for metrics, commands and the local log; may be repeated.
     #[arg(long, value_name = "HTTP_URL", default_value = "http://127.0.0.1:9100")]
     admin: Vec<String>,
     /// Use no admin listener: no metrics and no commands.
     #[arg(long)]
     no_admin: bool,
-    /// Where events are read for the verification.
+    /// Where the verification reads events.
     #[arg(long, value_enum, default_value_t = Bus::Local)]
     bus: Bus,
     /// Kafka's brokers.
@@ -79,37 +79,37 @@ struct RunArgs {
     /// The topic of events.
     #[arg(long, default_value = "ocpp.events")]
     topic: String,
-    /// Read the bus while the run goes on, or after it. Reading a local log is served by the gateway.
+    /// Read the bus during the run, or after it. A local log is read through the gateway.
     #[arg(long, value_enum, default_value_t = When::During)]
     verify: When,
-    /// The gateway is restarted during the run: it may have forgotten what it did not answer.
+    /// The gateway is restarted during the run and may forget CALLs that it has not answered.
     #[arg(long)]
     gateway_restarts: bool,
-    /// A process to watch, as NAME=PID; may be repeated. The gateway first; a gateway's name begins with "gateway".
+    /// A process to watch, as NAME=PID; may be repeated. Put the gateway first; the name of a gateway begins with "gateway".
     #[arg(long, value_name = "NAME=PID", value_parser = watch)]
     watch: Vec<Watch>,
-    /// Stations, instead of what the scenario says.
+    /// Number of stations, overriding the scenario.
     #[arg(long)]
     stations: Option<u32>,
-    /// CALLs a second of all stations together, instead of what the scenario says.
+    /// CALLs per second of all stations together, overriding the scenario.
     #[arg(long)]
     rate: Option<f64>,
-    /// How long, instead of what the scenario says.
+    /// Duration, overriding the scenario.
     #[arg(long, value_parser = units::parse)]
     duration: Option<Duration>,
-    /// The time over which stations connect, instead of what the scenario says.
+    /// Time over which stations connect, overriding the scenario.
     #[arg(long, value_parser = units::parse)]
     connect_over: Option<Duration>,
-    /// Processes of stations, instead of what the scenario says.
+    /// Number of worker processes, overriding the scenario.
     #[arg(long)]
     workers: Option<u32>,
-    /// How late the load test itself may send (p99), instead of what the scenario says.
+    /// How late the load test itself may send (p99), overriding the scenario.
     #[arg(long, value_parser = units::parse)]
     send_lag_limit: Option<Duration>,
-    /// The folder for NAME.json and NAME.html.
+    /// Folder for NAME.json and NAME.html.
     #[arg(long, default_value = "loadtest/out")]
     out: PathBuf,
-    /// No progress.
+    /// Print no progress.
     #[arg(long)]
     quiet: bool,
 }
@@ -260,7 +260,7 @@ fn done(result: Result<(), String>) -> ExitCode {
     }
 }
 
-/// Plays a role that another process started.
+/// Runs a role in a process that the coordinator started.
 fn play<E: std::error::Error + 'static>(
     runtime: std::io::Result<tokio::runtime::Runtime>,
     role: impl Future<Output = Result<(), E>>,
@@ -270,7 +270,7 @@ fn play<E: std::error::Error + 'static>(
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };
     let result = runtime.block_on(Box::pin(role));
-    // The standard input may be waited for still.
+    // A read from standard input may still be pending.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -297,7 +297,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(text: &str) -> ExitCode {
-    // With nobody to read the standard error stream, the exit code still tells.
+    // If nobody reads standard error, the exit code still tells.
     drop(writeln!(std::io::stderr(), "ocpp-loadtest: {text}"));
     ExitCode::from(2)
 }

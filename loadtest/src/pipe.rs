@@ -1,6 +1,6 @@
-//! JSON lines between the processes of a run: one message a line, over the pipes of standard input and output.
+//! JSON lines between the processes of a run: one message per line, over standard input and output.
 //!
-//! Owns the form and its limit. A line longer than [`LONGEST_LINE`] is an error, so that a confused process costs no memory.
+//! Owns the format and its limit. A line longer than [`LONGEST_LINE`] is an error, so that a confused process costs no memory.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,10 +11,9 @@ use tokio::io::{
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-/// The longest line, in bytes. The longest messages are the distributions of a worker's end: some dozen of at most some
-/// 60 KB each.
+/// The longest line, in bytes. The longest messages are the final distributions of a worker: some dozen of at most 60 KB each.
 pub const LONGEST_LINE: u64 = 16 << 20;
-/// Messages that may wait for their reader.
+/// Capacity of a channel of messages that were read.
 const WAITING: usize = 16;
 
 /// Why a message could not be read or written.
@@ -23,13 +22,13 @@ pub enum PipeError {
     /// The pipe broke.
     #[error("the pipe broke")]
     Io(#[from] std::io::Error),
-    /// Not what was expected.
+    /// A line that is not the expected message.
     #[error("a line that is no message")]
     Json(#[from] serde_json::Error),
-    /// The other side went without a word.
+    /// The other process closed the pipe.
     #[error("the other process ended")]
     Ended,
-    /// Longer than any message.
+    /// A line longer than any message.
     #[error("a line longer than {LONGEST_LINE} bytes")]
     TooLong,
 }
@@ -42,15 +41,15 @@ pub struct Incoming<R> {
 }
 
 impl<R: AsyncBufRead + Unpin> Incoming<R> {
-    /// From this stream.
+    /// Reads from this stream.
     pub fn new(reader: R) -> Self {
         Self { reader, line: Vec::new() }
     }
 
-    /// The next message. Not to be cancelled: what was read of a line would be lost.
+    /// Returns the next message. Not cancel-safe: what was read of a line would be lost.
     ///
     /// # Errors
-    /// When there is none, or it is no message.
+    /// When the pipe ends, or the line is not the expected message.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<T, PipeError> {
         self.line.clear();
         (&mut self.reader).take(LONGEST_LINE).read_until(b'\n', &mut self.line).await?;
@@ -61,7 +60,7 @@ impl<R: AsyncBufRead + Unpin> Incoming<R> {
         Ok(serde_json::from_slice(&self.line)?)
     }
 
-    /// Hands over every message until the first error, which is handed over, too. Ends when nobody listens.
+    /// Forwards every message into a new channel, up to and including the first error. Ends when the receiver is gone.
     pub fn into_channel<T>(self, tasks: &TaskTracker) -> mpsc::Receiver<Result<T, PipeError>>
     where
         R: Send + 'static,
@@ -72,7 +71,7 @@ impl<R: AsyncBufRead + Unpin> Incoming<R> {
         receiver
     }
 
-    /// The same, in the form of somebody else's channel.
+    /// The same into an existing channel, with each message converted by `form`.
     pub fn forward<T, M>(
         mut self,
         tasks: &TaskTracker,
@@ -100,7 +99,7 @@ impl<R: AsyncBufRead + Unpin> Incoming<R> {
 pub struct Outgoing<W>(W);
 
 impl<W: AsyncWrite + Unpin> Outgoing<W> {
-    /// To this stream.
+    /// Writes to this stream.
     pub fn new(writer: W) -> Self {
         Self(writer)
     }
@@ -117,7 +116,7 @@ impl<W: AsyncWrite + Unpin> Outgoing<W> {
     }
 }
 
-/// The pipes of a child process to its parent.
+/// The pipes that connect a child process to its parent.
 pub fn parent() -> (Incoming<BufReader<Stdin>>, Outgoing<Stdout>) {
     (Incoming::new(BufReader::new(tokio::io::stdin())), Outgoing::new(tokio::io::stdout()))
 }

@@ -1,21 +1,21 @@
-//! What a process costs, as the kernel tells it: processor time and resident memory.
+//! What a process costs according to the kernel: processor time and resident memory.
 
 use std::time::{Duration, Instant};
 
 /// Processor time and memory of a process at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Usage {
-    /// User and system time since it began.
+    /// User and system time since it started.
     pub cpu: Duration,
     /// Resident memory, in bytes.
     pub memory: u64,
 }
 
-/// The unit of times in `/proc/PID/stat`: Linux shows 100 a second to programs, whatever it uses itself.
+/// The unit of times in `/proc/PID/stat`: whatever Linux uses itself, it reports 100 ticks a second to programs.
 const TICK: Duration = Duration::from_millis(10);
 
 impl Usage {
-    /// Of a process; none when there is no such process (any more).
+    /// Reads the usage of a process; `None` if there is no such process (any more).
     pub fn of(pid: u32) -> Option<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -23,7 +23,7 @@ impl Usage {
     }
 
     fn parse(stat: &str, status: &str) -> Option<Self> {
-        // The second field is the name, in parentheses, with whatever in it; the state follows as field 3.
+        // The second field is the name, in parentheses, which may contain anything; the state follows as field 3.
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
         let user: u32 = fields.next()?.parse().ok()?;
         let system: u32 = fields.next()?.parse().ok()?;
@@ -33,31 +33,31 @@ impl Usage {
     }
 }
 
-/// The share of a core that a process has used between two looks.
+/// Measures the share of a core that a process uses between two readings.
 #[derive(Debug)]
 pub struct Meter {
     pid: u32,
     last: Option<(Instant, Usage)>,
 }
 
-/// What a process used lately.
+/// What a process used recently.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Reading {
-    /// Share of one core since the last look; several threads can make it more than 1.
+    /// Share of one core since the last reading; several threads can make it more than 1.
     pub cores: f64,
-    /// Processor time since the process began, in seconds.
+    /// Processor time since the process started, in seconds.
     pub cpu_seconds: f64,
     /// Resident memory, in bytes.
     pub memory: u64,
 }
 
 impl Meter {
-    /// Of a process.
+    /// Starts to measure a process.
     pub fn new(pid: u32) -> Self {
         Self { pid, last: Usage::of(pid).map(|usage| (Instant::now(), usage)) }
     }
 
-    /// What it used since the last look; none when it is gone.
+    /// Returns what it used since the last reading; `None` if it is gone.
     pub fn read(&mut self) -> Option<Reading> {
         let (now, usage) = (Instant::now(), Usage::of(self.pid)?);
         let cores = self.last.map_or(0.0, |(then, before)| {

@@ -1,20 +1,20 @@
-//! Numbers that look random and are the same in every run with the same seed (splitmix64).
+//! Pseudo-random numbers that are the same in every run with the same seed (splitmix64).
 //!
-//! Owns nothing but its state. Not for secrets: it decides when stations speak, not what must not be guessed.
+//! Owns its state alone. Not for secrets: it decides when stations send, not what must not be guessed.
 
 use std::time::Duration;
 
-/// A sequence of numbers, decided by its seed.
+/// A sequence of numbers, determined by its seed.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed.
+    /// Starts the sequence of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number of the sequence.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
@@ -23,23 +23,23 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 up to, not including, 1.
+    /// Returns a number from 0 up to, not including, 1.
     pub fn unit(&mut self) -> f64 {
         // 53 bits are what an f64 holds exactly.
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// From 0 up to, not including, `limit`; 0 when that is 0.
+    /// Returns a number from 0 up to, not including, `limit`; 0 if that is 0.
     pub fn below(&mut self, limit: u32) -> u32 {
         u32::try_from(((self.next_u64() >> 32) * u64::from(limit)) >> 32).unwrap_or_default()
     }
 
-    /// From nothing up to `limit`.
+    /// Returns a duration between zero and `limit`.
     pub fn up_to(&mut self, limit: Duration) -> Duration {
         limit.mul_f64(self.unit())
     }
 
-    /// Around `mean`: from half of it to one and a half, `mean` on average.
+    /// Returns a duration between half of `mean` and one and a half times it: `mean` on average.
     pub fn around(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(0.5 + self.unit())
     }

@@ -1,7 +1,7 @@
 //! A set of sequence numbers, kept as ranges: what was answered, what is missing.
 //!
-//! Owns the ranges: sorted, disjoint, never empty, never touching. Numbers that come mostly in order cost nothing each;
-//! memory grows with the holes only.
+//! Owns the ranges: sorted, disjoint, never empty, never adjacent. Numbers inserted mostly in order cost nothing each;
+//! memory grows only with the gaps.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 pub struct Ranges(Vec<(u32, u32)>);
 
 impl Ranges {
-    /// The set of `start..end`.
+    /// Creates the set `start..end`.
     pub fn of(start: u32, end: u32) -> Self {
         let mut ranges = Self::default();
         ranges.insert_range(start, end);
         ranges
     }
 
-    /// Adds one number; says whether it was missing.
+    /// Adds one number; returns whether it was missing.
     pub fn insert(&mut self, number: u32) -> bool {
         let missing = !self.contains(number);
         if missing {
@@ -32,7 +32,7 @@ impl Ranges {
         if start >= end {
             return;
         }
-        // Everything that overlaps or touches becomes one range.
+        // Overlapping and adjacent ranges are merged.
         let first = self.0.partition_point(|range| range.1 < start);
         let last = self.0.partition_point(|range| range.0 <= end);
         let merged = self.0[first..last]
@@ -41,7 +41,7 @@ impl Ranges {
         self.0.splice(first..last, [merged]);
     }
 
-    /// Removes one number; says whether it was there.
+    /// Removes one number; returns whether it was present.
     pub fn remove(&mut self, number: u32) -> bool {
         let at = self.0.partition_point(|range| range.1 <= number);
         let Some(&(start, end)) = self.0.get(at).filter(|range| range.0 <= number) else { return false };
@@ -50,23 +50,23 @@ impl Ranges {
         true
     }
 
-    /// Whether a number is in it.
+    /// Returns whether the set contains a number.
     pub fn contains(&self, number: u32) -> bool {
         let at = self.0.partition_point(|range| range.1 <= number);
         self.0.get(at).is_some_and(|range| range.0 <= number)
     }
 
-    /// How many numbers are in it.
+    /// Returns how many numbers the set contains.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|range| u64::from(range.1 - range.0)).sum()
     }
 
-    /// One more than the largest number; 0 when it is empty.
+    /// Returns one more than the largest number; 0 if the set is empty.
     pub fn end(&self) -> u32 {
         self.0.last().map_or(0, |range| range.1)
     }
 
-    /// The numbers that are in both.
+    /// Returns the numbers that are in both sets.
     pub fn common(&self, other: &Self) -> Self {
         let mut common = Vec::new();
         let (mut mine, mut theirs) = (self.0.iter().peekable(), other.0.iter().peekable());
@@ -84,7 +84,7 @@ impl Ranges {
         Self(common)
     }
 
-    /// The numbers below `end` that are not in it.
+    /// Returns the numbers below `end` that are missing.
     pub fn missing_below(&self, end: u32) -> Self {
         let mut missing = Vec::new();
         let mut from = 0;
@@ -100,7 +100,7 @@ impl Ranges {
         Self(missing)
     }
 
-    /// The numbers, in order.
+    /// Iterates over the numbers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.0.iter().flat_map(|range| range.0..range.1)
     }

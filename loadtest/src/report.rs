@@ -1,7 +1,7 @@
-//! What a run found out: the machine's form (JSON), and what becomes of it for people.
+//! The result of a run: its form for machines (JSON), and what is made of it for people.
 //!
 //! Owns the schema of the JSON, `ocpp-loadtest/1`: members may be added to it, none is renamed or removed. Everything in
-//! `report/` is a function of it, so that a report can be made again from its file.
+//! `report/` is a function of it, so that a report can be regenerated from its file.
 
 pub mod alone;
 #[cfg(test)]
@@ -35,72 +35,71 @@ pub struct Report {
     pub schema: String,
     /// The load test's version.
     pub version: String,
-    /// What was to be done.
+    /// The scenario that was run.
     pub scenario: Scenario,
-    /// The beginning of every message id.
+    /// Prefix of every message id.
     pub run: String,
-    /// When it began, RFC 3339.
+    /// When it started, RFC 3339.
     pub started: String,
     /// How long it took, from the first connection to the last, in seconds.
     pub seconds: f64,
-    /// Somebody ended it before its time.
+    /// Whether it was interrupted.
     pub interrupted: bool,
-    /// What it is worth.
+    /// What the run is worth.
     pub outcome: Outcome,
     /// Counters of all stations.
     pub counts: Counts,
-    /// How long connections took, from when they were due to the end of the handshake; after a failed attempt the waiting
-    /// goes on.
+    /// How long connections took, from when they were due to the end of the handshake, failed attempts included.
     pub connect: Percentiles,
-    /// Why attempts to connect failed.
+    /// Attempts to connect that failed, by cause.
     pub failures: BTreeMap<String, u64>,
-    /// How connections ended that nobody here wanted to end.
+    /// Connections that ended against the scenario's will, by cause.
     pub ends: BTreeMap<String, u64>,
-    /// Latency of CALLs of stations that behave, from when they were due.
+    /// Latency of CALLs of well-behaved stations, from when they were due.
     pub latency: Percentiles,
     /// The same as base64 of an HdrHistogram (V2, microseconds), for adding up runs.
     pub latency_histogram: Latency,
     /// The same by action.
     pub actions: BTreeMap<String, Percentiles>,
-    /// Latency of stations that flood.
+    /// Latency of flooding stations.
     pub chatty: Percentiles,
     /// Commands, and how they ended.
     pub commands: Commands,
-    /// What was found in the bus; none if it was not read.
+    /// What was found in the bus; `None` if it was not read.
     pub verification: Option<Verification>,
     /// What the load test itself cost.
     pub load: Load,
-    /// What the processes cost that were watched.
+    /// What the watched processes cost.
     pub watched: Vec<Watched>,
     /// The run in steps.
     pub timeline: Vec<Point>,
 }
 
-/// What a run is worth.
+/// The judgement of a run, and the reasons for it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
     /// The judgement.
     pub judgement: Judgement,
-    /// What was wrong with the gateway.
+    /// What the gateway did wrong.
     pub faults: Vec<String>,
     /// What was wrong with the load test.
     pub invalid: Vec<String>,
 }
 
-/// The judgement of a run.
+/// Whether a run passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Judgement {
-    /// Everything is as it should be.
+    /// Every promise and every limit was kept.
     Passed,
-    /// The gateway did not keep a promise or a limit.
+    /// The gateway broke a promise or missed a limit.
     Failed,
-    /// The load test was the bottleneck, or broke: nothing is said about the gateway.
+    /// The load test was the bottleneck, or broke: the run says nothing about the gateway.
     Invalid,
 }
 
-/// The bus.
+/// What was found in the bus.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
@@ -112,13 +111,13 @@ pub struct Verification {
     pub verdict: Verdict,
 }
 
-/// Commands.
+/// The commands of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Commands {
-    /// Sent.
+    /// Number sent.
     pub sent: u64,
-    /// How they ended: the status, or why there was none.
+    /// Outcomes by status, or by why there was none.
     pub outcomes: BTreeMap<String, u64>,
     /// From when one was due to its outcome.
     pub latency: Percentiles,
@@ -128,13 +127,13 @@ pub struct Commands {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Load {
-    /// How late CALLs were sent, through the fault of the load test.
+    /// How late the load test itself sent CALLs.
     pub send_lag: Percentiles,
-    /// Each process of stations.
+    /// Each worker.
     pub workers: Vec<Cost>,
-    /// The process that read the bus.
+    /// The verifier.
     pub verifier: Cost,
-    /// The process that looks after the others.
+    /// The coordinator itself.
     pub coordinator: Cost,
 }
 
@@ -146,17 +145,17 @@ pub struct Cost {
     pub cpu_seconds: f64,
     /// Share of one core, on average over the run.
     pub cores: f64,
-    /// The longest time without a break that it used a whole core, in seconds.
+    /// The longest time without a break at a whole core, in seconds.
     pub pegged_seconds: f64,
-    /// Resident memory at most, in bytes.
+    /// Peak of resident memory, in bytes.
     pub memory_max: u64,
 }
 
-/// A process that was watched.
+/// A watched process.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Watched {
-    /// What it was called on the command line.
+    /// Its name on the command line.
     pub name: String,
     /// Its process id.
     pub pid: u32,
@@ -164,12 +163,12 @@ pub struct Watched {
     pub cpu_seconds: f64,
     /// Share of one core, on average.
     pub cores: f64,
-    /// Resident memory before the first connection, at most, and at the last look with stations connected, in bytes.
+    /// Resident memory before the first connection, at its peak, and at the last sample with all stations connected, in bytes.
     pub memory: [u64; 3],
 }
 
 impl Watched {
-    /// Whether it is one by its name.
+    /// Whether its name says that it is a gateway.
     pub fn is_gateway(&self) -> bool {
         is_gateway(&self.name)
     }
@@ -186,39 +185,39 @@ pub fn is_gateway(name: &str) -> bool {
 pub struct Point {
     /// Its end, in seconds since the start.
     pub at: f64,
-    /// Connections that stand.
+    /// Open connections.
     pub connected: u64,
     /// Connections opened.
     pub connects: f64,
-    /// CALLs sent by stations that behave.
+    /// CALLs sent by well-behaved stations.
     pub sent: f64,
     /// Answers to them.
     pub answered: f64,
-    /// CALLs of stations that misbehave.
+    /// CALLs of misbehaving stations.
     pub misbehaved: f64,
-    /// CALLs of stations that behave without an answer, at the end of the step.
+    /// Unanswered CALLs of well-behaved stations, at the end of the step.
     pub open: u64,
     /// Latency of CALLs answered in this step.
     pub latency: Percentiles,
-    /// 99 % of CALLs were sent less late than this.
+    /// 99th percentile of how late CALLs were sent.
     pub lag_p99: f64,
     /// Share of a core of each worker.
     pub workers: Vec<f64>,
-    /// Share of a core of the process that reads the bus.
+    /// Share of a core of the verifier.
     pub verifier: f64,
     /// Events read from the bus so far.
     pub events_read: u64,
-    /// Share of a core of each process that is watched.
+    /// Share of a core of each watched process.
     pub watched_cores: Vec<Option<f64>>,
-    /// Its resident memory.
+    /// Resident memory of each.
     pub watched_memory: Vec<Option<u64>>,
-    /// What the gateway says; none when it did not answer.
+    /// The gateways' metrics; `None` when one did not answer.
     pub gateway: Option<Scrape>,
 }
 
 impl Report {
-    /// Processor time of a process that is watched, in microseconds for each CALL that it had its part in, while all stations
-    /// were connected and none was told to leave; none without such a time.
+    /// Returns the processor time of a watched process in microseconds for each CALL that it handled, while all stations were
+    /// connected and none had been told to leave; `None` without such a time.
     pub fn cpu_per_call(&self, watched: usize) -> Option<f64> {
         let share = self.share(self.watched.get(watched)?);
         let from = self.scenario.connect.over + self.scenario.step();
@@ -232,21 +231,21 @@ impl Report {
         (calls > 0.0).then(|| cores * 1e6 / (calls * share))
     }
 
-    /// Resident memory of a gateway for each of its stations: with all connected less before the first, in bytes. None for what is
-    /// no gateway.
+    /// Returns the resident memory of a gateway for each of its stations: with all connected, less what it had before the
+    /// first, in bytes. `None` for other processes.
     pub fn memory_per_station(&self, watched: &Watched) -> Option<f64> {
         let [before, _, last] = watched.memory;
         let stations = f64::from(self.scenario.stations.max(1)) * self.share(watched);
         watched.is_gateway().then(|| last.saturating_sub(before) as f64 / stations)
     }
 
-    /// The share of the stations that a process has to do with: gateways have an equal part each.
+    /// The share of the stations that a process handles: gateways have an equal part each.
     fn share(&self, watched: &Watched) -> f64 {
         let gateways = self.watched.iter().filter(|one| one.is_gateway()).count();
         if watched.is_gateway() { 1.0 / gateways.max(1) as f64 } else { 1.0 }
     }
 
-    /// The exit code of a run: 0 passed, 1 failed, 3 invalid.
+    /// Returns the exit code of a run: 0 passed, 1 failed, 3 invalid.
     pub fn exit_code(&self) -> u8 {
         match self.outcome.judgement {
             Judgement::Passed => 0,

@@ -1,8 +1,8 @@
-//! What a run does, as a TOML file says it.
+//! What a run does, as described by a TOML file.
 //!
-//! Owns every key of a scenario, its default and its checks. Every key has a default, an unknown one is an error.
-//! A scenario says what stations do and what is expected of the gateway; where to read the bus, and which processes to
-//! watch, belongs to the command line.
+//! Owns every key of a scenario, its default and its checks. Every key has a default; an unknown one is an error.
+//! A scenario says what stations do and what is expected of the gateway. Where the bus is read, and which processes are
+//! watched, belongs to the command line.
 
 pub mod builtin;
 mod checks;
@@ -15,46 +15,46 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Connections that an ordinary worker is given: one core serves them at ten times the reference's rate.
+/// Stations of a worker by default: one core serves them at ten times the rate of the reference.
 const STATIONS_PER_WORKER: u32 = 9_000;
 
 /// A load test.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
-    /// What it is called; the file's name without `.toml` if the file does not say.
+    /// Its name; by default that of the file without `.toml`.
     pub name: String,
     /// What it is for, for people.
     pub about: String,
-    /// Stations.
+    /// Number of stations.
     pub stations: u32,
-    /// Where they connect; station n has the n-th of them, modulo their number, over all its connections.
+    /// Where they connect: station n always to the n-th of them, modulo their number.
     pub targets: Vec<String>,
-    /// How long CALLs are sent, counted from when the last station should have connected.
+    /// How long CALLs are sent, from when the last station should have connected.
     #[serde(with = "units")]
     pub duration: Duration,
     /// How long answers are waited for at the end.
     #[serde(with = "units")]
     pub settle: Duration,
-    /// Processes of stations; 0: as many as they need.
+    /// Number of workers; 0: as many as the stations need.
     pub workers: u32,
-    /// The beginning of every identity; the station's number follows.
+    /// Prefix of every identity; the station's number follows.
     pub prefix: String,
     /// Which versions they speak.
     pub versions: Versions,
     /// How they connect.
     pub connect: Connect,
-    /// How they connect again.
+    /// How they reconnect.
     pub reconnect: Reconnect,
-    /// What they say.
+    /// What they send.
     pub traffic: Traffic,
-    /// What happens to all of them at some time.
+    /// What happens to them at certain times.
     pub moments: Vec<Moment>,
     /// Stations that stop reading.
     pub slow_readers: Misbehaviour,
     /// Stations that flood.
     pub chatty: Misbehaviour,
-    /// What they are asked.
+    /// What they are sent.
     pub commands: Commands,
     /// What is expected.
     pub limits: Limits,
@@ -79,7 +79,7 @@ pub struct Versions {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Connect {
-    /// The first connections are spread over this long; `0s`: all at once.
+    /// The time over which first connections are spread; `0s`: all at once.
     #[serde(with = "units")]
     pub over: Duration,
     /// How long TCP and the handshake may take.
@@ -87,11 +87,11 @@ pub struct Connect {
     pub timeout: Duration,
 }
 
-/// The wait before the next attempt, doubled with each: half of it to one and a half.
+/// The backoff before the next attempt, doubled each time, with a jitter of half to one and a half.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reconnect {
-    /// The first wait.
+    /// The first backoff.
     #[serde(with = "units")]
     pub first: Duration,
     /// The longest.
@@ -99,19 +99,19 @@ pub struct Reconnect {
     pub longest: Duration,
 }
 
-/// What stations say once they are registered.
+/// What stations send once they are registered.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traffic {
     /// CALLs of all stations together, while all behave; 0: none.
     pub messages_per_second: f64,
-    /// One CALL in so many is a Heartbeat; 0: none but what a station without sessions sends.
+    /// One CALL in this many is a Heartbeat; 0: none, unless there are no charging sessions.
     pub heartbeat_every: u32,
-    /// MeterValues of one charging session; 0: no sessions.
+    /// MeterValues per charging session; 0: no sessions, only Heartbeats.
     pub meter_values_per_session: u32,
-    /// Bytes of their payload, about: samples are added until it is as long.
+    /// Approximate bytes of their payload: samples are added until it is that long.
     pub meter_values_bytes: usize,
-    /// Connectors of each station, whose status is told after each boot.
+    /// Connectors of each station, each of which reports its status after a boot.
     pub connectors: u32,
     /// How often a station pings; `0s`: never.
     #[serde(with = "units")]
@@ -127,10 +127,10 @@ pub struct Moment {
     pub at: Duration,
     /// What.
     pub what: Happening,
-    /// The share of the stations, 0 to 1.
+    /// The share of the stations it happens to, 0 to 1.
     #[serde(default = "everyone")]
     pub share: f64,
-    /// It is spread over this long.
+    /// The time over which it is spread.
     #[serde(default, with = "units")]
     pub over: Duration,
     /// For a large message: the bytes of its payload.
@@ -142,53 +142,53 @@ pub struct Moment {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Happening {
-    /// The connection is cut without a close frame, and opened again at once.
+    /// The connection is cut without a close frame, and reopened at once.
     Reconnect,
-    /// A DataTransfer with much in it is sent.
+    /// A large DataTransfer is sent.
     LargeMessage,
 }
 
-/// Stations that do not behave.
+/// A group of stations that misbehave.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Misbehaviour {
     /// How many of the stations.
     pub stations: u32,
-    /// They behave until then, counted from the start of the run.
+    /// How long they behave, from the start of the run.
     #[serde(with = "units")]
     pub after: Duration,
     /// Time from one CALL of such a station to the next.
     #[serde(with = "units")]
     pub every: Duration,
-    /// CALLs without an answer, at most, of a station that floods. More than the gateway's `session.remembered_calls`
-    /// can make a second event of a CALL that is sent again.
+    /// Limit on the open CALLs of a flooding station. Above the gateway's `session.remembered_calls`, a CALL that is sent
+    /// again can become a second event.
     pub window: usize,
 }
 
-/// Commands that the coordinator sends through the first gateway's admin listener that knows the station.
+/// Commands that the coordinator sends through the gateways' admin listeners.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Commands {
-    /// To stations chosen at random; 0: none.
+    /// Commands per second, to well-behaved stations chosen at random; 0: none.
     pub per_second: f64,
 }
 
-/// What is expected. What is not met fails the run, `send_lag_p99` makes it invalid.
+/// What is expected. A missed limit fails the run; `send_lag_p99` makes it invalid.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// The share of connection attempts that succeed, at least.
+    /// The least share of connection attempts that succeed, and of stations that are registered.
     pub connections: f64,
-    /// The share of CALLs of well-behaved stations that are answered with a CALLRESULT, at least.
+    /// The least share of CALLs of well-behaved stations that are answered with a CALLRESULT.
     pub answered: f64,
-    /// Connections of well-behaved stations that end without anybody here wanting it, at most.
+    /// Limit on connections of well-behaved stations that end without the scenario wanting it.
     pub disconnects: u64,
-    /// The share of commands that are answered, at least.
+    /// The least share of commands that are answered.
     pub commands_answered: f64,
-    /// Latency of well-behaved stations' CALLs, from when they were due to their answer.
+    /// Limit on the latency of well-behaved stations' CALLs, from when they were due to their answer.
     #[serde(with = "units::optional")]
     pub p99: Option<Duration>,
-    /// How late the load test itself may send.
+    /// Limit on how late the load test itself sends.
     #[serde(with = "units")]
     pub send_lag_p99: Duration,
 }
@@ -196,17 +196,17 @@ pub struct Limits {
 /// Why a scenario cannot be used.
 #[derive(Debug, Error)]
 pub enum ScenarioError {
-    /// Neither a file nor a name.
+    /// Neither a readable file nor a built-in name.
     #[error("{name:?} is neither a file that can be read ({source}) nor one of {known}")]
     NotFound {
-        /// What was asked for.
+        /// The name or path that was given.
         name: String,
-        /// The names there are.
+        /// The built-in names.
         known: String,
-        /// Why it is no file.
+        /// Why the file cannot be read.
         source: std::io::Error,
     },
-    /// Not TOML, or keys that are not known.
+    /// Not TOML, or an unknown key.
     #[error("{0}")]
     Syntax(String),
     /// A value that makes no sense.
@@ -223,7 +223,7 @@ impl Scenario {
     /// Loads a file, or the built-in scenario of this name.
     ///
     /// # Errors
-    /// When there is none, or it cannot be used.
+    /// When it cannot be read, or a value makes no sense.
     pub fn load(name: &str) -> Result<Self, ScenarioError> {
         if let Some(text) = builtin::find(name) {
             return Self::parse(name, text);
@@ -237,10 +237,10 @@ impl Scenario {
         Self::parse(&stem, &text)
     }
 
-    /// Reads a scenario's text and checks it.
+    /// Parses a scenario and checks its values.
     ///
     /// # Errors
-    /// When it cannot be used.
+    /// When the text is not a scenario, or a value makes no sense.
     pub fn parse(name: &str, text: &str) -> Result<Self, ScenarioError> {
         let mut scenario: Self =
             toml::from_str(text).map_err(|error| ScenarioError::Syntax(error.to_string()))?;
@@ -251,17 +251,17 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// Processes of stations.
+    /// Returns the number of workers.
     pub fn workers(&self) -> u32 {
         if self.workers > 0 { self.workers } else { self.stations.div_ceil(STATIONS_PER_WORKER).max(1) }
     }
 
-    /// From the start of a run until no new CALLs are made.
+    /// Returns the time from the start of a run until no new CALLs are made.
     pub fn talking(&self) -> Duration {
         self.connect.over + self.duration
     }
 
-    /// How often everything is looked at: each second, or less often when that made more points than a plot can show.
+    /// Returns how often everything is sampled: each second, or less often in a run of more than an hour.
     pub fn step(&self) -> Duration {
         const MOST_POINTS: u64 = 3600;
         Duration::from_secs(((self.talking() + self.settle).as_secs() / MOST_POINTS).max(1))
@@ -269,7 +269,7 @@ impl Scenario {
 }
 
 impl Versions {
-    /// The sum of the shares.
+    /// Returns the sum of the shares.
     pub fn total(&self) -> u32 {
         self.v16.saturating_add(self.v201).saturating_add(self.v21)
     }

@@ -1,4 +1,4 @@
-//! What the gateway says about itself: the few of its metrics that a report shows.
+//! The few metrics of the gateway that a report shows.
 
 use std::collections::BTreeSet;
 
@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::{Http, HttpError};
 
-/// Some metrics of one moment; of several gateways the sum, or the most alarming.
+/// Some metrics at one moment; of several gateways the sum, or the worst.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Scrape {
-    /// Sessions.
+    /// Open sessions.
     pub sessions: f64,
     /// Handshakes in progress.
     pub handshakes: f64,
-    /// Events accepted and not yet durable.
+    /// Events accepted but not yet durable.
     pub queue_records: f64,
-    /// Their bytes.
+    /// The bytes of these events.
     pub queue_bytes: f64,
-    /// Events durable since the gateway began.
+    /// Events made durable since the gateway started.
     pub durable_total: f64,
     /// Events in the spool.
     pub spool_records: f64,
-    /// Age of the oldest event that is not durable, in seconds; the oldest of all gateways.
+    /// Age of the oldest event that is not yet durable, in seconds; of several gateways the oldest.
     pub oldest_seconds: f64,
-    /// Times a session stopped reading since the gateway began.
+    /// How often a session stopped reading since the gateway started.
     pub reads_paused_total: f64,
-    /// States of the bus, in alphabetical order; mostly the one word `direct`.
+    /// States of the bus, in alphabetical order; as a rule the one word `direct`.
     pub bus_states: BTreeSet<String>,
 }
 
 impl Scrape {
-    /// Asks every gateway.
+    /// Scrapes every gateway.
     ///
     /// # Errors
     /// When one does not answer.
@@ -50,7 +50,7 @@ impl Scrape {
             let Ok(value) = value.parse::<f64>() else { continue };
             let (name, labels) = sample.split_once('{').unwrap_or((sample, ""));
             let Some(name) = name.strip_prefix("ocpp_gateway_") else { continue };
-            // The journal of the stations' states is a bus, too; the one of interest is that of the events.
+            // The journal of station states is a bus, too; the one of interest is that of events.
             if name.starts_with("bus_") && !labels.contains(r#"bus="events""#) {
                 continue;
             }

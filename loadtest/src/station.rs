@@ -1,11 +1,11 @@
-//! One simulated station as a state machine: what it does next, and when; what an answer changes.
+//! One simulated station as a state machine: what it does next and when, and what an answer changes.
 //!
-//! Owns the station's CALLs over all its connections: their ids, which are open, which must be sent again. No sockets, no
+//! Owns the station's CALLs across all its connections: their ids, which are open, and which must be sent again. No sockets, no
 //! tasks, no clock: time is an argument.
 //!
-//! Open loop: when a CALL is due is decided by the station's own schedule and never by how fast others were answered; a CALL
-//! that waits for its turn (one is open at a time, as OCPP wants) counts its latency from when it was due. Only what
-//! a real station does one after another (boot, then the status reports) is due when the one before is answered.
+//! Open loop: a CALL is due when the station's own schedule says so, never when an earlier one is answered. OCPP allows one
+//! open CALL, so a CALL may have to wait for its turn; its latency still counts from when it was due. Only what a real station
+//! does in sequence (boot, then the status reports) is due when the previous answer arrives.
 
 mod account;
 mod acting;
@@ -31,11 +31,11 @@ pub use version::Version;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Habit {
-    /// As OCPP wants.
+    /// Conforms to OCPP.
     Ordinary,
-    /// After a time it sends and reads nothing any more.
+    /// Stops reading after a while, and keeps sending.
     SlowReader,
-    /// After a time it floods.
+    /// Floods the gateway after a while.
     Chatty,
 }
 
@@ -44,66 +44,66 @@ pub enum Habit {
 pub struct Settings {
     /// The scenario.
     pub scenario: Scenario,
-    /// The beginning of every message id, which no other run has.
+    /// Prefix of every message id, unique to this run.
     pub run: String,
     /// When the run began.
     pub start: Instant,
-    /// The same by the clock on the wall.
+    /// The same moment in wall-clock time.
     pub wall: SystemTime,
 }
 
 impl Settings {
-    /// The time of day, as OCPP writes it.
+    /// Formats the time of day as OCPP writes it.
     fn time(&self, now: Instant) -> String {
         let time = self.wall + now.saturating_duration_since(self.start);
         humantime::format_rfc3339_millis(time).to_string()
     }
 }
 
-/// One thing that a station says.
+/// A CALL that has no id yet.
 #[derive(Debug)]
 struct Message {
     action: &'static str,
     payload: String,
 }
 
-/// What a station does now.
+/// What a station does next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It sends a CALL.
+    /// Sends a CALL.
     Send {
         /// The frame.
         text: String,
-        /// For the first time: how late, seen from when it was due and could be sent.
+        /// On the first send: how long after it was due and could be sent.
         lag: Option<Duration>,
     },
-    /// It pings.
+    /// Sends a ping.
     Ping,
-    /// Its connection breaks.
+    /// Drops its connection.
     Cut,
-    /// Something inside changed; ask again.
+    /// Only its state changed; call `step` again.
     Changed,
 }
 
-/// What a text from the gateway was.
+/// What a text from the gateway turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The answer to a CALL.
     Answered {
         /// The CALL's action.
         action: &'static str,
-        /// Time since it was due.
+        /// Time since the CALL was due.
         latency: Duration,
-        /// It was a CALLERROR.
+        /// Whether it was a CALLERROR.
         refused: bool,
     },
-    /// A command, and what to say to it.
+    /// A command, with the answer to send.
     Command(String),
-    /// Nothing that was asked for, or no OCPP: a fault of the gateway.
+    /// Neither asked for nor OCPP: a fault of the gateway.
     Unexpected,
 }
 
-/// A CALL that has no answer yet.
+/// A CALL without an answer.
 #[derive(Debug)]
 struct Open {
     seq: u32,
@@ -122,32 +122,32 @@ pub struct Station {
     settings: Arc<Settings>,
     random: Random,
     script: Script,
-    /// Mean time between CALLs; none: it has nothing to say.
+    /// Mean time between CALLs; `None` if the scenario has no traffic.
     interval: Option<Duration>,
     connected: bool,
     resting: bool,
     misbehaving: bool,
     registered: bool,
-    /// Whether it was registered before: from then on it talks.
+    /// Whether it has ever been registered; from then on it follows its schedule.
     talking: bool,
     boot_due: Instant,
     reported: u32,
     next_due: Instant,
     ping_due: Instant,
-    /// Since when nothing but its schedule keeps it from sending.
+    /// Since when only its schedule keeps it from sending.
     ready_since: Instant,
     moments: VecDeque<(Instant, Happening, usize)>,
     large: VecDeque<(Instant, usize)>,
-    /// Sent and not answered, oldest first.
+    /// Sent and unanswered, oldest first.
     open: VecDeque<Open>,
-    /// The first of `open` that was not sent on this connection.
+    /// Index of the first in `open` that was not sent on this connection.
     unsent: usize,
     failures: u32,
     account: Account,
 }
 
 impl Station {
-    /// The station of this number.
+    /// Creates the station with this number.
     pub fn new(number: u32, settings: Arc<Settings>) -> Self {
         let scenario = &settings.scenario;
         let identity = identity(&scenario.prefix, number);
@@ -202,7 +202,7 @@ impl Station {
         self.version
     }
 
-    /// How it behaves, sooner or later.
+    /// The behaviour it was given, even before it begins to misbehave.
     pub fn habit(&self) -> Habit {
         self.habit
     }
@@ -217,33 +217,33 @@ impl Station {
         self.misbehaving && self.habit == Habit::SlowReader
     }
 
-    /// Whether it was ever told that it may talk.
+    /// Whether the gateway has ever accepted its boot.
     pub fn was_registered(&self) -> bool {
         self.talking
     }
 
-    /// When its first connection is due: the stations share the time evenly.
+    /// When its first connection is due: first connections are spread evenly over the scenario's time.
     pub fn connect_due(&self) -> Instant {
         let share = f64::from(self.number) / f64::from(self.settings.scenario.stations);
         self.settings.start + self.settings.scenario.connect.over.mul_f64(share)
     }
 
-    /// It makes no new CALLs from here on.
+    /// Makes no new CALLs from now on.
     pub fn rest(&mut self) {
         self.resting = true;
     }
 
-    /// Whether it has nothing left to do.
+    /// Whether nothing is left to do.
     pub fn is_done(&self) -> bool {
         self.resting && (self.open.is_empty() || self.is_deaf())
     }
 
-    /// What it knows at its end.
+    /// Returns the record of its CALLs.
     pub fn into_account(self) -> Account {
         self.account
     }
 
-    /// A connection stands.
+    /// Its connection is established.
     pub fn connected(&mut self, now: Instant) {
         self.connected = true;
         self.failures = 0;
@@ -254,13 +254,13 @@ impl Station {
         }
         let every = self.settings.scenario.traffic.ping_every;
         self.ping_due = now + self.random.around(every);
-        // What breaks connections has nothing to break while there is none.
+        // A cut that fell due without a connection has nothing to cut.
         while self.moments.front().is_some_and(|moment| moment.0 <= now && moment.1 == Happening::Reconnect) {
             self.moments.pop_front();
         }
     }
 
-    /// The connection is gone.
+    /// Its connection was lost.
     pub fn lost(&mut self) {
         self.connected = false;
         if self.is_deaf() {
@@ -268,7 +268,7 @@ impl Station {
         }
     }
 
-    /// How long to wait before the next attempt.
+    /// Returns how long to back off before the next attempt.
     pub fn pause(&mut self) -> Duration {
         let reconnect = self.settings.scenario.reconnect;
         let doubled = reconnect.first.saturating_mul(1 << self.failures.min(16)).min(reconnect.longest);
@@ -277,7 +277,7 @@ impl Station {
     }
 }
 
-/// The first are slow readers, the next are chatty.
+/// The first numbers are slow readers, the next ones chatty.
 fn habit(number: u32, scenario: &Scenario) -> Habit {
     if number < scenario.slow_readers.stations {
         Habit::SlowReader

@@ -1,8 +1,8 @@
-//! The process that reads the bus and keeps the books.
+//! The process that reads the bus and compares it with what the stations know.
 //!
-//! Owns its side of the conversation with the coordinator: the source comes first and is opened where it ends before anything
-//! happens, then it is read while the run goes on or after it, and at the end compared with the stations' accounts. A process of
-//! its own, so that what reading costs is nobody else's.
+//! Owns its side of the protocol with the coordinator: the setup comes first, and the source is opened at its end before
+//! anything happens; it is read during the run or after it, and then compared with the stations' records. A process of its own,
+//! so that the cost of reading is kept apart.
 
 pub mod event;
 pub mod kafka;
@@ -27,13 +27,13 @@ use kafka::Topic;
 use ledger::{Ledger, Verdict};
 use local::Log;
 
-/// What the coordinator says to the verifier.
+/// A message to the verifier.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ToVerifier {
-    /// What to read; answered with `Ready` when it is open.
+    /// What to read; answered with `Ready` once it is open.
     Setup(Box<Setup>),
-    /// Some stations at their end.
+    /// The records of some stations at their end.
     Accounts(Vec<Account>),
     /// The run is over; answered with the verdict.
     Finish,
@@ -42,23 +42,23 @@ pub enum ToVerifier {
 /// What to read, and what to expect there.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
-    /// Where events are.
+    /// Where events are stored.
     pub source: Source,
-    /// The beginning of every identity.
+    /// Prefix of every identity.
     pub prefix: String,
-    /// The beginning of every message id.
+    /// Prefix of every message id.
     pub run: String,
-    /// Stations.
+    /// Number of stations.
     pub stations: u32,
-    /// Read while the run goes on, and not after it.
+    /// Whether to read during the run rather than after it.
     pub during: bool,
-    /// The gateway may be restarted during the run.
+    /// Whether the gateway may be restarted during the run.
     pub restarts_allowed: bool,
-    /// How often to tell how far it is.
+    /// Interval between progress messages.
     pub step: Duration,
 }
 
-/// Where events are.
+/// Where events are stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Source {
@@ -69,28 +69,28 @@ pub enum Source {
         /// Its name.
         topic: String,
     },
-    /// The local logs of these admin listeners.
+    /// The local logs behind these admin listeners.
     Local {
         /// `http://HOST:PORT` of each.
         admins: Vec<String>,
     },
 }
 
-/// What the verifier says.
+/// A message from the verifier.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FromVerifier {
     /// The source is open.
     Ready,
-    /// How far it is.
+    /// How far it has read.
     Progress(Progress),
-    /// The end.
+    /// The result of the comparison.
     Verdict(Box<Verdict>),
-    /// It cannot go on.
+    /// The bus cannot be read.
     Failed(String),
 }
 
-/// How far the verification is, and what it costs.
+/// How far the verification has come, and what it costs.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Progress {
@@ -98,7 +98,7 @@ pub struct Progress {
     pub events: u64,
     /// CALLs of this run found.
     pub calls: u64,
-    /// Share of a core that the process used lately.
+    /// Share of a core that the process used recently.
     pub cores: f64,
     /// Its processor time so far, in seconds.
     pub cpu_seconds: f64,
@@ -106,13 +106,13 @@ pub struct Progress {
     pub memory: u64,
 }
 
-/// Why the verifier could not work.
+/// Why the verifier stopped early.
 #[derive(Debug, Error)]
 pub enum VerifierError {
-    /// The coordinator is gone, or says what it should not.
+    /// The coordinator is gone, or sent an invalid message.
     #[error("the coordinator")]
     Pipe(#[from] PipeError),
-    /// Something else than the setup came first.
+    /// The first message was not the setup.
     #[error("the coordinator did not begin with the setup")]
     Order,
 }
@@ -120,10 +120,10 @@ pub enum VerifierError {
 /// The books, written by whoever reads the bus.
 type Books = Arc<Mutex<Ledger>>;
 
-/// Carries out what comes on standard input.
+/// Does what the coordinator says on standard input.
 ///
 /// # Errors
-/// When the coordinator cannot be understood. What goes wrong with the bus is told to it.
+/// When the coordinator is gone or cannot be understood. Problems with the bus are reported to it.
 pub async fn run() -> Result<(), VerifierError> {
     let (mut incoming, mut outgoing) = pipe::parent();
     let ToVerifier::Setup(setup) = incoming.next().await? else { return Err(VerifierError::Order) };
@@ -170,7 +170,7 @@ fn progress(books: &Books, meter: &mut Meter) -> Progress {
     Progress { events, calls, cores: usage.cores, cpu_seconds: usage.cpu_seconds, memory: usage.memory }
 }
 
-/// A source that is open where it ended.
+/// A source that was opened at its end.
 enum Opened {
     Kafka(Box<Topic>),
     Local(Vec<Log>),
@@ -199,7 +199,7 @@ impl Opened {
         }
     }
 
-    /// Reads everything until `finish`, and then to the end.
+    /// Reads until `finish`, and then up to the end.
     async fn read(self, setup: &Setup, books: Books, finish: &CancellationToken) -> Result<(), String> {
         if !setup.during {
             finish.cancelled().await;
@@ -222,13 +222,13 @@ impl Opened {
     }
 }
 
-/// An error with everything behind it, for people.
+/// Formats an error together with its sources.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
         let more = error.to_string();
-        // Some libraries say in their own text what is behind it, too.
+        // Some libraries repeat the source in their own text.
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }

@@ -1,7 +1,7 @@
-//! A process full of stations.
+//! A process that simulates many stations.
 //!
-//! Owns their tasks and the process's side of the conversation with the coordinator: a plan comes, then the start; a
-//! [`Tick`] goes every step, at the end the accounts and the totals. When the coordinator is gone, so is the process.
+//! Owns their tasks and the worker's side of the protocol with the coordinator: it receives a plan and then the start, sends a
+//! [`Tick`] every step, and at the end the stations' records and the totals. It exits when the coordinator is gone.
 //! One thread: a core serves many thousands of stations, and several processes use several cores.
 
 mod life;
@@ -27,7 +27,7 @@ use crate::station::{Account, Habit, Settings, Station};
 use socket::{Door, Target, TargetError};
 pub use tally::{Counts, Tally, Totals};
 
-/// What the coordinator says to a worker.
+/// A message to a worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ToWorker {
@@ -35,24 +35,24 @@ pub enum ToWorker {
     Plan(Box<Plan>),
     /// Begin at this time, in milliseconds since 1970: the same moment in all processes.
     Start(u64),
-    /// Make no new CALLs; leave when everything is answered.
+    /// Make no new CALLs; disconnect when everything is answered.
     Rest,
     /// Leave now.
     End,
 }
 
-/// What a worker has to do.
+/// The share of a run that a worker carries out.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// The scenario.
     pub scenario: Scenario,
-    /// The beginning of every message id.
+    /// Prefix of every message id.
     pub run: String,
-    /// Which of the workers this is, from 0. It has every station whose number modulo the number of workers is this.
+    /// The index of this worker. It has every station whose number modulo the number of workers is this.
     pub worker: u32,
 }
 
-/// What a worker says.
+/// A message from a worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FromWorker {
@@ -60,15 +60,15 @@ pub enum FromWorker {
     Ready,
     /// What happened in one step.
     Tick(Box<Tick>),
-    /// Some of its stations at the end.
+    /// The records of some of its stations, at the end.
     Accounts(Vec<Account>),
-    /// The end, and everything that was measured.
+    /// Everything that was measured; the last message.
     Done(Box<Totals>),
     /// The plan cannot be carried out.
     Failed(String),
 }
 
-/// One step of one process.
+/// One step of one worker.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tick {
@@ -80,7 +80,7 @@ pub struct Tick {
     pub latency: Latency,
     /// How late CALLs of this step were sent.
     pub lag: Latency,
-    /// Share of a core that this process used.
+    /// Share of a core that the worker used.
     pub cores: f64,
     /// Its processor time so far, in seconds.
     pub cpu_seconds: f64,
@@ -88,18 +88,18 @@ pub struct Tick {
     pub memory: u64,
 }
 
-/// Why a worker could not work.
+/// Why a worker stopped early.
 #[derive(Debug, Error)]
 pub enum WorkerError {
-    /// The coordinator is gone, or says what it should not.
+    /// The coordinator is gone, or sent an invalid message.
     #[error("the coordinator")]
     Pipe(#[from] PipeError),
-    /// Something else than a plan, or than the start, came first.
+    /// The first messages were not a plan and a start.
     #[error("the coordinator did not begin with a plan and a start")]
     Order,
 }
 
-/// What the stations of a process share.
+/// What the stations of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     tally: Mutex<Tally>,
@@ -116,13 +116,13 @@ impl Shared {
     }
 }
 
-/// Accounts told in one message.
+/// Records sent in one message.
 const ACCOUNTS_AT_ONCE: usize = 512;
 
-/// Carries out what comes on standard input.
+/// Does what the coordinator says on standard input.
 ///
 /// # Errors
-/// When the coordinator cannot be understood. What goes wrong with the plan is told to it.
+/// When the coordinator is gone or cannot be understood. Problems with the plan are reported to it.
 pub async fn run() -> Result<(), WorkerError> {
     let (mut incoming, mut outgoing) = pipe::parent();
     let ToWorker::Plan(plan) = incoming.next().await? else { return Err(WorkerError::Order) };
@@ -151,13 +151,13 @@ struct Worker {
     stations: TaskTracker,
     accounts: mpsc::Receiver<Account>,
     meter: Meter,
-    /// The number of the next tick, and when the last one was.
+    /// The index of the next tick, and when the last one was.
     ticks: u64,
     last_tick: Instant,
 }
 
 impl Worker {
-    /// Starts the stations; each waits for its time.
+    /// Starts the stations; each waits until its first connection is due.
     fn start(plan: Plan, targets: &[Target], at: u64) -> Self {
         let wall = UNIX_EPOCH + Duration::from_millis(at);
         let start = Instant::now() + wall.duration_since(SystemTime::now()).unwrap_or_default();
@@ -171,7 +171,7 @@ impl Worker {
         let numbers: Vec<u32> = (plan.worker..scenario.stations)
             .step_by(usize::try_from(scenario.workers()).unwrap_or(1))
             .collect();
-        // Room for every account: a station at its end waits for nobody.
+        // Room for every record: a station at its end never waits.
         let (sender, accounts) = mpsc::channel(numbers.len().max(1));
         let stations = TaskTracker::new();
         for (place, number) in (0..).zip(numbers) {
@@ -186,7 +186,7 @@ impl Worker {
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
             drop(stations.spawn(async move {
                 let account = life::live(station, door, shared).await;
-                // Nobody listens only when the process ends anyway.
+                // The receiver is gone only when the process exits anyway.
                 drop(sender.try_send(account));
             }));
         }
@@ -246,12 +246,12 @@ impl Worker {
 
     fn tick(&mut self) -> Tick {
         let usage = self.meter.read().unwrap_or_default();
-        // By the clock and not by counting: a tick that was skipped leaves its step empty.
+        // By the clock rather than by counting: a skipped tick leaves its step empty.
         let step = self.settings.scenario.step().as_secs_f64();
         let elapsed = (self.settings.start.elapsed().as_secs_f64() / step).round();
         let index = (elapsed as u64).saturating_sub(1).max(self.ticks);
         self.ticks = index + 1;
-        // The last step is shorter than the others: what it used is a share of a whole one.
+        // The last step is shorter than the others: its usage is scaled to a whole one.
         let passed = self.last_tick.elapsed().as_secs_f64();
         self.last_tick = Instant::now();
         let mut tally = self.shared.tally();

@@ -1,4 +1,4 @@
-//! The beginning of a run: everybody is started and says that it is ready, before the clock starts.
+//! The start of a run: every process is started and has reported that it is ready before the clock starts.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,15 +16,15 @@ use crate::http::Http;
 use crate::verify::{FromVerifier, Setup, Source, ToVerifier};
 use crate::worker::{FromWorker, Plan, ToWorker, Totals};
 
-/// From the moment everybody is ready to the start.
+/// Time between everybody being ready and the start.
 const RUN_UP: Duration = Duration::from_millis(300);
-/// How long a gateway may take to get ready.
+/// How long a gateway may take to become ready.
 const GATEWAY_PATIENCE: Duration = Duration::from_secs(20);
-/// After the last station should have connected: it needs a moment to boot.
+/// Time for the last station to boot, after it should have connected.
 const BEFORE_COMMANDS: Duration = Duration::from_secs(2);
 
 impl Run {
-    /// Starts everybody.
+    /// Starts all processes.
     pub(super) async fn start(
         options: Options,
         gateways: Vec<Http>,
@@ -129,7 +129,7 @@ pub(super) async fn await_ready(gateway: &Http) -> Result<(), RunError> {
     }
 }
 
-/// Waits for the news that everybody is ready.
+/// Waits until `is_it` says that everybody is ready.
 async fn ready(
     news: &mut mpsc::Receiver<News>,
     mut is_it: impl FnMut(&News) -> Result<bool, String>,
@@ -158,7 +158,7 @@ fn setup(options: &Options, source: &Source, run: &str) -> Setup {
     }
 }
 
-/// What no other run has at the beginning of its message ids: the time, in as few characters as it takes.
+/// Returns a prefix for message ids that no other run has: the time in base 36.
 fn run_id() -> String {
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let mut rest = u64::try_from(millis).unwrap_or_default();

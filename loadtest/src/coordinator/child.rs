@@ -1,6 +1,6 @@
-//! A process of the run, seen from the one that started it.
+//! A child process of the run.
 //!
-//! Owns the process: dropping it kills it. What it says goes into the coordinator's one channel.
+//! Owns the process: dropping it kills it. Its messages go into the coordinator's one channel.
 
 use std::process::Stdio;
 
@@ -46,12 +46,12 @@ impl Child {
         Ok(Self { process, outgoing })
     }
 
-    /// Says something. A process that is gone is noticed by its own last word, which is an error.
+    /// Sends a message. A process that is gone is noticed by the error at the end of its own pipe.
     pub(super) async fn say<T: Serialize>(&mut self, message: &T) {
         drop(self.outgoing.send(message).await);
     }
 
-    /// Waits for its end; kills it when that does not come.
+    /// Waits until it exits; kills it if it does not.
     pub(super) async fn end(mut self) {
         drop(self.outgoing);
         if tokio::time::timeout(PATIENCE, self.process.wait()).await.is_err() {
@@ -61,5 +61,5 @@ impl Child {
     }
 }
 
-/// How long a process may take to end after its last word.
+/// How long a process may take to exit after its last message.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);

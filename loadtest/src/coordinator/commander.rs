@@ -1,6 +1,6 @@
 //! Sends commands to stations through the admin listeners, as a backend would.
 //!
-//! Owns their schedule (open loop, as that of the stations) and their outcomes.
+//! Owns their schedule (open loop, like that of the stations) and their outcomes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,12 +18,12 @@ use crate::report::Commands;
 use crate::scenario::Scenario;
 use crate::station::identity;
 
-/// Commands without an outcome, at most. More of them wait, which their latency shows.
+/// Limit on commands without an outcome. Further ones wait, which their latency shows.
 const MOST_AT_ONCE: usize = 64;
-/// The body of every command: every version has it, and it changes nothing.
+/// The body of every command: valid in every version, and it changes nothing.
 const BODY: &str = r#"{"action":"DataTransfer","payload":{"vendorId":"Loadtest","data":"are you there?"}}"#;
 
-/// Commands so far.
+/// The commands sent so far.
 #[derive(Debug, Default)]
 pub(super) struct Commander {
     books: Arc<Mutex<Books>>,
@@ -37,7 +37,7 @@ struct Books {
 }
 
 impl Commander {
-    /// Sends commands from `start` until `stop`; every one that was sent is waited for by `tasks`.
+    /// Sends commands from `start` until `stop`; `tasks` waits for every command that was sent.
     pub(super) fn start(
         &self,
         scenario: &Scenario,
@@ -47,7 +47,7 @@ impl Commander {
         tasks: &TaskTracker,
     ) {
         let rate = scenario.commands.per_second;
-        // Those that misbehave do not answer, or not soon.
+        // Misbehaving stations answer late, or not at all.
         let first = scenario.slow_readers.stations + scenario.chatty.stations;
         let range = scenario.stations - first;
         if rate <= 0.0 || gateways.is_empty() || range == 0 {
@@ -64,7 +64,7 @@ impl Commander {
             while stop.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_some() {
                 let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
                 let number = first + random.below(range);
-                // The admin listener of the gateway that this station has, if there is one for each.
+                // The gateway that this station connects to, if each has its own admin listener here.
                 let at = if gateways.len() == targets { number as usize % targets } else { 0 };
                 let gateway = gateways[at].clone();
                 let path = format!("/api/v1/stations/{}/commands", identity(&prefix, number));
@@ -78,7 +78,7 @@ impl Commander {
         }));
     }
 
-    /// What became of them.
+    /// Returns how the commands ended.
     pub(super) fn outcome(&self) -> Commands {
         let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
         Commands { sent: books.sent, outcomes: books.outcomes.clone(), latency: books.latency.percentiles() }

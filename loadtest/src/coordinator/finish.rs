@@ -1,4 +1,4 @@
-//! The end of a run: what everybody told becomes the report.
+//! The end of a run: what everybody reported becomes the report.
 
 use std::time::Instant;
 
@@ -9,9 +9,9 @@ use crate::report::{Cost, Judgement, Load, Outcome, Report, SCHEMA, Verification
 use crate::verify::Source;
 
 impl Run {
-    /// Waits for what is still under way, and judges.
+    /// Waits for what is still in progress, and judges the run.
     pub(super) async fn finish(mut self) -> Report {
-        // Commands have their own time limits.
+        // Commands have their own timeouts.
         self.news.close();
         self.tasks.close();
         self.tasks.wait().await;

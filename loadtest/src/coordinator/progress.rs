@@ -1,4 +1,4 @@
-//! How far a run is, on the terminal: one line that changes, or a line now and then where lines cannot change.
+//! Progress on the terminal: one line that is redrawn, or a line now and then if the output is no terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::timeline::Timeline;
 use crate::scenario::Scenario;
 
-/// Time between lines that stay.
+/// Interval between lines that stay.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The line.
+/// The progress line.
 #[derive(Debug)]
 pub(super) struct Progress {
     quiet: bool,
@@ -22,7 +22,7 @@ impl Progress {
         Self { quiet, terminal: stderr().is_terminal(), last: None }
     }
 
-    /// Says something that stays.
+    /// Prints a line that stays.
     pub(super) fn say(&mut self, text: &str) {
         if !self.quiet {
             self.clear();
@@ -30,7 +30,7 @@ impl Progress {
         }
     }
 
-    /// Shows how far it is.
+    /// Shows the present state of the run.
     pub(super) fn show(&mut self, scenario: &Scenario, timeline: &Timeline) {
         let due = self.last.is_none_or(|last| last.elapsed() >= EVERY);
         if self.quiet || !(self.terminal || due) {
@@ -41,7 +41,7 @@ impl Progress {
         write(&if self.terminal { format!("\r\x1b[2K{text}") } else { format!("{text}\n") });
     }
 
-    /// Takes the changing line away.
+    /// Erases the redrawn line.
     pub(super) fn clear(&mut self) {
         if self.terminal && self.last.is_some() && !self.quiet {
             write("\r\x1b[2K");
@@ -90,7 +90,7 @@ fn line(scenario: &Scenario, timeline: &Timeline) -> Option<String> {
 }
 
 fn write(text: &str) {
-    // With nobody to read it, nothing is missing.
+    // If nobody reads it, nothing is lost.
     let mut stderr = stderr().lock();
     drop(stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()));
 }

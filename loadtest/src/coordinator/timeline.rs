@@ -1,6 +1,6 @@
-//! The run in steps, put together from what several processes tell at their own times.
+//! The run in steps, put together from what several processes report at their own times.
 //!
-//! Owns the order: a step is complete when every worker has told of it or of a later one, and then becomes one point.
+//! Owns the order: a step is complete when every worker has reported it or a later one, and then becomes one point.
 //! Distributions of one step are added before percentiles are taken from them.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ pub(super) struct Timeline {
     step: Duration,
     workers: Vec<Worker>,
     steps: BTreeMap<u64, Step>,
-    /// Counters of all workers at the last point, and its number.
+    /// Counters of all workers at the last point, and the step that follows it.
     last: (Counts, u64),
     points: Vec<Point>,
     watches: Vec<Watch>,
@@ -32,7 +32,7 @@ pub(super) struct Timeline {
 /// What is known of a worker.
 #[derive(Clone, Debug, Default)]
 struct Worker {
-    /// The step after the last it told of; it will tell of no earlier one.
+    /// The step after the last one that it reported; it will report no earlier one.
     next: u64,
     counts: Counts,
     cost: Cost,
@@ -40,7 +40,7 @@ struct Worker {
     ended: bool,
 }
 
-/// One step, of those who told.
+/// One step, as far as workers have reported it.
 #[derive(Debug, Default)]
 struct Step {
     latency: Latency,
@@ -65,7 +65,7 @@ impl Timeline {
         }
     }
 
-    /// A worker tells of a step.
+    /// Records the tick of a worker.
     pub(super) fn tick(&mut self, number: usize, tick: &Tick) {
         let Some(worker) = self.workers.get_mut(number) else { return };
         worker.next = worker.next.max(tick.index + 1);
@@ -82,7 +82,7 @@ impl Timeline {
         self.complete();
     }
 
-    /// A worker tells nothing any more.
+    /// Records that a worker reports nothing any more.
     pub(super) fn ended(&mut self, number: usize) {
         if let Some(worker) = self.workers.get_mut(number) {
             worker.ended = true;
@@ -106,12 +106,12 @@ impl Timeline {
         self.points.last()
     }
 
-    /// Counters of all workers, as of the latest point.
+    /// Counters of all workers at the latest point.
     pub(super) fn counts(&self) -> &Counts {
         &self.last.0
     }
 
-    /// Share of a core of all gateways that are watched, at the latest look; none when there are none.
+    /// Share of a core that all watched gateways used at the latest sample; `None` if none is watched.
     pub(super) fn gateway_cores(&self) -> Option<f64> {
         let gateways =
             self.watches.iter().zip(&self.latest.watched).filter(|(watch, _)| is_gateway(&watch.0));
@@ -122,7 +122,7 @@ impl Timeline {
         &self.reading
     }
 
-    /// Everything, at the end.
+    /// Completes what is left and returns everything.
     pub(super) fn finish(mut self, seconds: f64) -> Finished {
         for number in 0..self.workers.len() {
             self.ended(number);
@@ -156,7 +156,7 @@ impl Timeline {
             counts.add(&worker.counts);
         }
         let (before, last) = self.last;
-        // A step that no worker told of has its events in the next.
+        // What happened in a step that no worker reported is counted in the next.
         let steps = (index + 1).saturating_sub(last).max(1) as f64;
         let per_second =
             |now: u64, then: u64| now.saturating_sub(then) as f64 / (steps * self.step.as_secs_f64());
@@ -203,7 +203,7 @@ impl Timeline {
     }
 }
 
-/// What the timeline has for the report.
+/// The timeline's part of the report.
 pub(super) struct Finished {
     pub(super) points: Vec<Point>,
     pub(super) watched: Vec<Watched>,

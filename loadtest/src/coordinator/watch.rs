@@ -1,4 +1,4 @@
-//! Looks at the processes that are watched, and at what the gateways say about themselves, once a step.
+//! Samples the watched processes and the gateways' metrics once per step.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::http::Http;
 use crate::process::{Meter, Reading};
 use crate::scrape::Scrape;
 
-/// A process to watch: its name in the report, and its id.
+/// A process to watch: its name in the report, and its process id.
 pub type Watch = (String, u32);
 
-/// One look.
+/// One sample.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
-    /// Each process that is watched; none when it is gone.
+    /// Each watched process; `None` when it is gone.
     pub(super) watched: Vec<Option<Reading>>,
-    /// What the gateways say; none when one does not answer.
+    /// The gateways' metrics; `None` when one does not answer.
     pub(super) gateway: Option<Scrape>,
 }
 
-/// Looks, and looks again each step, until nobody listens.
+/// Takes a sample each step until nobody receives them.
 pub(super) async fn look(
     watches: Vec<Watch>,
     gateways: Vec<Http>,
@@ -35,7 +35,7 @@ pub(super) async fn look(
     loop {
         steps.tick().await;
         let watched = meters.iter_mut().map(Meter::read).collect();
-        // A gateway that is too busy to answer is a hole in the plot.
+        // A gateway that is too busy to answer leaves a gap in the plot.
         let asking = tokio::time::timeout(step, Scrape::of(&gateways));
         let gateway = match asking.await {
             Ok(Ok(scrape)) if !gateways.is_empty() => Some(scrape),

@@ -1,4 +1,4 @@
-//! Plots as files of their own: SVG with title, legend and ground, for documents that show them as images.
+//! Plots as files of their own: SVG with title, legend and background, for documents that show them as images.
 
 use std::fmt::Write;
 
@@ -9,20 +9,20 @@ use super::svg::{AXIS, Plot, swatch};
 
 const PALETTE: &str = include_str!("palette.css");
 const WIDTH: f64 = 900.0;
-/// Room for the values' axis, and for half of the last time.
+/// Room for the axis of values, and for half of the last time.
 const LEFT: f64 = 64.0;
 const RIGHT: f64 = 32.0;
-/// The title's line, a line of the legend, and the room below it.
+/// The line of the title, a row of the legend, and the room below it.
 const HEAD: f64 = 30.0;
 const ROW: f64 = 18.0;
 const GAP: f64 = 14.0;
-/// The line under the plot that says what is across.
+/// The line under the plot that names the axis of time.
 const FOOT: f64 = 22.0;
-/// A wide guess: nothing here can measure a letter.
+/// An estimate on the wide side: nothing here can measure text.
 const LETTER: f64 = 6.8;
 const SWATCH: f64 = 26.0;
 
-/// Every plot of a report: a name for the file, and its content.
+/// Returns every plot of a report: a name for the file, and its content.
 pub fn files(report: &Report) -> Vec<(&'static str, String)> {
     let axis = Axis::of(report);
     let draw = |plot: &Plot<'_>| {
@@ -108,7 +108,7 @@ fn legend(plot: &Plot<'_>) -> Legend {
     Legend { shapes, rows }
 }
 
-/// The day of a time in RFC 3339.
+/// Returns the date of a time in RFC 3339.
 fn day(started: &str) -> String {
     escape(started.split('T').next().unwrap_or_default())
 }

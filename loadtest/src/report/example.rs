@@ -1,4 +1,4 @@
-//! A report of a run that never was, for tests: two workers, a gateway that is watched, nothing wrong.
+//! A made-up report for tests: two workers, one watched gateway, nothing wrong.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::worker::Counts;
 
 const CALLS: u64 = 600;
 
-/// It passed.
+/// A report of a run that passed.
 pub(crate) fn report() -> Report {
     let mut latency = Latency::new();
     for number in 0..CALLS {

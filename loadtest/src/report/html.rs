@@ -1,4 +1,4 @@
-//! A run as one HTML page that needs nothing else: no network, no other file, and no script to be read.
+//! A run as one HTML page that needs no network and no other file, and that can be read without scripts.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ const PALETTE: &str = include_str!("palette.css");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// The page.
+/// Renders the page.
 pub fn page(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -163,7 +163,7 @@ fn figure(text: &mut String, number: usize, plot: &Plot<'_>) -> std::fmt::Result
     writeln!(text, "{}</svg></div></figure>", plot.shapes())
 }
 
-/// What the page's script shows under the pointer, as JSON.
+/// The values that the page's script shows under the pointer, as JSON.
 fn values(axis: &Axis, plots: &[Plot<'_>]) -> String {
     let list =
         |values: &mut dyn Iterator<Item = String>| format!("[{}]", values.collect::<Vec<_>>().join(","));

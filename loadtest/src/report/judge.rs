@@ -1,16 +1,16 @@
 //! Whether a run passed, failed, or says nothing.
 //!
 //! Owns the rules. An event that is lost, duplicated or out of order fails the run whatever else happened: no overload of the
-//! load test can excuse it. A limit that is not met fails it only if the load test can be trusted.
+//! load test can excuse it. A missed limit fails it only if the load test can be trusted.
 
 use super::{Judgement, Outcome, Report};
 
-/// A process of stations that uses a whole core for this long cannot be trusted with latencies.
+/// A worker that uses a whole core for this long cannot be trusted with latencies.
 const PEGGED: f64 = 10.0;
-/// From here on a core counts as used up.
+/// The share of a core that counts as all of it.
 pub const WHOLE_CORE: f64 = 0.95;
 
-/// Judges. `broken` is what went wrong with the load test's own processes.
+/// Judges a run. `broken` is what went wrong with the load test's own processes.
 pub fn judge(report: &Report, broken: &[String]) -> Outcome {
     let invalid = invalid(report, broken);
     let losses = losses(report);
@@ -27,12 +27,12 @@ pub fn judge(report: &Report, broken: &[String]) -> Outcome {
     Outcome { judgement, faults: losses.into_iter().chain(missed).collect(), invalid }
 }
 
-/// Promises that were not kept.
+/// Broken promises.
 fn losses(report: &Report) -> Vec<String> {
     let mut losses = Vec::new();
     if let Some(verification) = &report.verification {
         let faults = verification.verdict.faults();
-        // A station without an account is the load test's own fault.
+        // A station without a record is the load test's own fault.
         let of_the_bus = faults.into_iter().filter(|fault| fault.0 != "unaccounted");
         losses.extend(of_the_bus.map(|(what, count)| format!("{what}: {count}")));
     }
@@ -42,7 +42,7 @@ fn losses(report: &Report) -> Vec<String> {
     losses
 }
 
-/// Limits that were not met.
+/// Missed limits.
 fn missed(report: &Report) -> Vec<String> {
     let (counts, limits) = (&report.counts, &report.scenario.limits);
     let mut missed = Vec::new();

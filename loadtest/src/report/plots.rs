@@ -1,4 +1,4 @@
-//! Which plots a report has, and what is in them.
+//! Which plots a report has, and what they show.
 
 use super::svg::{Content, Plot, Series};
 use super::{Point, Report};
@@ -6,7 +6,7 @@ use crate::latency::Percentiles;
 
 const MIB: f64 = 1_048_576.0;
 
-/// When the points are, and when the scenario did something to all.
+/// The times of the points, and of the scenario's moments.
 pub(super) struct Axis {
     pub(super) times: Vec<f64>,
     pub(super) marks: Vec<f64>,
@@ -21,7 +21,7 @@ impl Axis {
     }
 }
 
-/// All of them, in the order of the page.
+/// Returns all plots in the order of the page.
 pub(super) fn of<'a>(report: &Report, axis: &'a Axis) -> Vec<Plot<'a>> {
     let plot = |name, title, unit, content| {
         let Axis { times, marks } = axis;
@@ -87,7 +87,7 @@ fn latency(report: &Report) -> Vec<Series> {
     ]
 }
 
-/// Processor time of all that cost any, and memory of what was watched.
+/// Processor time of all processes, and memory of those that were watched.
 fn processes(report: &Report) -> (Vec<Series>, Vec<Series>) {
     let (mut processor, mut memory) = (Vec::new(), Vec::new());
     for (number, watched) in report.watched.iter().enumerate() {

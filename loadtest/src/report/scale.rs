@@ -1,6 +1,6 @@
-//! Scales of a plot: from values to heights, and from seconds to clock times, with the round numbers that stand beside them.
+//! Scales of a plot: from values to heights, and from seconds to clock times, with round labels.
 
-/// From values to parts of a height.
+/// Maps values to parts of a height.
 pub(super) struct Scale {
     low: f64,
     high: f64,
@@ -12,23 +12,23 @@ enum Kind {
     Linear {
         step: f64,
     },
-    /// `cut`: there are values below the lowest tick, drawn there.
+    /// `cut`: some values lie below the lowest tick and are drawn there.
     Logarithmic {
         cut: bool,
     },
 }
 
-/// Steps between ticks, about as many as there should be.
+/// Steps between ticks, approximately.
 const TICKS: f64 = 5.0;
-/// So many decades of a logarithmic scale are shown, the highest ones.
+/// The decades that a logarithmic scale shows at most, the highest ones.
 const DECADES: i32 = 5;
-/// Up to here each decade has its 2 and its 5 as well.
+/// Up to this many decades, each has ticks at its 2 and its 5 as well.
 const FEW_DECADES: f64 = 3.1;
-/// What arithmetic with doubles may be off by.
+/// Tolerance for rounding errors of doubles.
 const SLACK: f64 = 1e-9;
 
 impl Scale {
-    /// From zero to a round number.
+    /// A linear scale from zero to a round number.
     pub(super) fn linear(values: impl Iterator<Item = f64>) -> Self {
         let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
         let step = if most > 0.0 { step(most) } else { 1.0 };
@@ -36,7 +36,7 @@ impl Scale {
         Self { low: 0.0, high, kind: Kind::Linear { step } }
     }
 
-    /// For what spans orders of magnitude; what is not above zero stands at the bottom.
+    /// A logarithmic scale, for values over orders of magnitude; those not above zero are drawn at the bottom.
     pub(super) fn logarithmic(values: impl Iterator<Item = f64>) -> Self {
         let (mut least, mut most) = (f64::INFINITY, 0.0_f64);
         for value in values.filter(|value| value.is_finite() && *value > 0.0) {
@@ -62,7 +62,7 @@ impl Scale {
         }
     }
 
-    /// How high a value is: 0 at the bottom, 1 at the top.
+    /// Returns the height of a value: 0 at the bottom, 1 at the top.
     pub(super) fn part(&self, value: f64) -> f64 {
         let part = match self.kind {
             Kind::Linear { .. } => value / self.high,
@@ -73,7 +73,7 @@ impl Scale {
         part.clamp(0.0, 1.0)
     }
 
-    /// Round values from the bottom to the top, and what to write beside them.
+    /// Returns round values from the bottom to the top, with their labels.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let cut = match self.kind {
             Kind::Linear { step } => {
@@ -95,7 +95,7 @@ impl Scale {
     }
 }
 
-/// A round step that divides what is up to `most`.
+/// Returns a round step for values up to `most`.
 fn step(most: f64) -> f64 {
     let rough = most / TICKS;
     let power = 10_f64.powf(rough.log10().floor());
@@ -117,7 +117,7 @@ fn rung(index: i32) -> f64 {
     }
 }
 
-/// A number for an axis.
+/// Formats a number for an axis.
 fn short(value: f64) -> String {
     let (value, unit) = match value {
         v if v >= 1e9 => (v / 1e9, " G"),
@@ -131,7 +131,7 @@ fn short(value: f64) -> String {
     format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// A count with its thousands apart.
+/// Formats a count with thousands separators.
 pub(super) fn thousands(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -144,14 +144,14 @@ pub(super) fn thousands(count: u64) -> String {
     text
 }
 
-/// Seconds as m:ss, or h:mm:ss from the first hour on.
+/// Formats seconds as m:ss, or as h:mm:ss from the first hour on.
 pub(super) fn clock(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-/// Round times from the start to `end`, at most nine.
+/// Returns round times from the start to `end`, at most nine.
 pub(super) fn times(end: f64) -> Vec<f64> {
     let round =
         [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400];

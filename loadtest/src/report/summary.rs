@@ -1,11 +1,11 @@
-//! A run for people at a terminal.
+//! The summary of a run for a terminal.
 
 use std::fmt::Write;
 
 use super::{Cost, Judgement, Report};
 use crate::latency::Percentiles;
 
-/// The summary, as it is printed.
+/// Renders the summary.
 pub fn summary(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -151,7 +151,7 @@ fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
     row("load: coordinator", &report.load.coordinator)
 }
 
-/// Rounded down: what is not all must not read as 100.
+/// Rounds down: less than all must not read as 100.
 fn percent(part: u64, whole: u64) -> String {
     let hundredths = (part * 10_000).checked_div(whole).unwrap_or_default();
     format!("{}.{:02}", hundredths / 100, hundredths % 100)

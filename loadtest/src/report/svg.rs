@@ -1,14 +1,14 @@
 //! Plots over time as SVG: lines, and bands of states.
 //!
-//! Owns shapes and where they are; colours and fonts are those of `palette.css`. What is drawn is as wide as its place: across, all
-//! is in percent or in a view box that is stretched, so that text and strokes are of one size however narrow the page.
+//! Owns shapes and their positions; colours and fonts are those of `palette.css`. A plot fills the width of its place:
+//! horizontal positions are in percent, or in a stretched view box, so that text and strokes keep their size on a narrow page.
 
 use std::fmt::Write;
 
 use super::html::escape;
 use super::scale::{Scale, clock, times};
 
-/// What a plot shows.
+/// A plot.
 pub(super) struct Plot<'a> {
     /// A word for file names.
     pub(super) name: &'static str,
@@ -17,7 +17,7 @@ pub(super) struct Plot<'a> {
     pub(super) unit: &'static str,
     /// Seconds, one for each value.
     pub(super) times: &'a [f64],
-    /// Seconds at which the scenario did something to all.
+    /// Seconds of the scenario's moments.
     pub(super) marks: &'a [f64],
     pub(super) content: Content,
 }
@@ -29,40 +29,40 @@ pub(super) enum Content {
         /// A logarithmic scale, for what spans orders of magnitude.
         log: bool,
     },
-    /// Which of several states there was when.
+    /// The state at each time.
     States(Vec<String>),
 }
 
-/// A line. A value that is missing breaks it.
+/// A line. A missing value breaks it.
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) values: Vec<Option<f64>>,
-    /// Broad and pale, for one that others lie upon.
+    /// Broad and pale, for a line that others overlap.
     pub(super) wide: bool,
 }
 
 /// An entry of the legend.
 pub(super) struct Key<'a> {
     pub(super) name: &'a str,
-    /// Of its line or its area.
+    /// The class of its line or its area.
     pub(super) class: String,
 }
 
-/// Room below for the times.
+/// Height of the axis of time.
 pub(super) const AXIS: f64 = 24.0;
 const HIGH: f64 = 200.0;
 const BAND: f64 = 22.0;
 /// The stretched view box of the lines.
 const ACROSS: f64 = 9000.0;
 const DOWN: f64 = 2000.0;
-/// Parts of the width, of each of which the least and the greatest value are drawn.
+/// Columns of a long run, each of which shows its least and its greatest value.
 const COLUMNS: usize = 450;
 const COLOURS: usize = 8;
-/// So many times have room on a narrow page; of more, every other one.
+/// Labels of times that fit on a narrow page; of more, every other one is hidden.
 const MOST_NARROW: usize = 5;
 
 impl Plot<'_> {
-    /// How high it is, without the times below.
+    /// Its height without the axis of time.
     pub(super) fn height(&self) -> f64 {
         if matches!(self.content, Content::Lines { .. }) { HIGH } else { BAND }
     }
@@ -73,7 +73,7 @@ impl Plot<'_> {
         format!("{}{}", self.unit, if log { ", logarithmic" } else { "" })
     }
 
-    /// Its legend.
+    /// The entries of its legend.
     pub(super) fn keys(&self) -> Vec<Key<'_>> {
         match &self.content {
             Content::Lines { series, .. } => {
@@ -92,7 +92,7 @@ impl Plot<'_> {
         }
     }
 
-    /// In words, for those who do not see it.
+    /// A description in words, for those who cannot see it.
     pub(super) fn description(&self) -> String {
         let end = clock(self.times.last().copied().unwrap_or_default());
         let told: Vec<String> = match &self.content {
@@ -102,7 +102,7 @@ impl Plot<'_> {
         format!("Over {end}: {}.", told.join("; "))
     }
 
-    /// The shapes, for an SVG that begins where the values do and lets its axes stand outside.
+    /// Renders the shapes, for an SVG that begins where the values do and lets the axes overflow.
     pub(super) fn shapes(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.
@@ -199,27 +199,27 @@ fn line_class(number: usize, series: &Series) -> String {
     format!("line c{}{}", number % COLOURS, if series.wide { " wide" } else { "" })
 }
 
-/// A state has its colour in every report.
+/// A state has the same colour in every report.
 fn state_class(name: &str) -> String {
     let known = ["direct", "spooling", "draining", "holding", "not told", "no answer"];
     format!("state c{}", known.iter().position(|known| *known == name).unwrap_or(COLOURS - 1))
 }
 
-/// A number with no more digits than there is something to see of.
+/// Formats a number with no more digits than can be seen.
 pub(super) fn number(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A line, and its points that have no neighbour to draw a line to.
+/// A line, and those of its points that have no neighbour.
 #[derive(Default)]
 struct Path {
     line: String,
     dots: String,
 }
 
-/// Of each column the least and the greatest value remain, in their order: neither a peak nor a gap gets lost. Whole numbers, each
-/// from the one before, are short.
+/// Keeps the least and the greatest value of each column, in their order: neither a peak nor a gap gets lost. Whole numbers
+/// relative to the previous point are short.
 fn path(times: &[f64], values: &[Option<f64>], scale: &Scale, end: f64) -> Path {
     let mut path = Path::default();
     let points: Vec<(f64, Option<f64>)> = times.iter().copied().zip(values.iter().copied()).collect();
@@ -233,7 +233,7 @@ fn path(times: &[f64], values: &[Option<f64>], scale: &Scale, end: f64) -> Path 
             ((ACROSS * time / end).round() as i32, (DOWN * down).round() as i32)
         });
         let Some((mut x, mut y)) = places.next() else { continue };
-        // Without a length it is a dot, thanks to round caps.
+        // A line without length is a dot, thanks to round caps.
         if places.len() == 0 {
             let _written = write!(path.dots, "M{x} {y}h0");
             continue;
@@ -247,7 +247,7 @@ fn path(times: &[f64], values: &[Option<f64>], scale: &Scale, end: f64) -> Path 
     path
 }
 
-/// The least and the greatest value of some neighbouring points, and a gap if there is one.
+/// Returns the least and the greatest value of some neighbouring points, and a gap if there is one.
 fn extremes(points: &[(f64, Option<f64>)]) -> Vec<(f64, Option<f64>)> {
     let known = || points.iter().enumerate().filter_map(|(place, point)| Some((place, point.1?)));
     let least = known().min_by(|one, other| one.1.total_cmp(&other.1));
@@ -260,7 +260,7 @@ fn extremes(points: &[(f64, Option<f64>)]) -> Vec<(f64, Option<f64>)> {
     places.into_iter().map(|place| points[place]).collect()
 }
 
-/// A swatch for the legend: what the line or the area looks like.
+/// Draws the sample of a line or an area for the legend.
 pub(super) fn swatch(key: &Key<'_>) -> String {
     if key.class.starts_with("line") {
         format!(r#"<line class="{}" x1="1" x2="19" y1="5" y2="5"/>"#, escape(&key.class))

@@ -26,7 +26,7 @@ pub(super) fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "<pre tabindex=\"0\">{}</pre></details>", escape(&rest))
 }
 
-/// A table that scrolls by itself where the page is too narrow.
+/// Renders a table that scrolls by itself where the page is too narrow.
 fn table(text: &mut String, title: &str, heads: &[&str], rows: Vec<Vec<String>>) -> std::fmt::Result {
     let title = escape(title);
     writeln!(

@@ -1,6 +1,6 @@
-//! The scenarios that come with the binary: the files of `loadtest/scenarios/`, built in.
+//! The scenarios built into the binary: the files of `loadtest/scenarios/`.
 
-/// Name and text of each.
+/// Name and text of each built-in scenario.
 pub const SCENARIOS: &[(&str, &str)] = &[
     ("reference-12k", include_str!("../../scenarios/reference-12k.toml")),
     ("busy-12k", include_str!("../../scenarios/busy-12k.toml")),
@@ -13,7 +13,7 @@ pub const SCENARIOS: &[(&str, &str)] = &[
     ("quick", include_str!("../../scenarios/quick.toml")),
 ];
 
-/// The text of the scenario of this name.
+/// Returns the text of the scenario with this name.
 pub fn find(name: &str) -> Option<&'static str> {
     SCENARIOS.iter().find(|scenario| scenario.0 == name).map(|scenario| scenario.1)
 }

@@ -1,17 +1,17 @@
-//! What makes no sense in a scenario, found before anything is started.
+//! The checks on a scenario's values, before anything is started.
 
 use super::{Scenario, ScenarioError};
 
-/// Connections of one worker process, at most: a process may open 20,000 files, and needs some for itself.
+/// Limit on the connections of one worker: a process may open 20,000 files and needs some for itself.
 const MOST_STATIONS_PER_WORKER: u32 = 18_000;
-/// Workers, at most: their source addresses are told apart by one byte.
+/// Limit on the number of workers: one byte of their source addresses tells them apart.
 const MOST_WORKERS: u32 = 200;
 
 impl Scenario {
-    /// Checks the values; again after some were overridden.
+    /// Checks the values; called again after some were overridden.
     ///
     /// # Errors
-    /// The first that makes no sense.
+    /// On the first value that makes no sense.
     pub fn check(&self) -> Result<(), ScenarioError> {
         let wrong =
             |key: &'static str, problem: &str| Err(ScenarioError::Value { key, problem: problem.to_owned() });

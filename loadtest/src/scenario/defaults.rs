@@ -1,4 +1,4 @@
-//! What a scenario means where it says nothing.
+//! The defaults of a scenario.
 
 use std::time::Duration;
 

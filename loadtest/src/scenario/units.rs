@@ -1,11 +1,11 @@
-//! How durations are written in a scenario: `250ms`, `10s`, `1h 30m`.
+//! The form of durations in a scenario: `250ms`, `10s`, `1h 30m`.
 
 use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 
-/// Nothing in a load test lasts longer, and clocks overflow somewhere beyond.
+/// No load test takes longer, and clocks overflow somewhere beyond.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -16,7 +16,7 @@ pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Resul
     serializer.collect_str(&humantime::format_duration(*value))
 }
 
-/// Reads a duration.
+/// Parses a duration.
 ///
 /// # Errors
 /// What is wrong with it, for people.
@@ -29,7 +29,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// Durations that may be missing.
+/// Optional durations.
 pub(super) mod optional {
     use super::{Deserialize, Deserializer, Duration, Error, Serializer, parse};
 

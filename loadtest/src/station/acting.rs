@@ -1,6 +1,6 @@
 //! What a station does next, and when.
 //!
-//! Owns the choice between everything that may be due, and the numbers of new CALLs.
+//! Owns the choice between everything that may be due, and the numbering of CALLs.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{Again, Habit, Message, Open, Station, Step, message_id};
 use crate::frame;
 use crate::scenario::{Happening, Misbehaviour};
 
-/// What is next.
+/// The kinds of next steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Act {
     Misbehave,
@@ -22,16 +22,16 @@ enum Act {
     Talk,
 }
 
-/// Actions of which the gateway promises no memory: a boot begins a life, and a heartbeat asks for the time.
+/// Actions that the gateway does not deduplicate: a boot begins a new registration, and a heartbeat asks for the time.
 const NEVER_REMEMBERED: [&str; 2] = ["BootNotification", "Heartbeat"];
 
 impl Station {
-    /// When `step` has something to do, on a standing connection; none: only an answer changes anything.
+    /// Returns when `step` has something to do on the present connection; `None`: only an answer changes anything.
     pub fn next_at(&self) -> Option<Instant> {
         self.next().map(|next| next.0)
     }
 
-    /// What it does now, if anything.
+    /// Takes the next step if it is due.
     pub fn step(&mut self, now: Instant) -> Option<Step> {
         let (at, act) = self.next().filter(|next| next.0 <= now)?;
         Some(match act {
@@ -73,7 +73,7 @@ impl Station {
 
     fn next(&self) -> Option<(Instant, Act)> {
         let mut first: Option<(Instant, Act)> = None;
-        // Of several at the same time the first considered wins.
+        // On a tie, the one considered first wins.
         let mut consider = |at: Instant, act: Act| {
             if first.is_none_or(|(earliest, _)| at < earliest) {
                 first = Some((at, act));
@@ -121,7 +121,7 @@ impl Station {
         let group = self.group().filter(|_| self.misbehaving);
         match (self.habit, group) {
             (Habit::SlowReader, Some(group)) => {
-                // It hears no answer: there is no latency, and nothing to be late with.
+                // It reads no answers: there is no latency to measure, and no lag.
                 self.next_due = now + group.every;
                 let step = self.send(Script::heartbeat(), now, now);
                 self.open.clear();

@@ -1,6 +1,6 @@
-//! What a station makes of what the gateway says.
+//! How a station handles what the gateway sends.
 //!
-//! Owns the end of a CALL's wait, and what is learnt from its answer.
+//! Owns closing a CALL when its answer arrives, and what the station learns from it.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use serde::Deserialize;
 use super::{Open, Outcome, Station, parse_message_id};
 use crate::frame::{self, Heard};
 
-/// The shortest wait before another BootNotification, whatever the answer says.
+/// The least delay before another BootNotification, whatever the answer says.
 const SHORTEST_BOOT_WAIT: Duration = Duration::from_secs(1);
 
 impl Station {
-    /// A text came.
+    /// Handles a text from the gateway.
     pub fn hear(&mut self, text: &str, now: Instant) -> Outcome {
         match frame::read(text) {
             Heard::Result { id, payload } => {
@@ -26,7 +26,7 @@ impl Station {
                 if open.action == "BootNotification" {
                     self.boot_due = now + SHORTEST_BOOT_WAIT;
                 } else if code == "SecurityError" {
-                    // The gateway does not know it any more.
+                    // The gateway no longer knows the station.
                     self.registered = false;
                     self.boot_due = now;
                 }
@@ -37,7 +37,7 @@ impl Station {
         }
     }
 
-    /// Takes the CALL of this id off the open ones; none if it is not there, or was not sent on this connection.
+    /// Removes the open CALL with this id; `None` if there is none, or if it was not sent on this connection.
     fn take(&mut self, id: &str, now: Instant) -> Option<Open> {
         let seq = parse_message_id(&self.settings.run, id)?;
         let at = self.open.iter().take(self.unsent).position(|open| open.seq == seq)?;

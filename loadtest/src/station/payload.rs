@@ -1,6 +1,6 @@
 //! The payloads of a station's messages, in each version.
 //!
-//! Owns their JSON, which satisfies the official schemas (the tests check that). Knows nothing of when they are sent.
+//! Owns their JSON, which satisfies the official schemas (tests check that). Does not know when they are sent.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub(super) fn boot(version: Version, identity: &str) -> String {
     }
 }
 
-/// StatusNotification; `occupied` or not.
+/// StatusNotification: occupied, or available.
 pub(super) fn status(version: Version, connector: u32, occupied: bool, time: &str) -> String {
     match version {
         Version::V16 => {
@@ -61,7 +61,7 @@ pub(super) fn stop(transaction: i64, energy: u64, time: &str) -> String {
     )
 }
 
-/// MeterValues of 1.6, of about `bytes`. Without a transaction they are samples of an idle connector.
+/// MeterValues of 1.6, about `bytes` long. Without a transaction they are samples of an idle connector.
 pub(super) fn meter_values(
     connector: u32,
     transaction: Option<i64>,
@@ -80,7 +80,7 @@ pub(super) fn meter_values(
     text
 }
 
-/// MeterValues of 2.x, of about `bytes`.
+/// MeterValues of 2.x, about `bytes` long.
 pub(super) fn meter_values_2x(evse: u32, energy: u64, time: &str, bytes: usize) -> String {
     let mut text = format!(r#"{{"evseId":{evse},"meterValue":["#);
     sample(&mut text, Version::V201, energy, time, bytes.saturating_sub(2));
@@ -88,7 +88,7 @@ pub(super) fn meter_values_2x(evse: u32, energy: u64, time: &str, bytes: usize) 
     text
 }
 
-/// What a TransactionEvent of 2.x tells.
+/// What a TransactionEvent of 2.x reports.
 #[derive(Clone, Copy)]
 pub(super) enum Event {
     Started,
@@ -96,7 +96,7 @@ pub(super) enum Event {
     Ended,
 }
 
-/// TransactionEvent of 2.x; an update has samples and is of about `bytes`.
+/// TransactionEvent of 2.x; an update has samples and is about `bytes` long.
 pub(super) fn transaction_event(
     event: Event,
     transaction: &str,
@@ -124,16 +124,16 @@ pub(super) fn transaction_event(
     text
 }
 
-/// A DataTransfer of about `bytes`.
+/// A DataTransfer whose payload is `bytes` long.
 pub(super) fn large(bytes: usize) -> String {
     const FRAME: &str = r#"{"vendorId":"Loadtest","data":""}"#;
-    // Text that repeats, but not so much that compression would make nothing of it.
+    // Repetitive, but not so repetitive that compression would make nothing of it.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut random = Random::new(bytes as u64);
     let mut data = String::with_capacity(bytes);
     let mut left = bytes.saturating_sub(FRAME.len());
     while left > 0 {
-        // Ten characters of six bits each from one number.
+        // One random number yields ten characters of six bits each.
         let mut bits = random.next_u64();
         for _ in 0..left.min(10) {
             data.push(char::from(ALPHABET[(bits & 63) as usize]));
@@ -144,7 +144,7 @@ pub(super) fn large(bytes: usize) -> String {
     format!(r#"{{"vendorId":"Loadtest","data":"{data}"}}"#)
 }
 
-/// One meter value with samples until `text` is about `bytes` long; one sample at least.
+/// Appends one meter value with at least one sample, until `text` is about `bytes` long.
 fn sample(text: &mut String, version: Version, energy: u64, time: &str, bytes: usize) {
     const PHASES: [&str; 3] = ["L1", "L2", "L3"];
     let _written = write!(text, r#"{{"timestamp":"{time}","sampledValue":["#);
@@ -173,7 +173,7 @@ fn sample(text: &mut String, version: Version, energy: u64, time: &str, bytes: u
             )
         };
         number += 1;
-        // Another one brings it nearer to what is wanted as long as half of it fits.
+        // Add another sample only if at least half of it fits.
         let length = text.len() - before;
         if text.len() + length / 2 > bytes {
             break;

@@ -1,14 +1,14 @@
-//! What a station says, in which order: charging sessions with meter values, heartbeats between.
+//! What a station sends, in order: charging sessions with meter values, and heartbeats in between.
 //!
-//! Owns the place in the story. Knows nothing of time between messages, connections or answers, except the transaction
-//! id that a station of 1.6 is given.
+//! Owns the position in the script. Knows nothing of timing, connections or answers, except for the transaction id that a 1.6
+//! station is given.
 
 use super::payload::{self, Event};
 use super::{Message, Version};
 use crate::random::Random;
 use crate::scenario::Traffic;
 
-/// The story of one station.
+/// The script of one station.
 #[derive(Debug)]
 pub(super) struct Script {
     version: Version,
@@ -18,19 +18,19 @@ pub(super) struct Script {
     bytes: usize,
     connectors: u32,
     place: Place,
-    /// CALLs told so far.
+    /// CALLs made so far.
     told: u32,
-    /// Sessions so far; the current one's number.
+    /// Number of the current charging session.
     session: u32,
     /// Energy register, in Wh.
     energy: u64,
-    /// The transaction of 1.6; -1 when its start was never answered (D16E section 3.18).
+    /// The transaction of 1.6; -1 if its start was never answered (D16E section 3.18).
     transaction: i64,
     /// `seqNo` of the transaction of 2.x.
     number: u32,
 }
 
-/// The next message of a session.
+/// The next message of a charging session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
     Occupied,
@@ -50,7 +50,7 @@ impl Script {
             meter_values: traffic.meter_values_per_session,
             bytes: traffic.meter_values_bytes,
             connectors: traffic.connectors,
-            // In the middle of a session, each somewhere else: from the first second on the mix is what it stays.
+            // Each station starts somewhere else in the middle of a session, so that the mix is steady from the first second.
             place: Place::Meter { left: 1 + random.below(traffic.meter_values_per_session.max(1)) },
             told: random.below(traffic.heartbeat_every.max(1)),
             session: 1,
@@ -64,9 +64,9 @@ impl Script {
         Message { action: "BootNotification", payload: payload::boot(self.version, &self.identity) }
     }
 
-    /// How many status reports follow a boot.
+    /// Returns the number of status reports that follow a boot.
     pub(super) fn reports(&self) -> u32 {
-        // 1.6 has a connector 0, which is the station as a whole.
+        // In 1.6, connector 0 is the station as a whole.
         if self.version == Version::V16 { self.connectors + 1 } else { self.connectors }
     }
 
@@ -82,7 +82,7 @@ impl Script {
         Message { action: "DataTransfer", payload: payload::large(bytes) }
     }
 
-    /// What a station says that floods: as large as any meter values.
+    /// What a flooding station sends: as large as ordinary meter values.
     pub(super) fn flood(&mut self, time: &str) -> Message {
         self.energy += 1;
         let payload = match self.version {
@@ -96,12 +96,12 @@ impl Script {
         Message { action: "Heartbeat", payload: "{}".into() }
     }
 
-    /// The station of 1.6 was given a transaction id.
+    /// Sets the transaction id that a 1.6 station was given.
     pub(super) fn transaction_is(&mut self, id: i64) {
         self.transaction = id;
     }
 
-    /// The next CALL.
+    /// Returns the next CALL.
     pub(super) fn next(&mut self, time: &str) -> Message {
         self.told = self.told.wrapping_add(1);
         let heartbeat = self.heartbeat_every > 0 && self.told.is_multiple_of(self.heartbeat_every);

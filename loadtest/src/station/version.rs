@@ -1,4 +1,4 @@
-//! The OCPP versions, and which station speaks which.
+//! The OCPP versions, and which station uses which.
 
 use crate::random::Random;
 use crate::scenario::Versions;
@@ -15,10 +15,10 @@ pub enum Version {
 }
 
 impl Version {
-    /// All of them.
+    /// Every version.
     pub const ALL: [Self; 3] = [Self::V16, Self::V201, Self::V21];
 
-    /// The WebSocket subprotocol.
+    /// Returns the WebSocket subprotocol.
     pub fn subprotocol(self) -> &'static str {
         match self {
             Self::V16 => "ocpp1.6",
@@ -28,7 +28,7 @@ impl Version {
     }
 
     pub(super) fn of(number: u32, shares: Versions) -> Self {
-        // Not the number itself: neighbours would be dealt out to workers and gateways by version.
+        // Not the number itself: workers and gateways would each get stations of few versions.
         let place = Random::new(u64::from(number)).below(shares.total());
         if place < shares.v16 {
             Self::V16

@@ -1,4 +1,4 @@
-//! What the verification reads of an event: whose it is, and which CALL it tells of.
+//! What the verification reads of an event: its station, and which CALL it reports.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 /// One event of the bus, borrowed from its text.
 #[derive(Debug, Deserialize)]
 pub struct Event<'a> {
-    /// The event's id: the same when it is delivered again.
+    /// Its id, the same when it is delivered again.
     #[serde(borrow)]
     pub id: Cow<'a, str>,
     /// `ocpp.message.received` and others.
@@ -16,7 +16,7 @@ pub struct Event<'a> {
     /// The station.
     #[serde(borrow)]
     pub subject: Cow<'a, str>,
-    /// What happened.
+    /// What the event reports.
     #[serde(borrow)]
     pub data: Data<'a>,
 }
@@ -25,34 +25,34 @@ pub struct Event<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Data<'a> {
-    /// The connection.
+    /// The session.
     #[serde(borrow)]
     pub session_id: Option<Cow<'a, str>>,
     /// `CALL` and others.
     #[serde(borrow)]
     pub message_type: Option<Cow<'a, str>>,
-    /// The id that the station gave.
+    /// The id that the station chose.
     #[serde(borrow)]
     pub message_id: Option<Cow<'a, str>>,
 }
 
 impl<'a> Event<'a> {
-    /// Reads an event.
+    /// Parses an event.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the text is not an event.
     pub fn parse(text: &'a [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(text)
     }
 
-    /// The message id, if this tells of a CALL of a station.
+    /// Returns the message id if this event reports a CALL from a station.
     pub fn call(&self) -> Option<&str> {
         let is_call =
             self.kind == "ocpp.message.received" && self.data.message_type.as_deref() == Some("CALL");
         self.data.message_id.as_deref().filter(|_| is_call)
     }
 
-    /// The session as a number that grows with each connection; 0 without one.
+    /// Returns the session as a number that grows with each connection; 0 if there is none.
     pub fn session(&self) -> u128 {
         let id = self.data.session_id.as_deref().unwrap_or_default();
         id.bytes()

@@ -1,7 +1,7 @@
 //! Events from a Kafka topic. The only file that names the Kafka client.
 //!
 //! Owns the position in each partition: where it was before the run, and where it is. No consumer group: partitions are
-//! assigned by hand, so that nobody else's offsets are touched.
+//! assigned manually, so that nobody else's offsets change.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,27 +15,27 @@ use tokio_util::sync::CancellationToken;
 
 use super::ledger::Ledger;
 
-/// How long a request to the broker may take.
+/// Timeout of a request to the broker.
 const REQUEST: Duration = Duration::from_secs(10);
-/// How long to wait for the next record before looking whether the run is over.
+/// How long a poll may take before it is checked whether the run is over.
 const POLL: Duration = Duration::from_millis(100);
-/// A topic that is not there is looked for this often.
+/// How often a topic that does not exist yet is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// At the end, nothing coming for this long although records are missing is an error.
+/// At the end, silence for this long while records are missing is an error.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why a topic could not be read to its end.
 #[derive(Debug, Error)]
 pub enum TopicError {
-    /// Kafka says no.
+    /// Kafka reported an error.
     #[error("Kafka")]
     Kafka(#[from] KafkaError),
-    /// It does not say anything any more.
+    /// No records arrive any more.
     #[error("nothing came for a minute, and these partitions are not at their end: {0}")]
     Silent(String),
 }
 
-/// A topic, from where it ended when it was opened.
+/// A topic, read from where it ended when it was opened.
 pub struct Topic {
     consumer: BaseConsumer,
     name: String,
@@ -44,7 +44,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Opens it at its present end. One that does not exist is empty: the gateway's first event makes it.
+    /// Opens a topic at its present end. One that does not exist counts as empty: the gateway's first event creates it.
     ///
     /// # Errors
     /// When the broker does not answer.
@@ -56,7 +56,7 @@ impl Topic {
             .set("group.id", format!("ocpp-loadtest-{run}"))
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "error")
-            // What the client may read ahead, in KiB.
+            // How much the client may read ahead, in KiB.
             .set("queued.max.messages.kbytes", "16384")
             .create()?;
         let mut topic = Self { consumer, name: name.to_owned(), next: BTreeMap::new() };
@@ -100,7 +100,7 @@ impl Topic {
                     ledger.take(record.payload().unwrap_or_default());
                     last_news = Instant::now();
                 }
-                // The client goes on by itself when the broker is back; what is gone for good is not.
+                // The client recovers by itself when the broker is back, but not from records that are gone.
                 Some(Err(error)) if is_final(&error) => return Err(error.into()),
                 Some(Err(_)) | None => {}
             }
@@ -131,7 +131,7 @@ impl Topic {
         self.assign()
     }
 
-    /// Where each partition ends now; none while there is no topic.
+    /// Returns where each partition ends now.
     fn ends(&mut self) -> Result<Option<BTreeMap<i32, i64>>, KafkaError> {
         let mut ends = BTreeMap::new();
         for partition in self.partitions()? {
@@ -153,7 +153,7 @@ impl Topic {
 
 fn is_final(error: &KafkaError) -> bool {
     use rdkafka::error::RDKafkaErrorCode as Code;
-    // The records at the position are not there any more: retention, or another topic of this name.
+    // The records at this position are gone: retention, or a new topic of this name.
     let gone = [Code::OffsetOutOfRange, Code::AutoOffsetReset, Code::TopicAuthorizationFailed];
     error.rdkafka_error_code().is_some_and(|code| gone.contains(&code))
 }

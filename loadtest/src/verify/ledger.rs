@@ -1,8 +1,8 @@
-//! The books: what was found in the bus against what stations were answered.
+//! Compares what was found in the bus with what stations were answered.
 //!
-//! Owns the judgement. Every CALL that was answered must be found, once for each event the gateway may make of it, in
-//! the order in which its station sent it. Stations number their CALLs, so that the books of a station are a few ranges and
-//! the last events, however many messages there were: memory grows with stations and faults, not with time.
+//! Owns the rules: every CALL that was answered must be found, once for each event that the gateway may publish for it, in the
+//! order in which its station sent it. Stations number their CALLs, so that the state of a station is a few ranges and its
+//! latest events, however many messages there were: memory grows with stations and faults, not with time.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -13,18 +13,18 @@ use super::event::Event;
 use crate::ranges::Ranges;
 use crate::station::{Account, Habit, identity, parse_message_id};
 
-/// Events of a station whose ids are kept, to know a second delivery. An older one counts as a second event.
+/// How many event ids of a station are remembered to recognise a redelivery. An older event counts as a second one.
 const REMEMBERED: usize = 32;
-/// Second events of a station that are kept until the accounts are there. More are faults without a look.
+/// Limit on second events kept per station until its record arrives. Further ones count as duplicates unseen.
 const MOST_SECONDS: usize = 256;
-/// Examples of faults that are told.
+/// Limit on examples of faults in the report.
 const MOST_EXAMPLES: usize = 20;
 
-/// The comparison.
+/// The result of the comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Verdict {
-    /// Events read, of any kind and anybody.
+    /// Events read, of any type and any station.
     pub events: u64,
     /// CALLs found, each counted once.
     pub calls: u64,
@@ -32,35 +32,35 @@ pub struct Verdict {
     pub answered: u64,
     /// Of these, not found. A fault.
     pub lost: u64,
-    /// Found after a later one, or in a session that had been followed by another. A fault.
+    /// Found after a later CALL, or in a session after a newer one. A fault.
     pub reordered: u64,
-    /// Found as several events with different ids although sent once, or although the gateway should have known it. A fault.
+    /// Found as several events with different ids, although sent once, or although the gateway should have recognised it. A
+    /// fault.
     pub duplicated: u64,
-    /// Found and never sent. A fault.
+    /// Found, but never sent. A fault.
     pub unknown: u64,
-    /// Records that are no events. A fault.
+    /// Records that are not events. A fault.
     pub unreadable: u64,
-    /// Positions of the log that the gateway said are missing or damaged, and breaks of the stream that could not be closed.
-    /// A fault: nothing can be said about what was there.
+    /// Positions that the gateway reported as missing or damaged. A fault: nothing can be said about what was there.
     pub gaps: u64,
-    /// Stations found that no worker gave an account of. A fault of the load test.
+    /// Stations that were found although no worker sent their record. A fault of the load test.
     pub unaccounted: u64,
     /// Delivered again with the same event id. Allowed: consumers deduplicate on it.
     pub redelivered: u64,
-    /// Second events of a CALL that was sent again, of an action that is never remembered. Allowed.
+    /// Second events of a CALL that was sent again, of an action that is never deduplicated. Allowed.
     pub repeated: u64,
     /// Second events of a CALL that was sent again, in a run in which the gateway was restarted. Allowed there.
     pub after_restart: u64,
-    /// CALLs without an answer that are in the bus all the same. Allowed: the answer was lost, not the event.
+    /// Unanswered CALLs that are in the bus all the same. Allowed: the answer was lost, not the event.
     pub unanswered_found: u64,
-    /// CALLs without an answer that are not. Allowed.
+    /// Unanswered CALLs that are not in the bus. Allowed.
     pub unanswered_missing: u64,
     /// Some of the faults, for people.
     pub examples: Vec<String>,
 }
 
 impl Verdict {
-    /// Faults of the gateway or its bus, by name.
+    /// Returns the faults of the gateway or its bus, by name.
     pub fn faults(&self) -> Vec<(&'static str, u64)> {
         let all = [
             ("lost", self.lost),
@@ -75,14 +75,14 @@ impl Verdict {
     }
 }
 
-/// What one station's CALLs left in the bus.
+/// What was found of one station's CALLs.
 #[derive(Debug, Default)]
 struct Book {
     seen: Ranges,
     session: u128,
-    /// Number and event id of the last ones.
+    /// Sequence number and event id of the latest events.
     recent: VecDeque<(u32, u64)>,
-    /// Numbers of events that tell of a CALL told of before, with another id.
+    /// Sequence numbers of second events: the same CALL with another event id.
     seconds: Vec<u32>,
 }
 
@@ -97,7 +97,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Empty books for so many stations. With `restarts_allowed` the gateway may have forgotten what it did not answer.
+    /// Starts with nothing found. With `restarts_allowed`, the gateway may have forgotten what it did not answer.
     pub fn new(prefix: &str, run: &str, stations: u32, restarts_allowed: bool) -> Self {
         Self {
             prefix: prefix.to_owned(),
@@ -108,18 +108,18 @@ impl Ledger {
         }
     }
 
-    /// Events and CALLs so far.
+    /// Returns the number of events and of CALLs so far.
     pub fn read(&self) -> (u64, u64) {
         (self.verdict.events, self.verdict.calls)
     }
 
-    /// The bus, or the way to it, has a gap.
+    /// Records a gap in the bus, or in the stream from it.
     pub fn gap(&mut self, what: &str) {
         self.verdict.gaps += 1;
         self.example(|| format!("gap: {what}"));
     }
 
-    /// Takes the next event. Events of one station come in the order of the bus.
+    /// Records the next event. Events of one station come in the order of the bus.
     pub fn take(&mut self, record: &[u8]) {
         self.verdict.events += 1;
         let Ok(event) = Event::parse(record) else {
@@ -152,7 +152,7 @@ impl Ledger {
         }
     }
 
-    /// Compares with what the stations know.
+    /// Compares what was found with what the stations know.
     pub fn settle(mut self, accounts: &[Account]) -> Verdict {
         for account in accounts {
             let Some(book) = self.books.get_mut(account.number as usize).map(std::mem::take) else {
@@ -193,7 +193,7 @@ impl Ledger {
         let again = account.again.iter().find(|again| again.seq == seconds[0]);
         let (times, never_remembered) =
             again.map_or((0, false), |again| (u64::from(again.times), again.never_remembered));
-        // One event for each time it was sent, where the gateway promises no memory of it.
+        // One event for each time it was sent, if the gateway does not promise to deduplicate it.
         let allowed = if never_remembered || self.restarts_allowed { found.min(times) } else { 0 };
         if never_remembered {
             self.verdict.repeated += allowed;
@@ -224,7 +224,7 @@ impl Ledger {
     }
 }
 
-/// What an event was.
+/// What an event turned out to be.
 enum Taken {
     New,
     Late,

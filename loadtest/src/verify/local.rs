@@ -1,7 +1,7 @@
 //! Events from the gateways' local logs, through `GET /api/v1/events`.
 //!
-//! Owns the position in each log. A stream that breaks is opened again after the last event that was seen; a hole that the
-//! log itself reports is written into the books.
+//! Owns the position in each log. A broken stream is opened again after the last event that was received; a gap that the log
+//! itself reports is recorded.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use super::ledger::Ledger;
 use super::sse::{Message, Stream, TooLong};
 use crate::http::{Http, HttpError};
 
-/// Only these are of interest; the gateway leaves out the others.
+/// The only type of interest; the gateway leaves out the others.
 const KIND: &str = "ocpp.message.received";
-/// The wait before a broken stream is opened again.
+/// Delay before a broken stream is opened again.
 const PAUSE: Duration = Duration::from_millis(500);
-/// At the end a gateway that cannot be reached is asked so often.
+/// Attempts to reach a gateway at the end, one each [`PAUSE`].
 const LAST_ATTEMPTS: u32 = 60;
-/// A stream says something at least every 15 seconds, if only that there is nothing to say.
+/// How long a stream may be silent; it sends a comment at least every 15 seconds.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Why a log could not be read to its end.
@@ -36,7 +36,7 @@ pub enum LocalError {
     /// It fell silent.
     #[error("nothing came for a minute")]
     Silent,
-    /// It is no stream of events.
+    /// The response is not an event stream.
     #[error("no stream of events")]
     Form(#[from] TooLong),
     /// The gateway cannot read its log.
@@ -48,20 +48,20 @@ pub enum LocalError {
 #[derive(Debug)]
 pub struct Log {
     http: Http,
-    /// The last event that was seen.
+    /// Position of the last event that was received.
     last: Option<u64>,
     stream: Option<Incoming>,
 }
 
 impl Log {
-    /// Of the gateway with this admin listener. With `follow` the stream is opened at what happens next; without, the log
-    /// is read from its beginning when the run is over.
+    /// Opens the log behind this admin listener. With `follow` the stream starts at the next event; without it, the log is read
+    /// from its beginning when the run is over.
     ///
     /// # Errors
     /// When the gateway does not answer, or has no local log.
     pub async fn open(http: Http, follow: bool) -> Result<Self, LocalError> {
         let mut log = Self { http, last: None, stream: None };
-        // Asked in either case: a gateway without a local log should be known before the run, not after.
+        // Requested in either case: a gateway without a local log should be noticed before the run, not after.
         let stream = log.ask("&from=earliest&follow=false").await?;
         if follow {
             log.stream = Some(log.ask("").await?);
@@ -94,7 +94,7 @@ impl Log {
                         }
                     }
                 };
-                // Whatever broke, it is opened again; the last attempt below has the last word.
+                // A broken stream is opened again; if that fails to the end, the last attempts below report it.
                 drop(finish.run_until_cancelled(following).await);
             }
         } else {
@@ -164,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request with this body, after which the connection is closed or breaks; returns what was asked.
+    /// Answers one request with this body, then closes or breaks the connection; returns the path that was requested.
     async fn serve(listener: &TcpListener, body: &str, whole: bool) -> String {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut request = vec![0; 4096];
@@ -214,7 +214,7 @@ mod tests {
         let asked = serve(&listener, "", false).await;
         assert!(asked.ends_with("&from=11"), "{asked}");
         finish.cancel();
-        // The stream that was opened again may or may not have been asked for once more before the end was known.
+        // The reopened stream may or may not be requested once more before the end is noticed.
         let mut asked = serve(&listener, "", true).await;
         if !asked.ends_with("&follow=false") {
             asked = serve(&listener, "", true).await;

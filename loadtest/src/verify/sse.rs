@@ -1,15 +1,15 @@
 //! Server-sent events, as the gateway's `/api/v1/events` writes them.
 //!
-//! Owns the form only: bytes in, messages out, at any cut between pieces. What is kept is bounded.
+//! Owns parsing only: bytes in, messages out, however the bytes are cut. What is buffered is bounded.
 
 /// One message of the stream.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Message {
     /// Its position in the log, if it has one.
     pub id: Option<u64>,
-    /// Its name.
+    /// The event's name.
     pub name: String,
-    /// Its data, lines joined.
+    /// The data, lines joined.
     pub data: Vec<u8>,
 }
 
@@ -18,10 +18,10 @@ pub struct Message {
 #[error("a message longer than {LONGEST} bytes")]
 pub struct TooLong;
 
-/// The longest message that is taken: the largest OCPP message a gateway may be configured for is 64 MiB.
+/// The longest message accepted: the largest OCPP message that a gateway can be configured for is 64 MiB.
 const LONGEST: usize = 65 << 20;
 
-/// Puts pieces together.
+/// An incremental parser of a stream.
 #[derive(Debug, Default)]
 pub struct Stream {
     line: Vec<u8>,
@@ -30,10 +30,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Takes a piece, and hands over every message that it completes.
+    /// Takes a piece, and passes on every message that it completes.
     ///
     /// # Errors
-    /// When a message does not end.
+    /// When a message exceeds the limit.
     pub fn feed(&mut self, piece: &[u8], mut each: impl FnMut(Message)) -> Result<(), TooLong> {
         let mut rest = piece;
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -67,7 +67,7 @@ impl Stream {
                 self.message.data.extend_from_slice(value);
                 self.has_data = true;
             }
-            // Comments, and what a later version may add.
+            // Comments, and fields that a later version may add.
             _ => {}
         }
     }

@@ -1,6 +1,6 @@
-//! The life of one station: connect, converse, connect again, until it is at rest.
+//! The lifecycle of one station: connect, exchange messages, reconnect, until it has drained.
 //!
-//! Owns the socket of its station, as its only reader and its only writer. What is said and when is the state machine's.
+//! Owns the socket of its station, as its only reader and its only writer. The state machine decides what is sent, and when.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::station::{Account, Habit, Outcome, Station, Step};
 /// How long a station waits for the gateway's close frame after its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How a conversation ended.
+/// How a connection ended.
 #[derive(Debug)]
 enum Parting {
     /// The station has nothing left to do.
     Done,
     /// The run is over.
     End,
-    /// The scenario wants the connection to break.
+    /// The scenario cuts the connection.
     Cut,
-    /// The gateway, or the network.
+    /// The gateway closed it, or the network failed.
     Lost(String),
 }
 
-/// Lives; returns at rest, or when the run is over.
+/// Runs a station until it has drained, or the run is over.
 pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) -> Account {
-    // When the next connection should stand. An attempt that fails does not move it: the station waits all the time.
+    // When the next connection is due. A failed attempt does not move it: the station has been waiting ever since.
     let mut due = station.connect_due();
     if !wait_until(due, &shared.rest).await {
         return station.into_account();
@@ -83,7 +83,7 @@ pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) 
     station.into_account()
 }
 
-/// Waits; false when it was cancelled first.
+/// Waits until `due`; returns false if it was cancelled first.
 async fn wait_until(due: Instant, cancelled: &CancellationToken) -> bool {
     cancelled.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_some()
 }
@@ -97,12 +97,12 @@ struct Conversation<'a> {
 }
 
 impl Conversation<'_> {
-    /// Does what is due and hears what comes, whichever is first:
+    /// Does what is due and handles what arrives. Of several at the same time the first in this list wins:
     ///
-    /// * the end of the run ends everything
-    /// * at rest, nothing new is said
-    /// * a text, a close frame, an error; a station that stopped reading misses them all
-    /// * the next thing that the station wants to do
+    /// * the end of the run, which ends everything
+    /// * the order to drain: no new CALLs
+    /// * a text, a close frame or an error, unless the station has stopped reading
+    /// * the station's next step
     async fn hold(mut self) -> Parting {
         let shared = self.shared;
         let (mut end, mut rest) = (pin!(shared.end.cancelled()), pin!(shared.rest.cancelled()));
@@ -173,7 +173,7 @@ impl Conversation<'_> {
                 let outcome = self.station.hear(&text, Instant::now());
                 self.note(outcome).await
             }
-            // The library answers pings by itself.
+            // The library answers pings itself.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
             Some(Ok(Message::Binary(_))) => self.note(Outcome::Unexpected).await,
             Some(Ok(Message::Close(frame))) => {
@@ -207,18 +207,18 @@ impl Conversation<'_> {
         }
     }
 
-    /// Leaves as a station that is switched off: close frames both ways.
+    /// Leaves as a station does that is switched off: with close frames both ways.
     async fn close(&mut self) {
         if self.station.habit() == Habit::SlowReader && self.station.is_deaf() {
             return;
         }
         let closing = async {
-            // Whatever comes now, the connection ends.
+            // The connection ends whatever arrives now.
             if self.socket.close(None).await.is_ok() {
                 while let Some(Ok(_)) = self.socket.next().await {}
             }
         };
-        // Not waiting any longer is all that is left to do.
+        // After a timeout, dropping the socket is all that is left to do.
         drop(tokio::time::timeout(CLOSE_TIMEOUT, closing).await);
     }
 }

@@ -1,7 +1,7 @@
-//! A station's way to the gateway: TCP from an address of its process, and the WebSocket handshake.
+//! How a station connects: TCP from a source address of its worker, and the WebSocket handshake.
 //!
-//! Owns addresses, buffer sizes and how failures are named. The only file that opens connections to a station port.
-//! The WebSocket client is tokio-tungstenite, so that the gateway is tested against an implementation that is not its own.
+//! Owns source addresses, buffer sizes and the names of failures. The only file that connects to a station port. The client is
+//! tokio-tungstenite, so that the gateway is tested against an implementation that is not its own.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -20,17 +20,17 @@ use crate::station::Version;
 /// A connection of a station.
 pub(super) type Socket = WebSocketStream<TcpStream>;
 
-/// Stations that share a source address. A pair of addresses has about 28,000 ports, and one that was used rests for a
-/// minute: this many stations may all connect again several times a minute.
+/// Stations that share a source address. A pair of addresses has about 28,000 ports, and a used one stays in TIME_WAIT for a
+/// minute: this many stations can all reconnect several times a minute.
 const STATIONS_PER_ADDRESS: u32 = 4_000;
-/// Bytes read by one system call. The library's default buffers would cost 136 KB a connection (measured).
+/// Bytes per read. The library's default buffers would cost 136 KB per connection (measured).
 const READ_BUFFER: usize = 1024;
-/// Bytes gathered before they are written without a flush.
+/// Bytes buffered before they are written without a flush.
 const WRITE_BUFFER: usize = 2048;
-/// The largest message taken from the gateway.
+/// The largest message accepted from the gateway.
 const LARGEST_MESSAGE: usize = 1 << 20;
-/// A slow reader has the small segments of a mobile connection and a small window, so that what it does not read
-/// fills the gateway's side soon. On the loopback interface the kernel would keep megabytes.
+/// A slow reader has the small segments of a mobile connection and a small window, so that what it does not read soon fills the
+/// gateway's side. On the loopback interface the kernel would buffer megabytes.
 const SLOW_SEGMENT: u32 = 536;
 const SLOW_WINDOW: u32 = 4096;
 
@@ -42,19 +42,19 @@ pub(super) struct Target {
     address: SocketAddr,
 }
 
-/// Why a connection did not come about.
+/// Why a connection failed.
 #[derive(Debug, Error)]
 pub(super) enum Refusal {
-    /// The gateway answered with another status than 101.
+    /// The gateway answered with a status other than 101.
     #[error("HTTP {0}")]
     Status(u16),
     /// TCP failed.
     #[error("TCP: {}", .0.kind())]
     Tcp(#[from] std::io::Error),
-    /// Too slow.
+    /// TCP and the handshake took too long.
     #[error("timeout")]
     Timeout,
-    /// The answer to the handshake is none.
+    /// The response to the handshake is invalid.
     #[error("handshake: {0}")]
     Handshake(String),
 }
@@ -68,10 +68,10 @@ pub(super) struct TargetError {
 }
 
 impl Target {
-    /// Parses `ws://HOST:PORT/PATH` and looks the host up, once for all stations.
+    /// Parses `ws://HOST:PORT/PATH` and resolves the host, once for all stations.
     ///
     /// # Errors
-    /// When it is no such URL, or the host is not known.
+    /// When the URL is of another form, or the host cannot be resolved.
     pub(super) async fn resolve(url: &str) -> Result<Self, TargetError> {
         let wrong = |problem: String| TargetError { target: url.to_owned(), problem };
         let base = url.trim_end_matches('/').to_owned();
@@ -82,14 +82,14 @@ impl Target {
             .await
             .map_err(|error| wrong(error.to_string()))?;
         let found: Vec<SocketAddr> = found.collect();
-        // `localhost` is both; a gateway listens on IPv4 unless it is told otherwise.
+        // `localhost` may resolve to both; a gateway listens on IPv4 by default.
         let address = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
         let address = *address.ok_or_else(|| wrong("the host has no address".into()))?;
         Ok(Self { base, address })
     }
 
-    /// The source address for a station of a worker; none unless the target is on this machine, where every address of
-    /// 127.0.0.0/8 is ours.
+    /// Returns the source address for a station of a worker; `None` unless the target is on this machine, where all of
+    /// 127.0.0.0/8 can be used.
     fn source(&self, worker: u32, place: u32) -> Option<SocketAddr> {
         let IpAddr::V4(address) = self.address.ip() else { return None };
         let byte = |number: u32| u8::try_from(number % 250).unwrap_or_default();
@@ -98,26 +98,26 @@ impl Target {
     }
 }
 
-/// What a station needs to connect.
+/// Connects one station to its target.
 #[derive(Clone, Debug)]
 pub(super) struct Door {
-    /// Where to.
+    /// Where to connect.
     pub(super) target: Target,
-    /// The process's number.
+    /// The number of the worker.
     pub(super) worker: u32,
-    /// The station's number in its process.
+    /// The station's index in its worker.
     pub(super) place: u32,
-    /// How long it may take.
+    /// Limit for TCP and the handshake together.
     pub(super) timeout: Duration,
-    /// The station will stop reading some time.
+    /// Whether the station will stop reading at some time.
     pub(super) slow_reader: bool,
 }
 
 impl Door {
-    /// Connects.
+    /// Connects, and makes the handshake.
     ///
     /// # Errors
-    /// When the gateway, the kernel or the time does not allow it.
+    /// When TCP or the handshake fails, or takes too long.
     pub(super) async fn open(&self, identity: &str, version: Version) -> Result<Socket, Refusal> {
         let opening = async {
             let stream = self.connect().await?;

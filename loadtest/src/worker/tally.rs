@@ -1,7 +1,7 @@
-//! What the stations of one process did and measured.
+//! What the stations of one worker did and measured.
 //!
-//! Owns counters and distributions, and how those of several processes add up. Stations that misbehave are counted apart:
-//! what they wait for says nothing about the gateway.
+//! Owns counters and distributions, and how those of several workers add up. Misbehaving stations are counted apart: their
+//! latency says nothing about the gateway.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,35 +11,35 @@ use serde::{Deserialize, Serialize};
 use crate::latency::Latency;
 use crate::station::Habit;
 
-/// Counters since the start. `connected` and `registered` are what is now.
+/// Counters since the start, except `connected`, which is the present number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Connections that stand.
+    /// Open connections.
     pub connected: u64,
-    /// Stations that were accepted, once.
+    /// Stations that were accepted at least once.
     pub registered: u64,
-    /// Attempts to connect that ended, well or not.
+    /// Attempts to connect that ended, successfully or not.
     pub attempts: u64,
     /// Attempts that succeeded.
     pub connects: u64,
-    /// Connections cut by the stations, as the scenario wants.
+    /// Connections cut by the scenario.
     pub cut: u64,
-    /// Connections of stations that behave which ended otherwise.
+    /// Connections of well-behaved stations that ended otherwise.
     pub disconnects: u64,
-    /// CALLs of stations that behave, each counted once.
+    /// CALLs of well-behaved stations, each counted once.
     pub sent: u64,
-    /// Of these, answered, with whatever.
+    /// Of these, answered with a CALLRESULT or CALLERROR.
     pub answered: u64,
-    /// Of these, answered with CALLERROR.
+    /// Of these, answered with a CALLERROR.
     pub refused: u64,
-    /// CALLs sent again after a connection was lost.
+    /// CALLs sent again after a lost connection.
     pub again: u64,
-    /// CALLs of stations that misbehave.
+    /// CALLs of misbehaving stations.
     pub misbehaved_sent: u64,
     /// Of these, answered.
     pub misbehaved_answered: u64,
-    /// Texts from the gateway that nobody asked for, or that are no OCPP.
+    /// Texts from the gateway that were neither asked for nor OCPP.
     pub unexpected: u64,
     /// Commands answered.
     pub commands: u64,
@@ -48,7 +48,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Adds those of another process.
+    /// Adds the counters of another worker.
     pub fn add(&mut self, other: &Self) {
         let Self { connected, registered, attempts, connects, cut, disconnects, sent, answered, .. } = other;
         self.connected += connected;
@@ -72,28 +72,28 @@ impl Counts {
     }
 }
 
-/// Everything that a process has to tell at its end.
+/// Everything that a worker reports at the end.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
     /// Counters.
     pub counts: Counts,
-    /// Latency of CALLs of stations that behave, by action.
+    /// Latency of CALLs of well-behaved stations, by action.
     pub actions: BTreeMap<String, Latency>,
-    /// Latency of CALLs of stations that flood.
+    /// Latency of CALLs of flooding stations.
     pub chatty: Latency,
     /// From when a connection was due to the end of its handshake.
     pub connect: Latency,
-    /// How late CALLs were sent, through the fault of the load test.
+    /// How late the load test itself sent CALLs.
     pub lag: Latency,
-    /// How connections ended that nobody here wanted to end, by what happened.
+    /// Connections that ended against the scenario's will, by cause.
     pub ends: BTreeMap<String, u64>,
-    /// Why attempts failed.
+    /// Attempts to connect that failed, by cause.
     pub failures: BTreeMap<String, u64>,
 }
 
 impl Totals {
-    /// Adds those of another process: the sum is what one process would have measured.
+    /// Adds those of another worker: the sum is exactly what one worker would have measured.
     pub fn add(&mut self, other: &Self) {
         self.counts.add(&other.counts);
         for (action, latency) in &other.actions {
@@ -119,19 +119,19 @@ impl Totals {
     }
 }
 
-/// The totals, and what happened since the last look.
+/// The totals, and what was measured since the last tick.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// Since the start.
     pub totals: Totals,
-    /// Latency of CALLs of stations that behave, since the last look.
+    /// Latency of CALLs of well-behaved stations, since the last tick.
     pub lately: Latency,
-    /// How late CALLs were sent, since the last look.
+    /// How late CALLs were sent, since the last tick.
     pub lag_lately: Latency,
 }
 
 impl Tally {
-    /// A connection stands, so long after it was due.
+    /// Counts a connection, established this long after it was due.
     pub fn connected(&mut self, after: Duration) {
         let counts = &mut self.totals.counts;
         counts.attempts += 1;
@@ -140,13 +140,13 @@ impl Tally {
         self.totals.connect.record(after);
     }
 
-    /// An attempt failed.
+    /// Counts a failed attempt.
     pub fn failed(&mut self, reason: &str) {
         self.totals.counts.attempts += 1;
         *self.totals.failures.entry(reason.to_owned()).or_default() += 1;
     }
 
-    /// A connection is gone; `reason` when nobody here wanted that.
+    /// Counts the end of a connection; `reason` if the scenario did not want it.
     pub fn left(&mut self, habit: Habit, misbehaving: bool, reason: Option<&str>) {
         self.totals.counts.connected -= 1;
         let Some(reason) = reason else { return };
@@ -161,7 +161,7 @@ impl Tally {
         *self.totals.ends.entry(key).or_default() += 1;
     }
 
-    /// A CALL was sent; `lag` for the first time only.
+    /// Counts a CALL; `lag` on its first send only.
     pub fn sent(&mut self, habit: Habit, lag: Option<Duration>) {
         let counts = &mut self.totals.counts;
         match (lag, habit) {
@@ -175,7 +175,7 @@ impl Tally {
         }
     }
 
-    /// A CALL was answered.
+    /// Counts an answer.
     pub fn answered(&mut self, habit: Habit, action: &'static str, latency: Duration, refused: bool) {
         let totals = &mut self.totals;
         match habit {
@@ -183,7 +183,7 @@ impl Tally {
                 totals.counts.answered += 1;
                 totals.counts.refused += u64::from(refused);
                 self.lately.record(latency);
-                // A look-up first: the name is copied once for each action, not for each answer.
+                // A look-up first: the name is copied once per action, not per answer.
                 if let Some(known) = totals.actions.get_mut(action) {
                     known.record(latency);
                 } else {

@@ -1,4 +1,4 @@
-//! Stations over real sockets, against a gateway that does what a test tells it.
+//! Stations over real sockets, against a gateway that the test scripts.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// One station that lives.
+    /// Starts one station.
     async fn new(toml: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target::resolve(&format!("ws://{}/ocpp", listener.local_addr().unwrap())).await.unwrap();

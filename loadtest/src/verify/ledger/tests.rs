@@ -1,4 +1,4 @@
-//! Every fault of a bus is found, and nothing else.
+//! Every fault of a bus is found, and nothing else is reported.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn books() -> Ledger {
     Ledger::new("LT-", RUN, 3, false)
 }
 
-/// A run of one station that got all of its ten answers, with what is found in the bus.
+/// A run of one station whose ten CALLs were all answered, with this found in the bus.
 fn judge(found: &[(u32, &str)]) -> Verdict {
     let mut books = books();
     for (seq, id) in found {
@@ -162,7 +162,7 @@ fn others_do_not_matter() {
     assert_eq!((verdict.faults(), verdict.events, verdict.calls), (vec![], 3, 0));
 }
 
-/// What a careless bus does to the events of a run.
+/// What a faulty bus does to the events of a run.
 #[derive(Clone, Debug)]
 enum Harm {
     Drop(usize),
