@@ -29,6 +29,7 @@ controller_port=${KAFKA_CONTROLLER_PORT:-$((port + 1))}
 patience=${KAFKA_WAIT:-60}
 home=$root/.tools/kafka
 libs=$home/libs
+formatted=$home/formatted
 data=${KAFKA_DATA:-$home/node-$port}
 [[ $data = /* ]] || data=$root/$data
 properties=$data/server.properties
@@ -110,12 +111,27 @@ broker.heartbeat.interval.ms=1000
 ${KAFKA_PROPERTIES:-}
 PROPERTIES
     if [ ! -e "$data/logs/meta.properties" ]; then
-        local id
-        id=$(java "${java_options[@]}" kafka.tools.StorageTool random-uuid 2>"$log") ||
-            die "no cluster id: $(tail -n 1 "$log")"
-        java "${java_options[@]}" kafka.tools.StorageTool format -t "$id" -c "$properties" >"$log" 2>&1 ||
-            die "could not format $data/logs: $(tail -n 1 "$log")"
+        format
+        rm -rf "$data/logs"
+        cp -r "$formatted/logs" "$data/logs"
     fi
+}
+
+# Formats an empty log folder once, for every broker to begin with a copy: formatting starts a JVM.
+format() {
+    local id
+    exec 9>"$home/lock" # two callers must not fill the same folder
+    flock 9
+    if ! cmp -s "$pom" "$formatted/pom.xml"; then
+        rm -rf "$formatted"
+        mkdir -p "$formatted"
+        id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d =)
+        sed "s|^log.dirs=.*|log.dirs=$formatted/logs|" "$properties" >"$formatted/server.properties"
+        java "${java_options[@]}" kafka.tools.StorageTool format -t "$id" -c "$formatted/server.properties" \
+            >"$log" 2>&1 || die "could not format $formatted/logs: $(tail -n 1 "$log")"
+        cp "$pom" "$formatted/pom.xml"
+    fi
+    exec 9>&-
 }
 
 # The line of the broker's log that says why it ended; the last line when none does.
@@ -172,6 +188,8 @@ setup) setup ;;
 start) start ;;
 stop) stop ;;
 clean)
+    # Its data goes, so that there is nothing to shut down in order.
+    if pid=$(running_pid); then kill -9 "$pid"; fi
     stop
     # Only ever a folder that this script made.
     if [ -e "$properties" ]; then rm -rf "$data"; fi

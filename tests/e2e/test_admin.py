@@ -51,6 +51,12 @@ async def booted(node, identity, version="1.6"):
     return wire
 
 
+async def a_pong(node):
+    """Waits until some station has answered a ping."""
+    pongs = lambda: node.metric("ocpp_gateway_ping_round_trip_seconds_count")  # noqa: E731
+    await asyncio.to_thread(wait_for, pongs, "a pong")
+
+
 def get(node, path, **query):
     return node.get(path, params=query)
 
@@ -124,8 +130,7 @@ def shared_node(shared_gateway):
         first = await booted(node, "CP-1")
         second = await booted(node, "cp-1")
         wait_for(lambda: node.metric("ocpp_gateway_replacements_total") == 1, "one to replace the other")
-        while node.metric("ocpp_gateway_ping_round_trip_seconds_count") == 0:
-            await asyncio.sleep(0.05)
+        await a_pong(node)
         await first.end()
         await second.leave()
 
@@ -140,8 +145,7 @@ async def test_metrics_count_what_happened(gateway):
         await first.call(f"{number}", "Heartbeat", {})
     assert (await first.call("x", "NoSuchAction", {}))[0] == 4
     second = await booted(node, "CP-1")
-    while node.metric("ocpp_gateway_ping_round_trip_seconds_count") == 0:
-        await asyncio.sleep(0.05)
+    await a_pong(node)
     await first.end()
     assert node.metric("ocpp_gateway_sessions", version="1.6") == 1
     assert node.metric("ocpp_gateway_messages_total", direction="in", type="CALL", action="Heartbeat") == 3

@@ -482,8 +482,7 @@ async def test_an_answer_for_a_station_that_is_away_is_kept(gateway, reply, give
 async def passed(event):
     """Waits until the event's CALL cannot be answered any more."""
     until = datetime.fromisoformat(event.data["answerUntil"]).timestamp()
-    while time.time() <= until:
-        await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_for, lambda: time.time() > until, "the deadline to pass")
 
 
 async def test_a_station_that_leaves_leaves_nothing_behind(gateway):
@@ -512,7 +511,7 @@ async def test_what_is_awaited_is_answered_when_the_gateway_leaves(gateway):
         await asked(node)
         node.process.terminate()
         wait_for(lambda: node.get("/readyz").status_code == 503, "the drain")
-        await asyncio.sleep(0.3)
+        await station.silence(0.3)
         assert answer(node, messageId="a", payload={}).json() == {"status": "accepted"}
         assert await station.receive() == [3, "a", {}]
         assert (await station.closed())[0] == 1001
@@ -545,6 +544,7 @@ async def test_every_call_has_one_answer_however_answers_and_connections_race(ga
 
     def race(station, message_id, session):
         def one(number):
+            # So that the races end differently; so do the two below.
             time.sleep(chance.uniform(0, 0.03))
             body = {"messageId": message_id, "payload": {"n": number}} | ({"sessionId": session} if number else {})
             return answer(node, station, **body).status_code

@@ -328,6 +328,7 @@ async def test_with_kafka_a_tail_is_live_and_says_what_it_cannot_show(gateway, k
             if line.done():
                 break
             await station.call("Heartbeat", {}, id=f"{mark}-{number}")
+            # The pace of the station.
             await asyncio.sleep(0.05)
         assert re.match(rf"{TIME} [←→] CALL(RESULT|      ) Heartbeat {mark}-", await line)
 

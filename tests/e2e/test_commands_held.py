@@ -66,6 +66,7 @@ def ask_and_go(node, method, path, payload=None, after=0.3):
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", node.admin_port)) as client:
         client.sendall(head.encode() + text)
+        # Nothing shows that the gateway has begun with it.
         time.sleep(after)
 
 

@@ -54,6 +54,7 @@ async def test_partitions_that_move_lose_no_command(gateway, backends):
         while flowing:
             one = stations[len(ids) % len(stations)]
             ids.append(backend.send(one.identity, f"c-{len(ids)}", timeoutMs=LONG))
+            # The pace of the backend.
             await asyncio.sleep(0.005)
 
     def partitions(of: Gateway) -> float:
@@ -117,13 +118,14 @@ async def test_what_waits_for_a_station_costs_nothing_while_kafka_hangs(own_kafk
         station.wire.reset()
         await in_state(node, ids[-1], "kept")
         before = cpu_seconds(node.process.pid)
-        await asyncio.sleep(3.0)
+        # What is measured is what happens while nothing should.
+        await asyncio.sleep(2)
         used = cpu_seconds(node.process.pid) - before
     finally:
         own_kafka.resume()
     assert {(await call)[0] for call in calls} == {3}
-    print(f"\n{used:.2f} s of processor time in 3 s")
-    assert used < 0.6
+    print(f"\n{used:.2f} s of processor time in 2 s")
+    assert used < 0.4
     station.delay = 0
     await station.connect(node)
     await backend.has_told(["out", *ids])

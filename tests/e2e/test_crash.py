@@ -36,6 +36,7 @@ async def crash_again_and_again(node, after_kill=lambda crash: None) -> Fleet:
         await fleet.connect(node)
         fleet.begin()
         await fleet.answers_reach(fleet.ledger.answers + ANSWERS_BETWEEN + moment.randrange(500))
+        # So that a crash comes at any moment between two answers.
         await asyncio.sleep(moment.random() * 0.2)
         node.kill9()
         await fleet.ended()

@@ -208,6 +208,7 @@ def test_one_byte_at_a_time_on_the_wire(node, good):
     with good.watching(), admitted(node, "drip") as station:
         for byte in frame(TEXT, CALL):
             station.send(bytes([byte]))
+            # So that each byte is a segment of its own.
             time.sleep(0.002)
         assert station.message().startswith('[3,"x",')
 
@@ -325,6 +326,7 @@ def test_headers_that_drip_do_not_keep_a_place(node, good):
         with contextlib.suppress(ConnectionError):
             for byte in itertools.cycle(b"X-Drip: x\r\n"):
                 station.send(b"GET /ocpp/drip HTTP/1.1\r\n" if time.monotonic() - began < 0.01 else bytes([byte]))
+                # The pace of the drip.
                 time.sleep(0.05)
                 assert time.monotonic() - began < 5.0, "still connected"
 

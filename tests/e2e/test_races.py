@@ -18,6 +18,7 @@ import pytest
 import requests
 from harness.disk import COMPILER, Disk
 from harness.sessions import sessions_of
+from harness.stall import stall
 from harness.station import BOOT
 from harness.waiting import wait_for
 from harness.wire import Wire, call_text, frame
@@ -293,38 +294,11 @@ async def test_spellings_that_differ_in_case_never_hold_two_sessions(gateway):
             wire.ask(spelling)
         wires += several
         await asyncio.gather(*(wire.upgraded() for wire in several))
-        async with asyncio.timeout(10):
-            while not one_is_left():
-                await asyncio.sleep(0.01)
+        await asyncio.to_thread(wait_for, one_is_left, "one session to be left", 10, 0.01)
     last = next(wire for wire in wires if not wire.ended.done())
     assert node.get("/api/v1/stations/cp-race").json()["remoteAddress"] == last.address
     await last.leave()
     sessions_of(node.events(station=REGISTERED))
-
-
-async def fill(wire: Wire, is_stuck) -> None:
-    """Sends CALLs and reads no answer, until both directions are full and the gateway has stopped."""
-    wire.stop_reading()
-    number = 0
-    while not is_stuck():
-        while wire.transport.get_write_buffer_size() < 100_000:
-            number += 1
-            wire.send(call_text(f"{number:036}", "Heartbeat", {}))
-        await asyncio.sleep(0.1)
-
-
-class Stuck:
-    """True once the gateway has read nothing more of a station for half a second."""
-
-    def __init__(self, node, identity):
-        self.node, self.identity = node, identity
-        self.seen, self.since = -1, 0.0
-
-    def __call__(self) -> bool:
-        seen = self.node.get(f"/api/v1/stations/{self.identity}").json()["messagesIn"]
-        if seen != self.seen:
-            self.seen, self.since = seen, time.monotonic()
-        return time.monotonic() - self.since > 0.5
 
 
 async def test_a_deaf_old_connection_does_not_hold_up_the_new_one(gateway):
@@ -332,7 +306,7 @@ async def test_a_deaf_old_connection_does_not_hold_up_the_new_one(gateway):
     node = gateway({"session": {"close_timeout": "1s"}})
     old = await Wire.connect(node, "CP-1", receive_buffer=4096)
     await old.call("boot", "BootNotification", BOOT["1.6"])
-    await fill(old, Stuck(node, "CP-1"))
+    await stall(node, old, "CP-1")
     new = await Wire.connect(node, "CP-1")
     began = time.monotonic()
     await new.call("new", "Heartbeat", {}, timeout=20)

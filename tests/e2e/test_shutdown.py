@@ -15,6 +15,7 @@ import requests
 from harness.disk import COMPILER, Disk
 from harness.fleet import Fleet
 from harness.sessions import sessions_of
+from harness.stall import stall
 from harness.station import BOOT
 from harness.waiting import free_port, wait_for
 from harness.wire import RefusedError, Wire
@@ -46,6 +47,7 @@ async def test_stations_in_the_middle_of_their_work_are_let_go_one_by_one(gatewa
         closed[member.identity] = time.monotonic()
 
     watchers = [asyncio.create_task(watch(member)) for member in fleet.members]
+    # A turn of the loop, in which every watcher begins.
     await asyncio.sleep(0)
 
     began = time.monotonic()
@@ -133,16 +135,7 @@ async def test_stations_full_of_answers_do_not_outlast_the_deadline(gateway):
     node = gateway({"session": {"close_timeout": "1s"}, "shutdown": {"deadline": "3s"}, "log": {"level": "info"}})
     deaf = await Wire.connect(node, "CP-DEAF", receive_buffer=4096)
     await deaf.call("boot", "BootNotification", BOOT["1.6"])
-    deaf.stop_reading()
-    seen, since, number = -1, time.monotonic(), 0
-    while time.monotonic() - since < 0.5:
-        while deaf.transport.get_write_buffer_size() < 100_000:
-            number += 1
-            deaf.send(f'[2,"{number:036}","Heartbeat",{{}}]')
-        await asyncio.sleep(0.1)
-        now = node.get("/api/v1/stations/CP-DEAF").json()["messagesIn"]
-        if now != seen:
-            seen, since = now, time.monotonic()
+    await stall(node, deaf, "CP-DEAF")
     node.process.send_signal(signal.SIGTERM)
     assert await gone(node, 4.5) == 0
     deaf.reset()

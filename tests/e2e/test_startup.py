@@ -216,7 +216,8 @@ async def test_a_full_disk_costs_time_and_no_event(gateway, tmp_path):
         # Everybody waits: no answer, no CALLERROR, no disconnection.
         answers = fleet.ledger.answers
         began = time.monotonic()
-        while time.monotonic() - began < 1.5:
+        while time.monotonic() - began < 1:
+            # Nothing must be answered within a second.
             await asyncio.sleep(0.05)
             assert fleet.ledger.answers == answers, "answered without being stored"
         assert not any(member.wire.ended.done() for member in fleet.members)

@@ -33,6 +33,8 @@ class Obedient:
         self.delay = delay
         self.arrived: list[str] = []
         """The ids of the commands that came, in order, over all connections."""
+        self.answered: list[str] = []
+        """The ids of those that it has answered."""
         self.wire: Wire | None = None
         self._calls = 0
         self._waiting: dict[str, asyncio.Future[list[Any]]] = {}
@@ -65,16 +67,16 @@ class Obedient:
                 return
             answer = json.dumps([3, frame[1], {"status": "Accepted", "data": id}], separators=(",", ":"))
             if self.delay:
-                asyncio.get_running_loop().call_later(self.delay, _say, wire, answer)
+                asyncio.get_running_loop().call_later(self.delay, self._answer, wire, id, answer)
             else:
-                _say(wire, answer)
+                self._answer(wire, id, answer)
 
         return on_text
 
-
-def _say(wire: Wire, text: str) -> None:
-    if not wire.transport.is_closing():
-        wire.send(text)
+    def _answer(self, wire: Wire, id: str, text: str) -> None:
+        if not wire.transport.is_closing():
+            wire.send(text)
+            self.answered.append(id)
 
 
 async def connect_all(stations: Iterable[Obedient], gateway: Gateway, at_once: int = 50) -> None:
