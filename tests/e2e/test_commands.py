@@ -81,6 +81,7 @@ async def test_a_repeat_while_it_is_under_way_waits_for_the_same_outcome(gateway
     await in_state(node, "c-1", "sending")
     assert (await post(node, "CP-1", body("c-1"), ASYNC)).status_code == 202
     assert not any(one.done() for one in waiting)
+    await arrival(station, "c-1")
     # A new connection, so that it ends.
     await station.connect(node)
     assert {(await one).text for one in waiting} == {show(node, "c-1").text}

@@ -17,6 +17,8 @@ from .gateway import Gateway
 
 SUBPROTOCOLS = {"1.6": "ocpp1.6", "2.0.1": "ocpp2.0.1", "2.1": "ocpp2.1"}
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+SEGMENT = 536
+"""TCP's smallest default segment, in bytes."""
 _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
@@ -70,11 +72,16 @@ class Wire(asyncio.Protocol):
 
     @classmethod
     async def dial(cls, port: int, *, receive_buffer: int | None = None) -> "Wire":
-        """A TCP connection on which nothing has been said. A small `receive_buffer` makes a slow reader soon felt."""
+        """A TCP connection on which nothing has been sent.
+
+        With a `receive_buffer` it has the small segments of a mobile connection, too, so that a station that stops reading is
+        soon felt: with the large segments of the loopback interface, the kernel would buffer megabytes for the gateway.
+        """
         raw = socket.socket()
         raw.setblocking(False)
         if receive_buffer is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         loop = asyncio.get_running_loop()
         try:
