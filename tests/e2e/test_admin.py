@@ -1,8 +1,8 @@
-"""The operators' listener: health, statistics and metrics, who is connected, and the events as a stream.
+"""The admin listener: health, statistics, metrics, the connected stations, and the event stream.
 
-Proves: every page says what is true; no metric names a station, whatever stations call themselves or send; pages of stations and
-filters neither lose nor repeat anybody; a watcher of events can leave and go on where it was; whatever is not understood is
-refused as `application/problem+json`; and nothing of this is reachable on the stations' port.
+Proves: every resource tells the truth; no metric has a label taken from a station, whatever it calls itself or sends; paging and
+filters neither lose nor repeat a station; a subscriber to events can disconnect and resume; invalid requests are refused as
+`application/problem+json`; and none of this is reachable on the stations' port.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 PREFIX = "ocpp_gateway_"
 
-# What the issue asks for, by the name that the documentation gives it, with the labels that it must have.
+# Metrics of the contract, with the type and labels that they must have.
 METRICS = {
     "queue depth": ("bus_queue_records", "gauge", {"bus"}),
     "queue depth in bytes": ("bus_queue_bytes", "gauge", {"bus"}),
@@ -83,7 +83,7 @@ async def test_health_and_statistics(gateway):
     assert health["bus"]["state"] == "direct"
 
     wires = [await booted(node, f"CP-{n}", version) for n, version in enumerate(("1.6", "1.6", "2.0.1", "2.1"))]
-    # The event that tells of an answer may still be on its way when the answer is there.
+    # The event of an answer may not be durable yet when the answer arrives.
     wait_for(lambda: node.get("/stats").json()["bus"]["inFlightRecords"] == 0, "everything to be durable")
     stats = node.get("/stats").json()
     assert stats["sessions"] == 4
@@ -91,11 +91,11 @@ async def test_health_and_statistics(gateway):
     assert stats["stationsKnown"] == 4
     for wire in wires:
         await wire.leave()
-    wait_for(lambda: node.get("/stats").json()["sessions"] == 0, "everybody to be gone")
+    wait_for(lambda: node.get("/stats").json()["sessions"] == 0, "every session to end")
     assert node.get("/stats").json()["stationsKnown"] == 4
 
 
-def test_without_kafka_it_lives_and_is_not_ready(gateway):
+def test_without_kafka_it_is_live_but_not_ready(gateway):
     nobody = f"127.0.0.1:{free_port()}"
     node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": nobody}}}, until="/livez")
     wait_for(lambda: nobody in node.get("/readyz").text, "the reason to name the broker")
@@ -123,10 +123,10 @@ def test_the_metrics_of_the_contract_exist(shared_node, what):
 
 @pytest.fixture(scope="module")
 def shared_node(shared_gateway):
-    """A node that has seen a bit of everything, so that no metric is without a sample."""
+    """A node that has done a bit of everything, so that no metric is without a sample."""
     node = shared_gateway({"session": {"ping_interval": "200ms"}})
 
-    async def life():
+    async def a_bit_of_everything():
         first = await booted(node, "CP-1")
         second = await booted(node, "cp-1")
         wait_for(lambda: node.metric("ocpp_gateway_replacements_total") == 1, "one to replace the other")
@@ -134,7 +134,7 @@ def shared_node(shared_gateway):
         await first.end()
         await second.leave()
 
-    asyncio.run(life())
+    asyncio.run(a_bit_of_everything())
     return node
 
 
@@ -163,8 +163,8 @@ async def test_metrics_count_what_happened(gateway):
     assert node.metric("ocpp_gateway_bus_queue_records", bus="events") == 0
 
 
-async def test_stations_cannot_make_labels(gateway):
-    """Neither identities nor actions nor error codes of stations get onto the page: each would be a series for ever."""
+async def test_stations_cannot_create_labels(gateway):
+    """Neither identities nor actions nor error codes of stations become labels: each would be a new series."""
     node = gateway({"session": {"ping_interval": "100ms"}, "validation": {"mode": "enforce"}})
     before = sum(len(family.samples) for family in families(node).values())
     marked = []
@@ -183,7 +183,7 @@ async def test_stations_cannot_make_labels(gateway):
     wait_for(lambda: node.metric("ocpp_gateway_messages_total", direction="in") >= 40 * 9, "everything to be read")
     for wire in marked:
         await wire.leave()
-    # Refused handshakes, too.
+    # Refused handshakes as well.
     for path in ("CP-MARK/", "%00MARK", "../MARK"):
         requests.get(f"http://127.0.0.1:{node.port}/ocpp/{path}", timeout=5)
     found = families(node)
@@ -197,7 +197,7 @@ async def test_stations_cannot_make_labels(gateway):
 # -- stations -------------------------------------------------------------------------------------------------------
 
 
-async def test_pages_of_stations_lose_and_repeat_nobody(gateway):
+async def test_pages_lose_and_repeat_no_station(gateway):
     node = gateway({"log": {"level": "info"}})
     versions = ("1.6", "2.0.1", "2.1")
     everybody = [f"CP-{number:03}" for number in range(50)] + ["ab c", "Z*9", "cp-b", "é"]
@@ -224,7 +224,7 @@ async def test_pages_of_stations_lose_and_repeat_nobody(gateway):
     assert len(names(node, version="2.1", limit=1000)) == 18
     for gone in everybody[::2]:
         await wires[gone].leave()
-    wait_for(lambda: len(names(node, connected="true", limit=100)) == 27, "half of them to be gone")
+    wait_for(lambda: len(names(node, connected="true", limit=100)) == 27, "half of them to disconnect")
     assert sorted(names(node, connected="true", limit=100)) == sorted(everybody[1::2])
     assert sorted(names(node, connected="false", limit=100)) == sorted(everybody[::2])
     assert {s["ocppVersion"] for s in page(node, connected="true", version="1.6")["stations"]} == {"1.6"}
@@ -244,7 +244,7 @@ async def test_one_station_in_full(gateway):
     connected = node.events(type="ocpp.station.connected")[0]
     assert shown["sessionId"] == connected.data["sessionId"]
     await wire.leave()
-    wait_for(lambda: not node.get("/api/v1/stations/CP-1").json()["connected"], "it to be gone")
+    wait_for(lambda: not node.get("/api/v1/stations/CP-1").json()["connected"], "it to disconnect")
     left = node.get("/api/v1/stations/CP-1").json()
     assert left["registration"] == "Accepted"
     assert "sessionId" not in left
@@ -253,7 +253,7 @@ async def test_one_station_in_full(gateway):
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
-async def test_events_are_filtered_and_positions_go_on(gateway):
+async def test_events_are_filtered_and_positions_are_consecutive(gateway):
     node = gateway()
     for identity in ("CP-1", "CP-2", "CP-3"):
         wire = await booted(node, identity)
@@ -273,7 +273,7 @@ async def test_events_are_filtered_and_positions_go_on(gateway):
     assert node.events(start=str(positions[-1] + 1)) == []
 
 
-async def test_a_watcher_goes_on_after_the_last_event_it_saw(gateway):
+async def test_a_subscriber_resumes_after_the_last_event_it_received(gateway):
     node = gateway()
     wire = await booted(node, "CP-1")
     for number in range(20):
@@ -286,7 +286,7 @@ async def test_a_watcher_goes_on_after_the_last_event_it_saw(gateway):
         rest = list(parse_stream([response.content]))
         expected = [event.text for event in everything[index + 1 :]]
         assert [event.text for event in rest][: len(expected)] == expected
-    # A browser that reconnects sends both; where it was counts.
+    # A reconnecting browser sends both; `Last-Event-ID` wins.
     response = node.get(
         "/api/v1/events",
         params={"from": "earliest", "follow": "false"},
@@ -296,29 +296,29 @@ async def test_a_watcher_goes_on_after_the_last_event_it_saw(gateway):
     await wire.leave()
 
 
-async def test_a_watcher_sees_what_happens_next_and_nothing_before(gateway):
+async def test_a_subscriber_receives_what_happens_next_and_nothing_before(gateway):
     node = gateway()
     wire = await booted(node, "CP-1")
     other = await booted(node, "CP-2")
-    wait_for(lambda: len(node.events()) == 6, "the beginnings to be stored")
+    wait_for(lambda: len(node.events()) == 6, "both boots to be stored")
     live = node.follow_events()
     filtered = node.follow_events(station="CP-1", type="ocpp.message.received")
     whole = node.follow_events(**{"from": "earliest"})
     for number in range(5):
         await other.call(f"{number}", "Heartbeat", {})
         await wire.call(f"{number}", "Heartbeat", {})
-    told = [next(live) for _ in range(20)]
-    assert {event.data["action"] for event in told} == {"Heartbeat"}
+    events = [next(live) for _ in range(20)]
+    assert {event.data["action"] for event in events} == {"Heartbeat"}
     assert [next(filtered).data["messageId"] for _ in range(5)] == ["0", "1", "2", "3", "4"]
     assert [next(whole).text for _ in range(26)] == [event.text for event in node.events()]
     await wire.leave()
     await other.leave()
 
 
-async def test_a_watcher_that_does_not_read_costs_nobody_anything(gateway):
+async def test_a_subscriber_that_does_not_read_slows_no_station(gateway):
     node = gateway({"log": {"level": "info"}})
     wire = await booted(node, "CP-1")
-    watchers = [
+    subscribers = [
         requests.get(f"{node.admin_url}/api/v1/events", params={"from": "earliest"}, stream=True, timeout=10)
         for _ in range(20)
     ]
@@ -329,8 +329,8 @@ async def test_a_watcher_that_does_not_read_costs_nobody_anything(gateway):
         await wire.call(f"{number}", "DataTransfer", {"vendorId": "V", "data": filler})
         slowest = max(slowest, time.monotonic() - began)
     assert slowest < 2, f"an answer took {slowest:.1f} s"
-    for watcher in watchers:
-        watcher.close()
+    for subscriber in subscribers:
+        subscriber.close()
     await wire.leave()
 
 
@@ -349,7 +349,7 @@ async def test_with_kafka_the_stream_is_live_only(gateway, kafka, topics):
     await wire.leave()
 
 
-# -- what is not understood -----------------------------------------------------------------------------------------
+# -- invalid requests -----------------------------------------------------------------------------------------------
 
 
 def assert_problem(response, status, *parts):
@@ -397,7 +397,7 @@ BAD_REQUESTS = [
 
 
 @pytest.mark.parametrize(("method", "path", "status", "part"), BAD_REQUESTS)
-def test_what_is_not_understood_is_a_problem(quiet_node, method, path, status, part):
+def test_an_invalid_request_is_a_problem(quiet_node, method, path, status, part):
     assert_problem(requests.request(method, quiet_node.admin_url + path, timeout=5), status, part)
 
 
@@ -405,7 +405,7 @@ def test_what_is_not_understood_is_a_problem(quiet_node, method, path, status, p
     "body",
     [b"", b"{", b"[]", b'{"status":"accepted"}', b'{"status":1}', b'{"status":"Accepted","more":1}', b"\xff"],
 )
-def test_a_wrong_decision_is_a_problem(quiet_node, body):
+def test_an_invalid_registration_is_a_problem(quiet_node, body):
     assert_problem(requests.put(f"{quiet_node.admin_url}/api/v1/stations/CP-1/registration", data=body, timeout=5), 400)
 
 
@@ -415,7 +415,7 @@ def test_a_huge_body_is_refused(quiet_node):
     assert_problem(response, 413)
 
 
-def test_what_may_be_asked_is_said(quiet_node):
+def test_a_refused_method_names_the_allowed_ones(quiet_node):
     response = requests.delete(f"{quiet_node.admin_url}/api/v1/stations", timeout=5)
     assert response.headers.get("allow") == "GET", "RFC 9110, 15.5.6"
 
@@ -443,8 +443,8 @@ def stations_port(shared_gateway, request):
 
 
 @pytest.mark.parametrize("path", ADMIN_PATHS)
-def test_nothing_of_this_is_on_the_stations_port(stations_port, path):
-    # Prepared by hand: requests would take the dots out of the path.
+def test_the_admin_api_is_not_on_the_stations_port(stations_port, path):
+    # Prepared by hand: requests would remove the dots from the path.
     with requests.Session() as http:
         prepared = http.prepare_request(requests.Request("GET", f"http://127.0.0.1:{stations_port}/"))
         prepared.url = f"http://127.0.0.1:{stations_port}{path}"

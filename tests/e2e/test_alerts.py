@@ -1,7 +1,7 @@
-"""The alert rules in deploy/ are about metrics that exist, and tell whoever is woken what to do.
+"""The alert rules in deploy/ use metrics that exist, and tell whoever is paged what to do.
 
-An alert on a metric that was renamed never fires, and nobody notices: so every name and every label value in the rules is looked
-up in what a running gateway serves, and in docs/metrics.md.
+An alert on a renamed metric never fires, and nobody notices. So every name and every label value in the rules is looked up in what
+a running gateway serves, and in docs/metrics.md.
 """
 
 import re
@@ -17,7 +17,7 @@ NAME = re.compile(r"ocpp_gateway_\w+")
 
 
 def base(name: str) -> str:
-    """A histogram's series are named after it."""
+    """The metric that a histogram's series belongs to."""
     return re.sub(r"_(bucket|sum|count)$", "", name)
 
 
@@ -40,11 +40,11 @@ async def test_every_metric_of_an_alert_is_served_and_documented(gateway, docume
     assert len(wanted) >= 10
     assert wanted - names == set(), "not served"
     assert wanted - documented == set(), "not documented"
-    told = {base(name) for rule in RULES for name in NAME.findall(rule["annotations"]["description"])}
-    assert told - names == set(), "a description names what is not served"
+    described = {base(name) for rule in RULES for name in NAME.findall(rule["annotations"]["description"])}
+    assert described - names == set(), "a description names a metric that is not served"
 
 
-def test_every_state_of_an_alert_is_one(gateway):
+def test_every_state_in_an_alert_exists(gateway):
     page = gateway().get("/metrics").text
     for rule in RULES:
         for state in re.findall(r'state="(\w+)"', rule["expr"]):

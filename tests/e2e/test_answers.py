@@ -1,5 +1,5 @@
-"""Answers by a backend over HTTP: the first one reaches the station byte for byte, in its turn, after the CALL's event is
-durable; without one the fallback applies; and a CALL that the station repeats meanwhile is the same CALL.
+"""Answers given by a backend over HTTP: the first one reaches the station byte for byte, in order, once the CALL's event is durable;
+without one, the fallback applies; a CALL that the station repeats meanwhile is still the same CALL.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ def by_backend(action, **keys):
     return {"answers": {action: {"by": "backend"} | keys}}
 
 
-async def asked(node, station="CP-1", action="Authorize", count=1):
-    """The events of the CALLs that a backend is to answer, when there are so many."""
+async def delegated(node, station="CP-1", action="Authorize", count=1):
+    """Waits for this many CALLs that a backend is to answer; their events."""
 
     def of_backend(events):
         return [
@@ -51,7 +51,7 @@ def answer(node, station="CP-1", **body):
 
 
 def answer_text(node, message_id, payload, station="CP-1"):
-    """An answer whose payload is spelled like this."""
+    """An answer with exactly this payload text."""
     body = f'{{"messageId":{json.dumps(message_id)},"payload":{payload}}}'
     return node.post(f"/api/v1/stations/{station}/answers", None, data=body)
 
@@ -61,13 +61,14 @@ def received(node, action):
     return [event for event in events if event.data.get("action") == action]
 
 
-def answers_told(node, count):
-    """The events of the answers that a backend was to give, when there are so many."""
+def published_answers(node, count):
+    """Waits for this many answers to delegated CALLs; their events."""
 
-    def told(events):
+    def answers(events):
         return [event for event in events if "answeredBy" in event.data]
 
-    return told(node.await_events(lambda events: len(told(events)) == count, "the answers", type="ocpp.message.sent"))
+    found = node.await_events(lambda events: len(answers(events)) == count, "the answers", type="ocpp.message.sent")
+    return answers(found)
 
 
 def awaited(node):
@@ -88,7 +89,7 @@ async def test_the_payload_reaches_the_station_byte_for_byte(gateway, version):
     node = gateway(by_backend("Authorize", deadline="4s"))
     async with await connected(node, version=version) as station:
         call = asyncio.create_task(station.call("Authorize", TOKEN[version], id="é/1"))
-        [event] = await asked(node)
+        [event] = await delegated(node)
         assert violations(event.json) == []
         until = datetime.fromisoformat(event.data["answerUntil"])
         assert (until - datetime.fromisoformat(event.json["time"])).total_seconds() == pytest.approx(4, abs=0.002)
@@ -99,37 +100,37 @@ async def test_the_payload_reaches_the_station_byte_for_byte(gateway, version):
         assert (response.status_code, response.json()) == (200, {"status": "accepted"})
         assert (await call)[0] == 3
         assert member_text(station.frames[-1][1], 2) == text
-    [told] = answers_told(node, 1)
-    assert (told.data["answeredBy"], told.payload_text) == ("backend", text)
-    assert violations(told.json) == []
+    [published] = published_answers(node, 1)
+    assert (published.data["answeredBy"], published.payload_text) == ("backend", text)
+    assert violations(published.json) == []
     assert awaited(node) == 0
     assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="answered") == 1
 
 
 @pytest.mark.parametrize(("version", "spelling"), [("1.6", "FormationViolation"), ("2.0.1", "FormatViolation")])
-async def test_an_error_is_carried_whole(gateway, version, spelling):
+async def test_an_error_is_forwarded_whole(gateway, version, spelling):
     node = gateway(BY_BACKEND)
     async with await connected(node, version=version) as station:
         call = asyncio.create_task(station.call("Authorize", TOKEN[version], id="a"))
-        await asked(node)
+        await delegated(node)
         error = {"code": "FormatViolation", "description": 'no "such" tag', "details": {"tag": [1.5, None]}}
         assert answer(node, messageId="a", error=error).status_code == 200
         assert await call == [4, "a", spelling, 'no "such" tag', {"tag": [1.5, None]}]
-        # After an error the station's next try is a new question.
+        # After an error, the station's next attempt is delegated anew.
         again = asyncio.create_task(station.call("Authorize", TOKEN[version], id="a"))
-        await asked(node, count=2)
+        await delegated(node, count=2)
         assert answer(node, messageId="a", payload={}).status_code == 200
         assert await again == [3, "a", {}]
-    told, _ = answers_told(node, 2)
-    assert violations(told.json) == []
-    assert told.data["errorDetails"] == {"tag": [1.5, None]}
+    published, _ = published_answers(node, 2)
+    assert violations(published.json) == []
+    assert published.data["errorDetails"] == {"tag": [1.5, None]}
 
 
 async def test_a_transaction_gets_the_backends_number(gateway):
     node = gateway(by_backend("StartTransaction"))
     async with await connected(node) as station:
         call = asyncio.create_task(station.call("StartTransaction", START, id="s"))
-        await asked(node, action="StartTransaction")
+        await delegated(node, action="StartTransaction")
         payload = {"idTagInfo": {"status": "Accepted"}, "transactionId": 77}
         assert answer(node, messageId="s", payload=payload).status_code == 200
         assert await call == [3, "s", payload]
@@ -141,7 +142,7 @@ async def test_the_first_of_racing_answers_wins(gateway):
     node = gateway(BY_BACKEND)
     async with await connected(node) as station:
         call = asyncio.create_task(station.call("Authorize", TOKEN["1.6"], id="a"))
-        await asked(node)
+        await delegated(node)
         with ThreadPoolExecutor(8) as pool:
             responses = list(pool.map(lambda number: answer(node, messageId="a", payload={"n": number}), range(8)))
         winners = [number for number, response in enumerate(responses) if response.status_code == 200]
@@ -150,12 +151,12 @@ async def test_the_first_of_racing_answers_wins(gateway):
     assert node.metric("ocpp_gateway_backend_deliveries_total", outcome="alreadyAnswered") == 7
 
 
-async def test_answers_that_nobody_waits_for_are_refused_with_a_reason(gateway):
+async def test_answers_that_no_call_awaits_are_refused_with_a_reason(gateway):
     node = gateway(BY_BACKEND | {"session": {"max_message_size": "4KiB"}})
     async with await connected(node) as station:
         await station.call("Heartbeat", {}, id="h")
         call = asyncio.create_task(station.call("Authorize", TOKEN["1.6"], id="a"))
-        [event] = await asked(node)
+        [event] = await delegated(node)
         other_session = "0199e0c4-7e0b-7cc1-a1b2-000000000001"
         good = {"messageId": "a", "payload": {}}
         for station_id, body, status in [
@@ -186,11 +187,11 @@ async def test_answers_that_nobody_waits_for_are_refused_with_a_reason(gateway):
     assert deliveries == {"accepted": 1, "unknown": 4, "malformed": 6, "invalid": 2}
 
 
-async def test_a_payload_that_violates_its_schema_is_refused_where_that_is_enforced(gateway):
+async def test_a_payload_that_violates_its_schema_is_refused_if_validation_is_enforced(gateway):
     node = gateway(BY_BACKEND | {"validation": {"mode": "enforce"}})
     async with await connected(node) as station:
         call = asyncio.create_task(station.call("Authorize", TOKEN["1.6"], id="a"))
-        await asked(node)
+        await delegated(node)
         response = answer(node, messageId="a", payload={"idTagInfo": {"status": "Perhaps"}})
         assert response.status_code == 422
         assert "idTagInfo.status" in response.json()["detail"]
@@ -215,12 +216,12 @@ async def test_at_the_deadline_the_builtin_answer_is_given(gateway, version):
         assert "deadline" in late.json()["detail"]
     assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="deadline") == 1
     assert node.metric("ocpp_gateway_backend_deliveries_total", outcome="late") == 1
-    [told] = answers_told(node, 1)
-    assert told.data["answeredBy"] == "gateway"
-    assert violations(told.json) == []
+    [published] = published_answers(node, 1)
+    assert published.data["answeredBy"] == "gateway"
+    assert violations(published.json) == []
 
 
-async def test_a_transaction_starts_without_the_backend_too(gateway):
+async def test_a_transaction_starts_without_a_backend_as_well(gateway):
     node = gateway(by_backend("StartTransaction", deadline="200ms"))
     async with await connected(node) as station:
         first = await station.call("StartTransaction", START, id="1")
@@ -234,11 +235,11 @@ async def test_the_fallback_may_be_an_error(gateway):
     async with await connected(node) as station:
         given = await station.call("Authorize", TOKEN["1.6"], id="a")
         assert given[:3] == [4, "a", "InternalError"]
-    [told] = answers_told(node, 1)
-    assert (told.data["answeredBy"], told.data["errorCode"]) == ("gateway", "InternalError")
+    [published] = published_answers(node, 1)
+    assert (published.data["answeredBy"], published.data["errorCode"]) == ("gateway", "InternalError")
 
 
-async def test_the_fallback_may_be_silence_and_the_next_try_is_a_new_question(gateway):
+async def test_the_fallback_may_be_silence_and_the_next_attempt_is_delegated_anew(gateway):
     node = gateway(by_backend("Authorize", deadline="200ms", fallback="silence"))
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
@@ -246,7 +247,7 @@ async def test_the_fallback_may_be_silence_and_the_next_try_is_a_new_question(ga
         assert awaited(node) == 0
         assert answer(node, messageId="a", payload={}).status_code == 409
         again = asyncio.create_task(station.call("Authorize", '{"idTag":"T"}', id="a"))
-        await asked(node, count=2)
+        await delegated(node, count=2)
         answered = answer(node, messageId="a", payload={})
         assert answered.status_code == 200, answered.text
         assert await again == [3, "a", {}]
@@ -267,26 +268,26 @@ async def test_other_calls_are_read_meanwhile_and_answered_in_order(gateway):
         assert [(await station.receive())[1] for _ in range(4)] == ["a", "h0", "h1", "h2"]
 
 
-async def test_a_station_can_have_only_so_much_unanswered(gateway):
+async def test_what_a_station_can_have_unanswered_is_bounded(gateway):
     node = gateway(by_backend("Authorize", deadline="20s") | {"session": {"max_unacknowledged": 4}})
     async with await connected(node) as station:
         for number in range(10):
             await station.send(f'[2,"{number}","Authorize",{{"idTag":"T"}}]')
-        await asked(node, count=4)
+        await delegated(node, count=4)
         await station.silence(0.3)
         assert len(received(node, "Authorize")) == 4 == awaited(node)
         for number in range(10):
-            await asked(node, count=number + 1)
+            await delegated(node, count=number + 1)
             assert answer(node, messageId=str(number), payload={}).status_code == 200
             assert (await station.receive())[1] == str(number)
 
 
-async def test_a_commands_outcome_does_not_wait_for_an_answer_that_a_backend_owes(gateway):
-    """The backend may need it for that very answer."""
+async def test_a_commands_outcome_does_not_wait_for_a_delegated_answer(gateway):
+    """The backend may need the outcome for that very answer."""
     node = gateway(by_backend("Authorize", deadline="20s") | {"commands": {"grace": "0s"}})
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node)
+        await delegated(node)
         command = {"action": "GetConfiguration", "payload": {}}
         outcome = asyncio.create_task(asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", command))
         await station.answer(await station.next_call(), {"configurationKey": []})
@@ -296,7 +297,7 @@ async def test_a_commands_outcome_does_not_wait_for_an_answer_that_a_backend_owe
 
 
 async def test_no_answer_leaves_before_its_calls_event_is_durable(gateway, own_kafka):
-    """P1: the backend knows the CALL before Kafka has acknowledged it, as a hook does."""
+    """P1: a backend can know the CALL before Kafka has acknowledged it, as a hook does."""
     own_kafka.start()
     node = gateway(BY_BACKEND | {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
     async with await connected(node) as station:
@@ -305,7 +306,7 @@ async def test_no_answer_leaves_before_its_calls_event_is_durable(gateway, own_k
             await station.send('[2,"a","Authorize",{"idTag":"T"}]')
             wait_for(lambda: awaited(node) == 1, "the wait")
             assert answer(node, messageId="a", payload={}).status_code == 200
-            wait_for(lambda: awaited(node) == 0, "the answer to be taken")
+            wait_for(lambda: awaited(node) == 0, "the answer to be accepted")
             await station.silence(1)
         finally:
             own_kafka.resume()
@@ -330,9 +331,9 @@ async def test_a_deadline_during_an_outage_is_answered_when_storage_is_back(gate
 
 
 async def decide(node, station, status, count):
-    """The station boots, and the backend says this about it."""
+    """The station boots, and the backend decides its registration."""
     boot = asyncio.create_task(station.call("BootNotification", BOOT[station.version]))
-    event = (await asked(node, action="BootNotification", count=count))[-1]
+    event = (await delegated(node, action="BootNotification", count=count))[-1]
     payload = {"status": status, "currentTime": "2026-11-20T10:30:00Z", "interval": 33}
     response = answer(node, messageId=event.data["messageId"], payload=payload)
     assert response.status_code == 200, response.text
@@ -340,7 +341,7 @@ async def decide(node, station, status, count):
 
 
 @pytest.mark.parametrize("version", ["1.6", "2.0.1"])
-async def test_the_backends_word_on_a_boot_counts_and_stays(gateway, version):
+async def test_the_backends_decision_on_a_boot_applies_and_persists(gateway, version):
     node = gateway(by_backend("BootNotification"))
 
     async def heartbeat(station):
@@ -371,11 +372,11 @@ async def test_the_backends_word_on_a_boot_counts_and_stays(gateway, version):
         assert await heartbeat(station) == "SecurityError"
 
 
-async def test_a_word_that_no_boot_is_answered_with_is_refused(gateway):
+async def test_an_invalid_registration_status_is_refused(gateway):
     node = gateway(by_backend("BootNotification", deadline="500ms") | {"registration": {"default": "Pending"}})
     async with await Station.connect(node, "CP-1") as station:
         boot = asyncio.create_task(station.boot())
-        [event] = await asked(node, action="BootNotification")
+        [event] = await delegated(node, action="BootNotification")
         for payload in ({}, {"status": "accepted"}, {"status": 7}):
             assert answer(node, messageId=event.data["messageId"], payload=payload).status_code == 422
         assert (await boot)["status"] == "Pending", "the fallback"
@@ -387,7 +388,7 @@ async def test_no_command_goes_out_while_a_boots_answer_is_awaited(gateway):
     node = gateway(by_backend("BootNotification") | {"commands": {"grace": "0s"}})
     async with await connected_later(node) as station:
         await station.send(f'[2,"b","BootNotification",{json.dumps(BOOT["1.6"])}]')
-        await asked(node, action="BootNotification", count=2)
+        await delegated(node, action="BootNotification", count=2)
         command = {"action": "GetConfiguration", "payload": {}}
         sent = asyncio.create_task(asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", command))
         await station.silence(0.5)
@@ -408,12 +409,12 @@ async def connected_later(node):
 
 
 @pytest.mark.parametrize("remembered", [4, 0])
-async def test_a_call_sent_again_on_the_same_connection_is_one_question(gateway, remembered):
+async def test_a_call_repeated_on_the_same_connection_is_delegated_once(gateway, remembered):
     node = gateway(BY_BACKEND | {"session": {"remembered_calls": remembered}})
     async with await connected(node) as station:
         for _ in range(3):
             await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node)
+        await delegated(node)
         wait_for(lambda: node.metric("ocpp_gateway_repeated_calls_total", kind="held") == 2, "both repetitions")
         assert answer(node, messageId="a", payload={}).status_code == 200
         assert await station.receive() == [3, "a", {}]
@@ -421,11 +422,11 @@ async def test_a_call_sent_again_on_the_same_connection_is_one_question(gateway,
     assert len(received(node, "Authorize")) == 1
 
 
-async def test_a_call_sent_again_on_a_new_connection_joins_the_wait(gateway):
+async def test_a_call_repeated_on_a_new_connection_is_delegated_once(gateway):
     node = gateway(by_backend("Authorize", deadline="20s"))
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        [event] = await asked(node)
+        [event] = await delegated(node)
         station.abort()
     async with await Station.connect(node, "CP-1") as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
@@ -439,12 +440,12 @@ async def test_a_call_sent_again_on_a_new_connection_joins_the_wait(gateway):
     assert len(received(node, "Authorize")) == 1
 
 
-async def test_a_joined_wait_keeps_its_deadline(gateway):
+async def test_a_call_repeated_on_a_new_connection_keeps_its_deadline(gateway):
     node = gateway(by_backend("Authorize", deadline="2s"))
     began = time.monotonic()
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node)
+        await delegated(node)
         station.abort()
     async with await Station.connect(node, "CP-1") as station:
         given = await station.call("Authorize", '{"idTag":"T"}', id="a")
@@ -461,11 +462,11 @@ async def test_a_joined_wait_keeps_its_deadline(gateway):
     ],
     ids=["payload", "error"],
 )
-async def test_an_answer_for_a_station_that_is_away_is_kept(gateway, reply, given):
+async def test_an_answer_for_a_disconnected_station_is_stored(gateway, reply, given):
     node = gateway(by_backend("Authorize", deadline="20s"))
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node)
+        await delegated(node)
         station.abort()
     await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "the session's end")
     assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="abandoned") == 1
@@ -474,13 +475,13 @@ async def test_an_answer_for_a_station_that_is_away_is_kept(gateway, reply, give
     async with await Station.connect(node, "CP-1") as station:
         assert await station.call("Authorize", '{"idTag":"T"}', id="a") == given
     assert len(received(node, "Authorize")) == 1
-    [told] = answers_told(node, 1)
-    assert told.data["answeredBy"] == "backend"
-    assert violations(told.json) == []
+    [published] = published_answers(node, 1)
+    assert published.data["answeredBy"] == "backend"
+    assert violations(published.json) == []
 
 
 async def passed(event):
-    """Waits until the event's CALL cannot be answered any more."""
+    """Waits until the deadline of the event's CALL has passed."""
     until = datetime.fromisoformat(event.data["answerUntil"]).timestamp()
     await asyncio.to_thread(wait_for, lambda: time.time() > until, "the deadline to pass")
 
@@ -494,21 +495,21 @@ async def test_a_station_that_leaves_leaves_nothing_behind(gateway):
     for station in stations:
         station.abort()
     await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "nothing to be awaited", 2)
-    [event] = await asked(node, "CP-0")
+    [event] = await delegated(node, "CP-0")
     await passed(event)
     assert answer(node, "CP-0", messageId="a", payload={}).status_code == 409
     async with await Station.connect(node, "CP-0") as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node, "CP-0", count=2)
-        assert answer(node, "CP-0", messageId="a", payload={}).status_code == 200, "asked anew"
+        await delegated(node, "CP-0", count=2)
+        assert answer(node, "CP-0", messageId="a", payload={}).status_code == 200, "delegated anew"
         assert await station.receive() == [3, "a", {}]
 
 
-async def test_what_is_awaited_is_answered_when_the_gateway_leaves(gateway):
+async def test_delegated_calls_are_still_answered_while_the_gateway_drains(gateway):
     node = gateway(by_backend("Authorize", deadline="20s"))
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node)
+        await delegated(node)
         node.process.terminate()
         wait_for(lambda: node.get("/readyz").status_code == 503, "the drain")
         await station.silence(0.3)
@@ -518,11 +519,11 @@ async def test_what_is_awaited_is_answered_when_the_gateway_leaves(gateway):
     assert await asyncio.to_thread(node.process.wait, 20) == 0
 
 
-async def test_a_gateway_that_leaves_does_not_wait_for_a_backend_for_ever(gateway):
+async def test_a_draining_gateway_does_not_wait_for_a_backend_forever(gateway):
     node = gateway(by_backend("Authorize", deadline="20s") | {"session": {"close_timeout": "1s"}})
     async with await connected(node) as station:
         await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await asked(node)
+        await delegated(node)
         began = time.monotonic()
         node.process.terminate()
         assert (await station.closed())[0] == 1001
@@ -534,8 +535,8 @@ async def test_a_gateway_that_leaves_does_not_wait_for_a_backend_for_ever(gatewa
 
 
 async def test_every_call_has_one_answer_however_answers_and_connections_race(gateway):
-    """Stations lose their connections while two backends answer each CALL: one of them is told that it won, and the station
-    hears that one, on whichever connection."""
+    """Stations lose their connections while two backends answer each CALL: exactly one of them is accepted, and the station
+    receives that one, on whichever connection."""
     node = gateway(by_backend("Authorize", deadline="30s"))
     chance = random.Random(5)
     stations, rounds = 16, 8
@@ -558,7 +559,7 @@ async def test_every_call_has_one_answer_however_answers_and_connections_race(ga
             message_id = f"{identity}-{number}"
             call = f'[2,"{message_id}","Authorize",{{"idTag":"T"}}]'
             await connection.send(call)
-            event = (await asked(node, identity, count=number + 1))[-1]
+            event = (await delegated(node, identity, count=number + 1))[-1]
             backends = asyncio.create_task(asyncio.to_thread(race, identity, message_id, event.data["sessionId"]))
             await asyncio.sleep(chance.uniform(0, 0.03))
             for _ in range(chance.randrange(3)):

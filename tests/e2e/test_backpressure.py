@@ -1,9 +1,9 @@
-"""P2, P6 and P7: a bus that takes nothing holds stations and drops nothing; a station that misbehaves costs only itself.
+"""P2, P6 and P7: a blocked bus pauses stations and drops nothing; a misbehaving station harms only itself.
 
-With Kafka away and a tiny queue, everybody waits: no CALLERROR, no disconnection, memory that does not grow with what stations try
-to send; when Kafka comes, everything that was read is answered and stored, in order. With a bus that works, one station that
-floods, or takes no answers, does not delay the others. And liveness: silence ends a connection, any frame prevents
-it, pings are sent and need no answer, and a station that takes nothing is closed as a slow reader.
+Without Kafka and with a tiny queue, every station waits: no CALLERROR, no disconnection, and memory that does not grow with what
+stations try to send. Once Kafka is there, everything that was read is answered and stored in order. While the bus works, a station
+that floods or reads no answers does not delay the others. Liveness: silence ends a connection, any frame prevents that, pings are
+sent but need no answer, and a station that reads nothing is closed as a slow reader.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from harness.wire import PONG, Wire, call_text, frame
 
 MEBI = 1 << 20
 
-# Kafka never comes in these tests, and what is lost at their end is of no interest.
+# Kafka never starts in these tests, and what is lost at their end does not matter.
 IMPATIENT = {"shutdown": {"deadline": "500ms", "close_spread": "100ms"}}
 
 
@@ -39,7 +39,7 @@ async def booted(node, identity, **options):
     return wire
 
 
-# -- a bus that takes nothing ---------------------------------------------------------------------------------------
+# -- a blocked bus --------------------------------------------------------------------------------------------------
 
 
 async def test_without_kafka_stations_are_held_and_nothing_is_dropped(gateway, own_kafka):
@@ -91,10 +91,10 @@ async def test_without_kafka_stations_are_held_and_nothing_is_dropped(gateway, o
     await fleet.answers_reach(500, timeout=60)
     flooded = [0] * 5
     for number, wire in enumerate(flooders):
-        # All that was sent is answered in the end: nothing was dropped on the way.
+        # Everything that was sent is answered in the end: nothing was dropped.
         while flooded[number] < sent[number]:
             answer = await wire.receive(30)
-            # Not registered: a CALLERROR, which the station gets as durably as any answer.
+            # Not registered: a CALLERROR, which is as durable as any other answer.
             assert answer[:2] == [4, f"{flooded[number]}"]
             assert answer[2] == "SecurityError"
             flooded[number] += 1
@@ -115,7 +115,7 @@ async def test_without_kafka_stations_are_held_and_nothing_is_dropped(gateway, o
         assert ids == [f"{n}" for n in range(sent[number])]
 
 
-async def test_the_queue_is_bounded_by_bytes_too(gateway, own_kafka):
+async def test_the_queue_is_bounded_in_bytes_as_well(gateway, own_kafka):
     node = gateway(
         {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_bytes": "4MiB"}} | IMPATIENT,
         until="/livez",
@@ -125,17 +125,17 @@ async def test_the_queue_is_bounded_by_bytes_too(gateway, own_kafka):
     for wire in wires:
         for number in range(8):
             wire.send(call_text(f"{number}", "DataTransfer", payload))
-    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 20, "everybody to be held")
+    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 20, "every station to be paused")
     bus = node.get("/stats").json()["bus"]
     assert 3 * MEBI < bus["inFlightBytes"] <= 4 * MEBI
-    assert bus["inFlightRecords"] <= 80, "four messages each, at most, of eight"
+    assert bus["inFlightRecords"] <= 80, "at most four of each station's eight messages"
     for wire in wires:
         wire.reset()
 
 
 @pytest.mark.parametrize("answered", [True, False], ids=["CALL", "SEND"])
 async def test_no_station_fills_the_bus_with_large_messages(gateway, own_kafka, answered):
-    """`session.max_unacknowledged_size` bounds a station's share in bytes; what has no answer counts, too, and goes on by itself."""
+    """`session.max_unacknowledged_size` bounds a station's share in bytes, SENDs included, and is released by the bus alone."""
     kafka = {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}
     node = gateway({"bus": kafka, "session": {"max_unacknowledged_size": "256KiB"}} | IMPATIENT, until="/livez")
     wires = [await Wire.connect(node, f"CP-{number}", version="2.1") for number in range(3)]
@@ -145,11 +145,11 @@ async def test_no_station_fills_the_bus_with_large_messages(gateway, own_kafka, 
             call = call_text(f"{number}", "DataTransfer", {"vendorId": "V", "data": data})
             send = json.dumps([6, f"{number}", "NotifyPeriodicEventStream", {"data": data}])
             wire.send(call if answered else send)
-    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 3, "everybody to be held")
+    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 3, "every station to be paused")
     # No more must be taken in from here on.
     await asyncio.sleep(0.3)
     bus = node.get("/stats").json()["bus"]
-    assert 3 * 400_000 < bus["inFlightBytes"] < 3 * 420_000, "two messages each, of eight"
+    assert 3 * 400_000 < bus["inFlightBytes"] < 3 * 420_000, "two of each station's eight messages"
     await asyncio.to_thread(own_kafka.start)
 
     def ids():
@@ -165,8 +165,8 @@ async def test_no_station_fills_the_bus_with_large_messages(gateway, own_kafka, 
         wire.reset()
 
 
-async def test_a_station_held_up_by_the_bus_is_not_called_silent(gateway, own_kafka):
-    """While the gateway does not read, it cannot know whether the station is there; closing it would lose what it sends."""
+async def test_a_station_paused_by_the_bus_is_not_closed_as_idle(gateway, own_kafka):
+    """While the gateway does not read, it cannot tell whether the station is alive, and closing it would lose what it sent."""
     node = gateway(
         {
             "bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_events": 16},
@@ -179,7 +179,7 @@ async def test_a_station_held_up_by_the_bus_is_not_called_silent(gateway, own_ka
     for wire in wires:
         for number in range(8):
             wire.send(call_text(f"{number}", "Heartbeat", {}))
-    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 6, "most of them to be held")
+    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 6, "most of them to be paused")
     held = [one["id"] for one in node.get("/api/v1/stations").json()["stations"] if one["unacknowledged"] < 8]
     # Nobody must be closed within twice the idle timeout.
     await asyncio.sleep(2)
@@ -193,7 +193,7 @@ async def test_a_station_held_up_by_the_bus_is_not_called_silent(gateway, own_ka
 
 
 async def latencies(wires, seconds) -> list[float]:
-    """How long each CALL of these stations took, one at a time each, over some seconds."""
+    """How long each CALL of these stations took over some seconds; each has one CALL open at a time."""
     took: list[float] = []
     end = time.monotonic() + seconds
 
@@ -217,7 +217,7 @@ def slowest(took) -> str:
 
 
 async def send_without_end(wire, payload):
-    """As much as goes into the socket, in bites: the others' side of this test runs in the same process."""
+    """As much as the socket takes, in small portions: the other stations live in the same process."""
     number = 0
     while not wire.transport.is_closing():
         for _ in range(20):
@@ -251,8 +251,8 @@ async def test_a_flood_does_not_delay_the_others(gateway, reads, size):
         await wire.leave()
 
 
-async def test_messages_of_one_station_wait_in_its_own_socket(gateway):
-    """`session.max_unacknowledged` bounds what one station can have in the gateway, however much it sends."""
+async def test_the_messages_of_a_station_wait_in_its_own_socket(gateway):
+    """`session.max_unacknowledged` bounds what the gateway holds of one station, however much it sends."""
     node = gateway({"session": {"max_unacknowledged": 4}, "log": {"level": "info"}})
     deaf = await Wire.connect(node, "CP-1", receive_buffer=4096)
     await deaf.call("boot", "BootNotification", BOOT["1.6"])
@@ -270,11 +270,11 @@ async def ended_with(node, identity, reason):
     events = await asyncio.to_thread(
         node.await_events,
         lambda events: events and events[-1].type == "ocpp.station.disconnected",
-        "its end",
+        "the end of the session",
         station=identity,
     )
-    told = sessions_of(events)
-    assert told[-1].reason == reason
+    sessions = sessions_of(events)
+    assert sessions[-1].reason == reason
     return events[-1].data
 
 
@@ -304,7 +304,7 @@ async def test_any_frame_is_a_sign_of_life(gateway, sign):
     assert await wire.end(5) == 1008
 
 
-async def test_pings_are_sent_and_keep_a_station_that_answers_them(gateway):
+async def test_pings_keep_a_station_that_answers_them(gateway):
     node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "200ms"}})
     wire = await booted(node, "CP-1")
     began = time.monotonic()
@@ -325,7 +325,7 @@ async def test_a_station_that_never_answers_pings_is_kept_while_it_talks(gateway
         await asyncio.sleep(0.4)
         await wire.call(f"{number}", "Heartbeat", {})
     assert wire.pings >= 8
-    assert await wire.end(5) == 1008, "and is silent when it stops talking"
+    assert await wire.end(5) == 1008, "it is idle once it stops sending"
     await ended_with(node, "CP-1", "idle")
 
 
@@ -337,8 +337,8 @@ async def test_pings_can_be_turned_off(gateway):
     await wire.leave()
 
 
-async def test_a_station_that_takes_nothing_is_closed(gateway):
-    """By the kernel or by the session: both wait for `session.write_timeout`, and the kernel begins sooner to count."""
+async def test_a_station_that_reads_nothing_is_closed(gateway):
+    """By the kernel or by the session: both wait for `session.write_timeout`, and the kernel starts counting sooner."""
     limit = 2.0
     node = gateway({"session": {"write_timeout": f"{limit}s", "close_timeout": "1s"}, "log": {"level": "info"}})
     deaf = await Wire.connect(node, "CP-1", receive_buffer=4096)
@@ -358,9 +358,9 @@ async def test_a_station_that_takes_nothing_is_closed(gateway):
     assert events[0].data["reason"] in ("slowReader", "connectionLost")
 
 
-async def test_a_slow_reader_that_goes_on_reading_is_kept(gateway):
+async def test_a_slow_reader_that_keeps_reading_is_kept(gateway):
     node = gateway({"session": {"write_timeout": "1s"}, "log": {"level": "info"}})
-    # Not a tiny one: Linux then drops what it had left window for, and TCP itself gives the connection up.
+    # Not a tiny buffer: Linux then drops data within the advertised window, and TCP itself gives up the connection.
     slow = await Wire.connect(node, "CP-1", receive_buffer=64 * 1024)
     await slow.call("boot", "BootNotification", BOOT["1.6"])
     got = 0
@@ -380,6 +380,6 @@ async def test_a_slow_reader_that_goes_on_reading_is_kept(gateway):
         await asyncio.sleep(0.3)
         slow.go_on_reading()
         await asyncio.sleep(0.02)
-        assert not slow.ended.done(), "it reads a little, so it is there"
+        assert not slow.ended.done(), "it reads a little, so it is alive"
     assert got > 0
     slow.reset()

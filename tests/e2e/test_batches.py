@@ -1,4 +1,4 @@
-"""One command for many stations: whom it reaches, at what pace, one result each and a summary, called back, restarted."""
+"""One command for many stations: which ones it reaches, its rate, a result for each and a summary, cancellation, restarts."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from harness.waiting import wait_for
 
 
 class Crowd:
-    """Stations CP-000, CP-001, … that accept whatever they are asked, and what they were asked."""
+    """Stations CP-000, CP-001, … that accept every command, and a record of what they were sent."""
 
     def __init__(self):
         self.asked = []
@@ -41,7 +41,7 @@ class Crowd:
     async def leave(self):
         for task in self.tasks:
             task.cancel()
-        # Those whose connection ended under them have failed; nobody minds.
+        # A task whose connection ended has failed, which does not matter here.
         await asyncio.gather(*self.tasks, return_exceptions=True)
         for station in self.stations:
             await station.close()
@@ -99,10 +99,10 @@ async def test_a_list_a_tag_and_all(gateway):
         if batch == "list":
             statuses["offline"] = 1
         assert state["statuses"] == statuses
-        (told,) = summary(node, batch)
-        assert (told.data["statuses"], told.data["stations"]) == (statuses, sum(statuses.values()))
+        (event,) = summary(node, batch)
+        assert (event.data["statuses"], event.data["stations"]) == (statuses, sum(statuses.values()))
         assert len(results(node, batch)) == sum(statuses.values())
-    # The same batch again is known, and not sent.
+    # A repeated batch is recognised and not sent again.
     crowd.asked.clear()
     begin(node, "all", {"all": True})
     assert await asyncio.to_thread(ended, node, "all") == node.get("/api/v1/batches/all").json()
@@ -110,19 +110,19 @@ async def test_a_list_a_tag_and_all(gateway):
     await crowd.leave()
 
 
-async def test_it_keeps_its_pace(gateway):
+async def test_a_batch_keeps_its_rate(gateway):
     node = gateway()
     crowd = await Crowd.connect(node, 20)
     begin(node, "paced", {"all": True}, ratePerSecond=20)
     await asyncio.to_thread(ended, node, "paced")
     assert len(crowd.asked) == 20
     took = crowd.asked[-1][0] - crowd.asked[0][0]
-    # Nineteen gaps of 50 ms; the pace may make up for 200 ms.
+    # Nineteen gaps of 50 ms; the rate limiter may catch up on 200 ms.
     assert 0.7 < took < 5, took
     await crowd.leave()
 
 
-async def test_what_has_not_been_sent_is_called_back(gateway):
+async def test_commands_that_were_not_sent_are_cancelled(gateway):
     node = gateway()
     crowd = await Crowd.connect(node, 3)
     to = {"stations": ["AWAY", "CP-000", "CP-001", "CP-002"]}
@@ -133,17 +133,17 @@ async def test_what_has_not_been_sent_is_called_back(gateway):
     sent = len(crowd.asked)
     assert sent < 3
     assert state["statuses"] == {"answered": sent, "expired": 4 - sent}
-    told = [event.data for event in results(node, "slow")]
-    assert len({data["commandId"] for data in told}) == 4 == len(told)
-    expired = [data for data in told if data["status"] == "expired"]
+    ended_as = [event.data for event in results(node, "slow")]
+    assert len({data["commandId"] for data in ended_as}) == 4 == len(ended_as)
+    expired = [data for data in ended_as if data["status"] == "expired"]
     assert {(data["sent"], data["error"]["code"]) for data in expired} == {("no", "calledBack")}
     assert len(summary(node, "slow")) == 1
     assert delete(node, "slow") == 409
     await crowd.leave()
 
 
-async def test_it_goes_on_after_a_crash(gateway):
-    """Killed in the middle: every station has one result, and none was sent the command twice."""
+async def test_a_batch_resumes_after_a_crash(gateway):
+    """Killed in the middle of a batch: each station has one result, and none was sent the command twice."""
     node = gateway()
     before = await Crowd.connect(node, 30)
     begin(node, "long", {"all": True}, ratePerSecond=20, ifOffline="queue")
@@ -154,12 +154,12 @@ async def test_it_goes_on_after_a_crash(gateway):
     after = await Crowd.connect(node, 30)
     state = await asyncio.to_thread(ended, node, "long")
     asked = before.identities + after.identities
-    assert len(asked) == len(set(asked)), "nobody twice"
+    assert len(asked) == len(set(asked)), "no station twice"
     assert len(after.asked) > 0
     assert sum(state["statuses"].values()) == 30, state
-    told = {event.json["id"]: event.data for event in results(node, "long")}
-    assert len({data["commandId"] for data in told.values()}) == 30 == len(told)
-    for data in told.values():
+    found = {event.json["id"]: event.data for event in results(node, "long")}
+    assert len({data["commandId"] for data in found.values()}) == 30 == len(found)
+    for data in found.values():
         if data["status"] != "answered":
             assert (data["status"], data["sent"]) == ("offline", "unknown")
     assert len({event.json["id"] for event in summary(node, "long")}) == 1

@@ -1,7 +1,7 @@
-"""Registration: what a station may say and be told before it is accepted, and what outlives a connection and a process.
+"""Registration: what may be exchanged with a station before it is accepted, and what outlives a connection and a process.
 
-Proves the matrix of OCPP 1.6 section 4.2 and of 2.x use cases B01 to B03; that registration and the transaction ids of
-OCPP 1.6 survive a reconnect, a restart and a kill -9; that a StartTransaction sent again gets the same id.
+Proves the matrix of OCPP 1.6 section 4.2 and of 2.x use cases B01 to B03; that registrations and 1.6 transaction ids survive a
+reconnect, a restart and a kill -9; and that a repeated StartTransaction gets the same id.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from harness.waiting import wait_for
 
 VERSIONS = ["1.6", "2.0.1", "2.1"]
 
-# What a station may not say before it is accepted, unless it is asked to. Enough to be valid.
+# What a station may not send before it is accepted, unless triggered. Minimal valid payloads.
 TALK: dict[str, dict[str, dict[str, Any]]] = {
     "1.6": {
         "Heartbeat": {},
@@ -58,7 +58,7 @@ READ = {"1.6": "GetConfiguration", "2.0.1": "GetVariables", "2.1": "GetVariables
 START = {"1.6": "RemoteStartTransaction", "2.0.1": "RequestStartTransaction", "2.1": "RequestStartTransaction"}
 STOP = {"1.6": "RemoteStopTransaction", "2.0.1": "RequestStopTransaction", "2.1": "RequestStopTransaction"}
 
-# A request that asks a pending station to speak, and what it may say then.
+# Requests that trigger a pending station, and what it may send then.
 TRIGGERS = {
     "1.6": [
         ("TriggerMessage", {"requestedMessage": "StatusNotification", "connectorId": 1}, {"StatusNotification"}),
@@ -91,7 +91,7 @@ def command(node: Gateway, action: str, payload: dict[str, Any] | None = None) -
 
 
 async def served(station: Station) -> set[str]:
-    """The actions that are answered; all others get SecurityError."""
+    """The actions that are answered with a CALLRESULT; all others get SecurityError."""
     answered = set()
     for action, payload in TALK[station.version].items():
         answer = await station.call(action, payload)
@@ -123,7 +123,7 @@ async def test_a_station_that_never_booted(gateway, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_lenient_operator_lets_it_speak(gateway, version):
+async def test_an_unregistered_station_is_served_if_configured(gateway, version):
     node = gateway({"registration": {"before_boot": "accept"}})
     async with await Station.connect(node, "CP-1", version) as station:
         assert await served(station) == everything(version)
@@ -156,7 +156,7 @@ async def test_pending(gateway, version):
             assert (await command(node, action))["status"] == "invalid"
         await station.silence(0.2)
 
-        # The operator's decision counts from the next BootNotification on.
+        # The operator's decision applies from the next BootNotification on.
         decide(node, "Accepted")
         assert await served(station) == granted
         assert (await station.boot())["status"] == "Accepted"
@@ -176,7 +176,7 @@ async def test_rejected(gateway, version):
             assert await served(station) == set()
         for action in (READ[version], START[version], "TriggerMessage"):
             outcome = await command(node, action, {"requestedMessage": "StatusNotification"})
-            assert outcome["status"] == "invalid", "a rejected station is told nothing"
+            assert outcome["status"] == "invalid", "a rejected station is sent nothing"
         assert await served(station) == set()
         decide(node, "Accepted")
         assert (await station.boot())["status"] == "Accepted"
@@ -187,7 +187,7 @@ async def test_rejected(gateway, version):
         assert await served(station) == set()
 
 
-async def test_what_was_asked_for_is_forgotten_with_the_state(gateway):
+async def test_triggers_are_forgotten_when_the_registration_changes(gateway):
     node = gateway({"registration": {"default": "Pending"}})
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -201,7 +201,7 @@ async def test_what_was_asked_for_is_forgotten_with_the_state(gateway):
             assert await served(station) == set()
 
 
-def test_the_operator_decides_with_one_of_three_words(gateway):
+def test_the_operator_chooses_one_of_three_statuses(gateway):
     node = gateway()
     for status in ("accepted", "", "Blocked"):
         assert node.put("/api/v1/stations/CP-1/registration", {"status": status}).status_code == 400
@@ -210,11 +210,11 @@ def test_the_operator_decides_with_one_of_three_words(gateway):
     assert (shown["registration"], shown["registrationDecision"], shown["connected"]) == (None, "Pending", False)
 
 
-# -- what outlives what -------------------------------------------------------------------------------------------
+# -- persistence -------------------------------------------------------------------------------------------------
 
 
 def reconnect(node: Gateway) -> None:
-    """Nothing happens to the gateway."""
+    """Leaves the gateway alone: only the station reconnects."""
 
 
 def sigterm(node: Gateway) -> None:
@@ -231,7 +231,7 @@ ENDS = [reconnect, sigterm, kill9]
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_registration_outlives_the_connection(gateway, end):
-    """A station that reconnects does not boot again, and is served according to its last BootNotification."""
+    """A reconnecting station does not boot again and is served according to its last BootNotification."""
     node = gateway()
     decisions = {"ACCEPTED": "Accepted", "PENDING": "Pending", "REJECTED": "Rejected", "UNDECIDED": None}
     for identity, decision in decisions.items():
@@ -250,8 +250,8 @@ async def test_registration_outlives_the_connection(gateway, end):
             assert (shown["id"], shown["registration"]) == (identity, decision or "Accepted")
 
 
-async def test_an_answered_boot_is_remembered_whenever_the_process_dies(gateway):
-    """The answer to a BootNotification is a promise: 8 times the process is killed right after it."""
+async def test_an_answered_boot_survives_a_kill_at_any_moment(gateway):
+    """The answer to a BootNotification is a promise: eight times, the process is killed right after it."""
     node = gateway()
     for number in range(8):
         station = await Station.connect(node, f"CP-{number}")
@@ -265,7 +265,7 @@ async def test_an_answered_boot_is_remembered_whenever_the_process_dies(gateway)
 
 AT = "2026-01-01T00:00:00Z"
 FIRST = {"connectorId": 1, "idTag": "TAG", "meterStart": 100, "timestamp": AT}
-# The same start, as another retry might spell it.
+# The same start, spelled as another retry might.
 RESPELLED = f'{{ "timestamp":"{AT}", "meterStart" : 100,"idTag":"T\\u0041G","connectorId":1}}'
 OTHERS = [
     FIRST | {"connectorId": 2},
@@ -284,7 +284,7 @@ async def start(station: Station, payload: dict[str, Any] | str, id: str | None 
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_start_sent_again_has_the_same_transaction(gateway, end):
+async def test_a_repeated_start_has_the_same_transaction(gateway, end):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -321,8 +321,8 @@ async def test_copies_sent_without_waiting_have_the_same_transaction(gateway):
         assert len({answer[2]["transactionId"] for answer in answers}) == 1
 
 
-async def test_a_transaction_that_was_told_is_kept_whenever_the_process_dies(gateway):
-    """Killed right after the answer, or before it: what the station was told holds, and no id is given twice."""
+async def test_an_answered_transaction_survives_a_kill_at_any_moment(gateway):
+    """Killed right after the answer, or before it: an id that was given stays, and no id is given twice."""
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -331,7 +331,7 @@ async def test_a_transaction_that_was_told_is_kept_whenever_the_process_dies(gat
         payload = FIRST | {"meterStart": number}
         station = await Station.connect(node, "CP-1")
         if number % 3 == 0:
-            # Not even waited for.
+            # The answer is not even awaited.
             await station.call("Heartbeat", {})
             await station.send(f'[2,"s","StartTransaction",{json.dumps(payload)}]')
         else:
@@ -345,7 +345,7 @@ async def test_a_transaction_that_was_told_is_kept_whenever_the_process_dies(gat
     assert [violations(event.json) for event in events if violations(event.json)] == []
 
 
-async def test_a_refused_tag_gets_a_transaction_too(gateway):
+async def test_a_refused_tag_gets_a_transaction_as_well(gateway):
     node = gateway({"answers": {"authorization": "Invalid"}})
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()

@@ -1,8 +1,8 @@
-"""CALLs in both directions, and what becomes of a command (OCPP-J 4.1.1 and 4.2; docs/asyncapi.yaml, CommandResult).
+"""CALLs in both directions, and the outcome of a command (OCPP-J 4.1.1 and 4.2; docs/asyncapi.yaml, CommandResult).
 
-Proves: CALLs may cross; the gateway has one CALL outstanding for each station, urgent ones first; a timeout frees the
-slot and a late answer is dropped and counted; whatever the station answers is carried back whole; every command ends
-with one outcome out of a closed set, which is an event too.
+Proves: CALLs may cross; the gateway has one outstanding CALL per station, and sends urgent ones first; a timeout frees the slot, and
+a late answer is dropped and counted; a station's answer is returned whole; every command ends with one outcome out of a closed
+set, which is published as an event.
 """
 
 import asyncio
@@ -25,20 +25,20 @@ READ = {
     "2.0.1": ("GetLocalListVersion", {}),
     "2.1": ("GetLocalListVersion", {}),
 }
-# A request waits for its outcome; asyncio's own pool is too small for many of them.
+# A request blocks until its outcome; asyncio's default pool is too small for many of them.
 POOL = ThreadPoolExecutor(32)
 
 
 def ask(
     node: Gateway, identity: str, action: str, payload: dict[str, Any] | None = None, **more: Any
 ) -> asyncio.Future[requests.Response]:
-    """Sends a command over HTTP; the result is the response, when it comes."""
+    """Sends a command over HTTP; returns a future of the response."""
     body = {"action": action, "payload": payload or {}, **more}
     return asyncio.wrap_future(POOL.submit(node.post, f"/api/v1/stations/{identity}/commands", body))
 
 
 async def queued(node: Gateway, identity: str, count: int) -> None:
-    """Waits until so many commands wait for the station."""
+    """Waits until this many commands wait for the station."""
 
     def look() -> bool:
         return node.get(f"/api/v1/stations/{identity}").json()["commandsWaiting"] == count
@@ -47,12 +47,12 @@ async def queued(node: Gateway, identity: str, count: int) -> None:
 
 
 def check_result(node: Gateway, body: dict[str, Any]) -> None:
-    """The outcome that HTTP told is the one event of this command."""
+    """The outcome in the HTTP response equals the command's only result event."""
     events = [e for e in node.events(type="ocpp.command.result") if e.data["commandId"] == body["commandId"]]
     assert len(events) == 1, events
     assert violations(events[0].json) == []
-    told = {key: value for key, value in body.items() if key not in ("commandId", "stationId")}
-    assert {key: events[0].data[key] for key in told} == told
+    outcome = {key: value for key, value in body.items() if key not in ("commandId", "stationId")}
+    assert {key: events[0].data[key] for key in outcome} == outcome
 
 
 # -- both directions ----------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ async def test_calls_that_cross_are_both_answered(gateway, version):
         await station.boot()
         outcome = ask(node, "CP-1", *READ[version])
         call = await station.next_call()
-        # The station owes an answer, and is answered all the same; ids are unique for each sender only.
+        # The station owes an answer but is answered all the same; ids are unique per sender only.
         for id in (call[1], "a", "b"):
             assert (await station.call("Heartbeat", {}, id=id))[:2] == [3, id]
         assert not outcome.done()
@@ -76,7 +76,7 @@ async def test_calls_that_cross_are_both_answered(gateway, version):
 
 
 async def test_a_storm_in_both_directions_never_has_two_calls_outstanding(gateway):
-    """30 commands against 400 CALLs of the station, which answers each command only after 5 more frames."""
+    """30 commands against 400 CALLs from the station, which answers each command only five frames later."""
     node = gateway({"session": {"command_queue": 64}})
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -125,7 +125,7 @@ async def test_one_call_at_a_time(gateway):
             assert (await outcomes[number]).json()["status"] == "answered"
 
 
-async def test_a_station_that_does_not_answer_costs_only_itself(gateway):
+async def test_a_station_that_does_not_answer_delays_no_other(gateway):
     node = gateway()
     async with await Station.connect(node, "MUTE") as mute, await Station.connect(node, "CP-1") as station:
         await mute.boot()
@@ -183,24 +183,24 @@ async def test_a_timeout_frees_the_slot_and_a_late_answer_is_dropped(gateway):
         await station.answer(late, {"too": "late"})
         await station.answer([2, "never-asked"], {"status": "Accepted"})
         await station.send(f'[4,"{late[1]}","GenericError","late",{{}}]')
-        # Answered after these were read: nothing was said about them, and the second command still waits.
+        # Answered after these were read: they got no answer, and the second command still waits.
         assert (await station.call("Heartbeat", {}))[0] == 3
         assert (unmatched("late"), unmatched("unknown")) == (2, 1)
         assert not second.done()
         await station.answer(call, {"status": "Accepted"})
         body = (await second).json()
         assert (body["status"], body["payload"]) == ("answered", {"status": "Accepted"})
-        # The same answer once more.
+        # The same answer again.
         await station.answer(call, {"status": "Rejected"})
         assert (await station.call("Heartbeat", {}))[0] == 3
         assert unmatched("late") == 3
     events = [e for e in node.events(type="ocpp.message.received") if e.data["messageType"] != "CALL"]
     assert [violations(event.json) for event in events] == [[]] * 5
-    told = [event.data.get("action") for event in events]
-    assert told == [None, None, None, "ClearCache", None], "what belongs to no CALL names no action"
+    actions = [event.data.get("action") for event in events]
+    assert actions == [None, None, None, "ClearCache", None], "an answer without a CALL names no action"
 
 
-async def test_a_command_whose_time_is_over_before_it_is_sent(gateway):
+async def test_a_command_that_expires_before_it_is_sent(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -224,7 +224,7 @@ async def test_a_command_whose_time_is_over_before_it_is_sent(gateway):
 
 
 async def test_no_command_in_the_first_instants_of_a_connection(gateway):
-    """Several stations break on a CALL before their BootNotification is answered, or right after they connect."""
+    """Some stations cannot handle a CALL before their BootNotification is answered, or right after connecting."""
     node = gateway({"commands": {"grace": "1500ms"}})
     async with await Station.connect(node, "CP-1") as station:
         outcome = ask(node, "CP-1", "GetConfiguration")
@@ -234,7 +234,7 @@ async def test_no_command_in_the_first_instants_of_a_connection(gateway):
         assert (await station.receive())[:2] == [3, "boot"]
         await station.answer(await station.next_call(), {})
         assert (await outcome).json()["status"] == "answered"
-    # It is registered now. Silent, it gets its command when the grace is over; talking, after its first answer.
+    # It is registered now. If silent, it gets its command after the grace period; otherwise after its first answer.
     async with await Station.connect(node, "CP-1") as station:
         began = time.monotonic()
         outcome = ask(node, "CP-1", "GetConfiguration")
@@ -251,11 +251,11 @@ async def test_no_command_in_the_first_instants_of_a_connection(gateway):
         assert (await outcome).json()["status"] == "answered"
 
 
-# -- what the station answers -------------------------------------------------------------------------------------
+# -- answers of the station ---------------------------------------------------------------------------------------
 
 ALL, NOT_21, ONLY_21 = VERSIONS, ["1.6", "2.0.1"], ["2.1"]
-# What the station sends with the command's id in place of $, the outcome, what is carried back, and in which versions.
-# Then what the gateway says about it: the code of its CALLRESULTERROR (2.1 only).
+# What the station sends, with the command's id in place of $; the outcome; what is returned; in which versions;
+# and the code of the CALLRESULTERROR that the gateway replies with (2.1 only).
 REPLIES = [
     ('[3,"$",{}]', "answered", "{}", ALL, None),
     ('[ 3 , "$", { "x" : 1.50, "\\u0079":"\\/" } ]', "answered", '{ "x" : 1.50, "\\u0079":"\\/" }', ALL, None),
@@ -279,7 +279,7 @@ REPLIES = [
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_what_the_station_answers_is_carried_back_whole(gateway, version):
+async def test_a_stations_answer_is_returned_whole(gateway, version):
     node = gateway()
     async with await Station.connect(node, "CP-1", version) as station:
         await station.boot()
@@ -302,7 +302,7 @@ async def test_what_the_station_answers_is_carried_back_whole(gateway, version):
             check_result(node, body)
             if complaint:
                 assert (await station.receive())[:3] == [5, call[1], complaint], text
-            assert (await station.call("Heartbeat", {}))[0] == 3, "nothing else was said about it"
+            assert (await station.call("Heartbeat", {}))[0] == 3, "there was no other reply to it"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -318,7 +318,7 @@ async def test_an_error_without_a_call_is_ignored(gateway, version):
 # -- commands that are never sent ---------------------------------------------------------------------------------
 
 
-async def test_a_full_queue_refuses_at_once(gateway):
+async def test_a_full_queue_refuses_immediately(gateway):
     node = gateway({"session": {"command_queue": 2}})
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -339,7 +339,7 @@ async def test_a_full_queue_refuses_at_once(gateway):
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])
-async def test_a_station_that_leaves_ends_its_commands(gateway, end):
+async def test_a_station_that_disconnects_ends_its_commands(gateway, end):
     node = gateway()
     never = (await ask(node, "NEVER-SEEN", "GetConfiguration")).json()
     assert never["status"] == never["error"]["code"] == "offline"
@@ -374,7 +374,7 @@ async def test_a_station_that_leaves_ends_its_commands(gateway, end):
         ("2.1", "NotifyPeriodicEventStream"),
     ],
 )
-async def test_what_may_not_be_sent_is_invalid(gateway, version, action):
+async def test_an_action_that_may_not_be_sent_is_invalid(gateway, version, action):
     node = gateway()
     async with await Station.connect(node, "CP-1", version) as station:
         await station.boot()
@@ -404,7 +404,7 @@ async def test_what_may_not_be_sent_is_invalid(gateway, version, action):
         '{"action":"Reset","surplus":1}',
     ],
 )
-def test_a_body_that_is_no_command_is_a_bad_request(shared_node, body):
+def test_a_body_that_is_not_a_command_is_a_bad_request(shared_node, body):
     response = requests.post(shared_node.admin_url + "/api/v1/stations/CP-1/commands", data=body, timeout=10)
     assert response.status_code == 400, response.text
     assert response.headers["Content-Type"] == "application/problem+json"

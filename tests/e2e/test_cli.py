@@ -1,8 +1,8 @@
 """The binary as a client for people: `stations`, `send`, `tail`, `disconnect`.
 
-Proves: what they print is what the gateway knows, aligned or as JSON; a script can tell from the exit code how a command ended;
-`tail` shows both directions, survives a restart of the gateway without losing a line, and obeys no station's escape codes; what
-goes wrong is one line with the gateway's own reason; a reader that goes away is a clean end.
+Proves: they print what the gateway knows, aligned or as JSON; a script can tell from the exit code how a command ended; `tail` shows
+both directions, survives a restart of the gateway without losing a line, and escapes control characters; an error is one line with
+the gateway's own reason; a closed standard output is a clean end.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 async def in_thread(*arguments, **options):
-    """The station has to go on meanwhile."""
+    """Runs a client while the station's event loop goes on."""
     return await asyncio.to_thread(ask, *arguments, **options)
 
 
@@ -45,7 +45,7 @@ async def test_stations_are_a_table(gateway):
         gone = await Station.connect(node, "CP-003")
         await gone.boot()
         await gone.close()
-        wait_for(lambda: not node.get("/api/v1/stations/CP-003").json()["connected"], "it to be gone")
+        wait_for(lambda: not node.get("/api/v1/stations/CP-003").json()["connected"], "it to disconnect")
 
         result = ask(node, "stations")
         assert (result.returncode, result.stderr) == (0, "")
@@ -94,7 +94,7 @@ async def test_a_command_and_its_answer(gateway, tmp_path):
         for arguments, stdin, expected in cases:
             sending = asyncio.create_task(in_thread(node, "send", "cp-001", "Reset", *arguments, stdin=stdin))
             call = await station.next_call()
-            assert station.frames[-1][1].endswith(f',"Reset",{expected}]'), "as it was given, byte for byte"
+            assert station.frames[-1][1].endswith(f',"Reset",{expected}]'), "byte for byte as given"
             await station.answer(call, '{ "status": "Accepted" }')
             result = await sending
             assert (result.returncode, result.stdout, result.stderr) == (0, 'answered {"status":"Accepted"}\n', "")
@@ -137,7 +137,7 @@ async def test_a_script_can_tell_how_a_command_ended(gateway):
     assert result.stdout.startswith("invalid: ")
 
 
-def test_nonsense_is_refused_in_one_line(gateway, tmp_path):
+def test_invalid_input_is_refused_in_one_line(gateway, tmp_path):
     node = gateway()
     cases = [
         (("send", "CP-001", "Reset", "{type:Soft}"), "the payload is not JSON"),
@@ -155,19 +155,19 @@ def test_nonsense_is_refused_in_one_line(gateway, tmp_path):
         assert ask(node, *arguments).returncode == 2, arguments
 
 
-def test_a_gateway_that_is_not_there_is_named(gateway):
+def test_an_unreachable_gateway_is_named(gateway):
     nobody = f"127.0.0.1:{free_port()}"
     for arguments in (("stations",), ("send", "CP-1", "Reset"), ("tail", "CP-1"), ("disconnect", "CP-1")):
         result = ask(None, *arguments, "--admin", f"http://{nobody}")
         assert result.returncode == 1
         assert re.fullmatch(rf"ocpp-gateway: cannot connect to {nobody}: .*refused.*\n", result.stderr), result.stderr
-    # The flag goes before the environment.
+    # The flag takes precedence over the environment.
     node = gateway()
     result = ask(None, "stations", "--admin", node.admin_url, OCPP_GATEWAY_ADMIN=f"http://{nobody}")
     assert result.returncode == 0
     result = ask(None, "stations", OCPP_GATEWAY_ADMIN="nonsense")
     assert (result.returncode, result.stderr[:34]) == (2, "ocpp-gateway: OCPP_GATEWAY_ADMIN: ")
-    # Something else listens there.
+    # Something else listens on that port.
     result = ask(None, "stations", "--admin", f"http://127.0.0.1:{node.port}")
     assert result.returncode == 2
     assert "does not answer as a gateway's admin listener does" in result.stderr
@@ -208,7 +208,7 @@ async def test_the_messages_of_one_station(gateway):
 
 
 @pytest.mark.parametrize(("variables", "has_colours"), [({}, True), ({"NO_COLOR": "1"}, False)])
-async def test_colours_are_for_terminals(gateway, variables, has_colours):
+async def test_colours_are_only_for_terminals(gateway, variables, has_colours):
     node = gateway()
     async with await Station.connect(node, "CP-001") as station:
         await station.boot()
@@ -243,7 +243,7 @@ async def test_all_stations_as_json(gateway):
             assert re.match(rf"{TIME} CP-001 connected ", lines.line())
 
 
-async def test_a_tail_goes_on_after_a_restart_and_misses_nothing(gateway):
+async def test_a_tail_resumes_after_a_restart_and_misses_nothing(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-000") as station:
         await station.boot()
@@ -259,7 +259,7 @@ async def test_a_tail_goes_on_after_a_restart_and_misses_nothing(gateway):
         late.line()
         node.kill9()
         assert "trying again" in tail.note()
-        # Between the two lives, as it were: before the tail is back.
+        # One tail is stopped, so that it reconnects only after this session.
         late.process.send_signal(signal.SIGSTOP)
         node.start()
         async with await Station.connect(node, "CP-001") as station:
@@ -273,7 +273,7 @@ async def test_a_tail_goes_on_after_a_restart_and_misses_nothing(gateway):
 
 
 class BreakingStream(BaseHTTPRequestHandler):
-    """Tells where it is and breaks off; what it is asked for after that is told to `asked`."""
+    """Sends its position and breaks off; `asked` records the requests."""
 
     asked: ClassVar[list[tuple[str, str | None]]] = []
 
@@ -287,7 +287,7 @@ class BreakingStream(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_tail_that_has_seen_nothing_yet_goes_on_where_it_was():
+def test_a_tail_without_events_resumes_at_its_position():
     with ThreadingHTTPServer(("127.0.0.1", 0), BreakingStream) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         with Running(
@@ -302,7 +302,7 @@ def test_a_tail_that_has_seen_nothing_yet_goes_on_where_it_was():
     ]
 
 
-async def test_a_stream_begins_with_where_it_is(gateway):
+async def test_a_stream_begins_with_its_position(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-000") as station:
         await station.boot()
@@ -311,7 +311,7 @@ async def test_a_stream_begins_with_where_it_is(gateway):
         assert next(stream.iter_lines()) == b"id: 3"
 
 
-async def test_with_kafka_a_tail_is_live_and_says_what_it_cannot_show(gateway, kafka, topics):
+async def test_with_kafka_a_tail_is_live_only_and_says_so(gateway, kafka, topics):
     node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics})
     result = ask(node, "tail", "CP-001", "--from", "earliest")
     assert (result.returncode, "no local log" in result.stderr) == (2, True)
@@ -322,7 +322,7 @@ async def test_with_kafka_a_tail_is_live_and_says_what_it_cannot_show(gateway, k
         return line
 
     async def seen(tail, station, mark):
-        """Nothing tells when a live stream has begun: the station goes on until it is seen."""
+        """Nothing announces that a live stream has begun, so the station keeps sending until it is seen."""
         line = asyncio.create_task(asyncio.to_thread(until, tail, mark))
         for number in itertools.count():
             if line.done():
@@ -342,7 +342,7 @@ async def test_with_kafka_a_tail_is_live_and_says_what_it_cannot_show(gateway, k
             await seen(tail, station, "second")
 
 
-async def test_a_reader_that_goes_away_is_a_clean_end(gateway):
+async def test_a_closed_standard_output_is_a_clean_end(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-001") as station:
         await station.boot()
@@ -376,7 +376,7 @@ async def test_a_station_is_disconnected(gateway):
 
 
 @pytest.mark.parametrize("command", ["stations", "send", "tail", "disconnect"])
-def test_each_says_what_it_takes(command):
+def test_each_has_a_help_text(command):
     result = ask(None, command, "--help")
     assert result.returncode == 0
     assert "--admin <URL>" in result.stdout

@@ -1,8 +1,8 @@
-"""Commands over HTTP on the local bus: what is remembered of them, what is told of them and when, what is called back.
+"""Commands over HTTP on the local bus: deduplication, results, cancellation.
 
-Proves: a commandId that is seen again, at once, after a restart or after a crash, gives the first outcome and puts nothing on the
-wire; what was under way in a crash ends once and says what is known of its sending; nothing is told that a power cut could take
-back; a command that is called back never leaves; what is remembered is bounded. `test_offline_queue.py` has the rest.
+Proves: a repeated commandId gets the first outcome and sends nothing, whether at once, after a restart or after a crash; a command
+in flight during a crash ends once and says what is known about its sending; nobody hears what a power cut could take back; a
+cancelled command is never sent; what is remembered is bounded. `test_offline_queue.py` has the rest.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from harness.orders import (
     ASYNC,
     SOON,
     arrival,
-    call_back,
+    cancel,
     ended,
     in_state,
     leave,
@@ -53,12 +53,12 @@ async def test_a_repeated_command_gets_the_first_outcome_and_nothing_is_sent(gat
     assert (first.status_code, first.json()["status"], first.json()["sent"]) == (200, "answered", "yes")
     nobody = await post(node, "CP-2", body("c-2"))
     assert (nobody.json()["status"], nobody.json()["sent"]) == ("offline", "no")
-    told = results(node)
+    first_results = results(node)
     if between != "nothing":
         await leave(node, between)
         await asyncio.to_thread(node.restart)
         await station.connect(node)
-        # Now it could be sent: its outcome is the first one all the same.
+        # It could be sent now, but keeps its first outcome.
         other = await Obedient("CP-2").connect(node)
     for identity, id, before in (("CP-1", "c-1", first), ("CP-2", "c-2", nobody)):
         again = await post(node, identity, body(id))
@@ -71,10 +71,10 @@ async def test_a_repeated_command_gets_the_first_outcome_and_nothing_is_sent(gat
         await settled(node, other)
         assert other.arrived == []
     after = results(node)
-    assert {id: after[id].text for id in told} == {id: event.text for id, event in told.items()}
+    assert {id: after[id].text for id in first_results} == {id: event.text for id, event in first_results.items()}
 
 
-async def test_a_repeat_while_it_is_under_way_waits_for_the_same_outcome(gateway):
+async def test_a_repeat_of_a_command_in_flight_waits_for_the_same_outcome(gateway):
     node = gateway(SOON)
     station = await Obedient("CP-1", delay=None).connect(node)
     waiting = [post(node, "CP-1", body("c-1", timeoutMs=20_000)) for _ in range(6)]
@@ -82,7 +82,7 @@ async def test_a_repeat_while_it_is_under_way_waits_for_the_same_outcome(gateway
     assert (await post(node, "CP-1", body("c-1"), ASYNC)).status_code == 202
     assert not any(one.done() for one in waiting)
     await arrival(station, "c-1")
-    # A new connection, so that it ends.
+    # A new connection ends it.
     await station.connect(node)
     assert {(await one).text for one in waiting} == {show(node, "c-1").text}
     assert (await ended(node, "c-1"))["status"] == "replaced"
@@ -102,11 +102,11 @@ async def test_an_id_belongs_to_one_command(gateway):
     problem(await post(node, "CP-2", body("c-1")), 409)
     await settled(node, other)
     assert other.arrived == []
-    # The station in another spelling is the same station.
+    # Another spelling of the same station.
     assert (await post(node, "cp-1", body("c-1"))).json() == (await first).json()
 
 
-async def test_what_was_under_way_in_a_crash_ends_once_and_says_what_is_known_of_its_sending(gateway):
+async def test_commands_in_flight_during_a_crash_end_once_and_say_whether_they_were_sent(gateway):
     node = gateway(SOON)
     station = await Obedient("CP-1", delay=None).connect(node)
     lost = [post(node, "CP-1", body("on-the-wire"))]
@@ -137,8 +137,8 @@ async def test_what_was_under_way_in_a_crash_ends_once_and_says_what_is_known_of
 
 
 @pytest.mark.parametrize("crash", range(6))
-async def test_crashes_at_any_moment_leave_one_outcome_each(gateway, crash):
-    """Ten stations work through what a hundred requests bring when the gateway is killed, a little later each time."""
+async def test_crashes_at_any_moment_leave_one_outcome_per_command(gateway, crash):
+    """Ten stations work through a hundred commands when the gateway is killed, a little later each time."""
     node = gateway(SOON | {"log": {"level": "info"}})
     stations = [Obedient(f"CP-{number}", delay=0.01) for number in range(10)]
     await asyncio.gather(*(station.connect(node) for station in stations))
@@ -153,14 +153,14 @@ async def test_crashes_at_any_moment_leave_one_outcome_each(gateway, crash):
     heard = await asyncio.gather(*answers, return_exceptions=True)
     await asyncio.to_thread(node.restart)
     await asyncio.gather(*(station.connect(node) for station in stations))
-    told, wire = 0, {id: ids[id].arrived.count(id) for id in ids}
+    answered, wire = 0, {id: ids[id].arrived.count(id) for id in ids}
     for (id, station), before in zip(ids.items(), heard, strict=True):
         if isinstance(before, requests.Response):
-            assert show(node, id).text == before.text, "what the sender heard is what is remembered"
-            told += 1
+            assert show(node, id).text == before.text, "the sender was told what is remembered"
+            answered += 1
             continue
         if show(node, id).status_code == 404:
-            # It had not been taken in: nothing can have happened to it.
+            # It had not been accepted, so nothing can have happened to it.
             assert wire[id] == 0
             continue
         outcome = await ended(node, id)
@@ -171,10 +171,10 @@ async def test_crashes_at_any_moment_leave_one_outcome_each(gateway, crash):
     assert {id: ids[id].arrived.count(id) for id in ids} == wire, "nothing was sent again"
     assert max(wire.values()) == 1
     results(node)
-    print(f"\n{sum(wire.values())} of 100 arrived, {told} were told before the crash")
+    print(f"\n{sum(wire.values())} of 100 arrived, {answered} were answered before the crash")
 
 
-async def test_a_stop_ends_what_is_under_way_and_keeps_what_may_be_kept(gateway):
+async def test_a_stop_ends_commands_in_flight_and_queues_those_that_may_be_queued(gateway):
     node = gateway(SOON)
     station = await Obedient("CP-1", delay=None).connect(node)
     asked = [post(node, "CP-1", body("on-the-wire"))]
@@ -186,7 +186,7 @@ async def test_a_stop_ends_what_is_under_way_and_keeps_what_may_be_kept(gateway)
     heard = [one.json() for one in await asyncio.gather(*asked)]
     await asyncio.to_thread(node.restart)
     outcomes = [show(node, id).json() for id in ("on-the-wire", "waited")]
-    # A stop is no crash: what was sent is known.
+    # Unlike a crash, a stop knows what was sent.
     assert [(one["status"], one["sent"]) for one in outcomes] == [("offline", "yes"), ("offline", "no")]
     assert heard[:2] == outcomes
     assert heard[2]["state"] == show(node, "to-be-kept").json()["state"] == "kept"
@@ -198,16 +198,16 @@ async def test_a_stop_ends_what_is_under_way_and_keeps_what_may_be_kept(gateway)
 
 
 @needs_compiler
-async def test_no_command_leaves_before_the_note_that_it_leaves_is_durable(on_disk):
+async def test_no_command_is_sent_before_its_write_ahead_note_is_durable(on_disk):
     node, disk = on_disk
     station = await Obedient("CP-1").connect(node)
     with disk.holding():
         outcome = post(node, "CP-1", body("c-1"))
         kept = post(node, "CP-2", body("c-2", ifOffline="queue"))
-        taken_in = post(node, "CP-3", body("c-3", ifOffline="queue"), ASYNC)
+        accepted = post(node, "CP-3", body("c-3", ifOffline="queue"), ASYNC)
         await in_state(node, "c-2", "waiting")
         await in_state(node, "c-3", "waiting")
-        # The same once more: what is known is not durable yet.
+        # The same again: what is known is not durable yet.
         again = [
             post(node, "CP-2", body("c-2", ifOffline="queue")),
             post(node, "CP-3", body("c-3", ifOffline="queue"), ASYNC),
@@ -215,16 +215,16 @@ async def test_no_command_leaves_before_the_note_that_it_leaves_is_durable(on_di
         # Nothing must leave, and nobody be told anything.
         await asyncio.sleep(0.5)
         assert station.arrived == []
-        assert not any(one.done() for one in (outcome, kept, taken_in))
-        assert not any(one.done() for one in again), "a repeat is told what is not durable"
+        assert not any(one.done() for one in (outcome, kept, accepted))
+        assert not any(one.done() for one in again), "a repeat is told what is not durable yet"
     assert (await outcome).json()["status"] == "answered"
-    assert [(await one).status_code for one in (kept, taken_in, *again)] == [202] * 4
+    assert [(await one).status_code for one in (kept, accepted, *again)] == [202] * 4
     assert station.arrived == ["c-1"]
 
 
 @needs_compiler
-async def test_nobody_hears_an_outcome_before_it_is_durable(on_disk):
-    """A crash could take it back: whoever had heard `answered` would hear something else afterwards."""
+async def test_no_outcome_is_reported_before_it_is_durable(on_disk):
+    """A crash could take it back: whoever was told `answered` would be told something else afterwards."""
     node, disk = on_disk
     station = await Obedient("CP-1", delay=0.3).connect(node)
     outcome = post(node, "CP-1", body("c-1", timeoutMs=60_000))
@@ -236,7 +236,7 @@ async def test_nobody_hears_an_outcome_before_it_is_durable(on_disk):
         await asyncio.to_thread(
             wait_for,
             lambda: node.metric("ocpp_gateway_unmatched_answers_total", kind="unknown") == 1,
-            "what came behind the answer to be read",
+            "the frame behind the answer to be read",
         )
         assert not outcome.done()
         assert show(node, "c-1").json().get("state") == "sending"
@@ -245,10 +245,10 @@ async def test_nobody_hears_an_outcome_before_it_is_durable(on_disk):
 
 
 @needs_compiler
-async def test_a_power_cut_takes_nothing_that_was_told_and_sends_nothing_again(on_disk):
+async def test_a_power_cut_takes_back_no_outcome_and_sends_nothing_again(on_disk):
     node, disk = on_disk
     station, mute = await Obedient("CP-1").connect(node), await Obedient("MUTE", delay=None).connect(node)
-    told = {f"c-{number}": (await post(node, "CP-1", body(f"c-{number}"))).json() for number in range(10)}
+    outcomes = {f"c-{number}": (await post(node, "CP-1", body(f"c-{number}"))).json() for number in range(10)}
     kept = [f"k-{number}" for number in range(10)]
     for id in kept:
         assert (await post(node, "AWAY", body(id, ifOffline="queue"))).status_code == 202
@@ -260,13 +260,13 @@ async def test_a_power_cut_takes_nothing_that_was_told_and_sends_nothing_again(o
     for one in (station, mute):
         one.delay = 0
         await one.connect(node)
-    for id, before in told.items():
+    for id, before in outcomes.items():
         assert (await post(node, "CP-1", body(id))).json() == before
     assert (await ended(node, "out"))["sent"] == "unknown"
     assert (await post(node, "MUTE", body("out"))).json()["status"] == "offline"
     away = await Obedient("AWAY").connect(node)
     assert (await ended(node, kept[-1]))["status"] == "answered"
-    for one, ids in ((station, list(told)), (mute, ["out"]), (away, kept)):
+    for one, ids in ((station, list(outcomes)), (mute, ["out"]), (away, kept)):
         await settled(node, one)
         assert one.arrived == ids
     results(node)
@@ -276,22 +276,22 @@ async def test_a_power_cut_takes_nothing_that_was_told_and_sends_nothing_again(o
 
 
 @pytest.mark.parametrize("id", ["c-1", "a/b c?d=ü%2F"])
-async def test_respond_async_names_the_place_where_the_outcome_will_be(gateway, id):
+async def test_respond_async_gives_the_location_of_the_outcome(gateway, id):
     node = gateway(SOON)
     station = await Obedient("CP-1", delay=None).connect(node)
     response = await post(node, "CP-1", body(id), {"Prefer": 'handling=lenient, respond-async; foo="bar"'})
     assert response.status_code == 202
     assert (response.json()["commandId"], response.json()["stationId"]) == (id, "CP-1")
-    place = response.headers["Location"]
+    location = response.headers["Location"]
     await in_state(node, id, "sending")
-    shown = node.get(place).json()
+    shown = node.get(location).json()
     assert (shown["commandId"], shown["stationId"], shown["action"]) == (id, "CP-1", ACTION)
     await arrival(station, id)
     station.delay = 0
     station.wire.reset()
     outcome = await ended(node, id)
     assert (outcome["status"], outcome["sent"]) == ("offline", "yes")
-    assert node.get(place).json() == outcome
+    assert node.get(location).json() == outcome
 
 
 async def test_a_command_without_an_id_gets_one(gateway):
@@ -303,7 +303,7 @@ async def test_a_command_without_an_id_gets_one(gateway):
     assert show(node, first["commandId"]).json() == first
 
 
-async def test_what_respond_async_has_taken_in_survives_a_crash(gateway):
+async def test_commands_accepted_with_respond_async_survive_a_crash(gateway):
     node = gateway(SOON)
     station = await Obedient("CP-1", delay=None).connect(node)
     ids = [f"c-{number}" for number in range(20)]
@@ -319,23 +319,23 @@ async def test_what_respond_async_has_taken_in_survives_a_crash(gateway):
     assert set(results(node)) == set(ids)
 
 
-# -- calling back -------------------------------------------------------------------------------------------------
+# -- cancellation ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("between", ["nothing", "kill9"])
-async def test_a_kept_command_that_is_called_back_never_leaves(gateway, between):
+async def test_a_cancelled_command_of_the_offline_queue_is_never_sent(gateway, between):
     node = gateway(SOON)
     for id in ("c-1", "c-2", "c-3"):
         assert (await post(node, "CP-1", body(id, ifOffline="queue"))).status_code == 202
     if between == "kill9":
         node.kill9()
         await asyncio.to_thread(node.restart)
-    response = call_back(node, "c-2")
+    response = cancel(node, "c-2")
     assert response.status_code == 200
     outcome = response.json()
     assert (outcome["status"], outcome["sent"], outcome["error"]["code"]) == ("expired", "no", "calledBack")
     assert show(node, "c-2").json() == outcome
-    problem(call_back(node, "c-2"), 409)
+    problem(cancel(node, "c-2"), 409)
     if between == "kill9":
         node.kill9()
         await asyncio.to_thread(node.restart)
@@ -345,33 +345,33 @@ async def test_a_kept_command_that_is_called_back_never_leaves(gateway, between)
     assert results(node)["c-2"].data["status"] == "expired"
 
 
-async def test_a_waiting_command_that_is_called_back_never_leaves_and_a_sent_one_cannot_be(gateway):
+async def test_a_cancelled_command_is_never_sent_and_a_sent_one_cannot_be_cancelled(gateway):
     node = gateway(SOON)
     station = await Obedient("CP-1", delay=None).connect(node)
     first = post(node, "CP-1", body("sent"))
     await in_state(node, "sent", "sending")
     second = post(node, "CP-1", body("waits"))
     await in_state(node, "waits", "waiting")
-    problem(call_back(node, "sent"), 409)
-    outcome = call_back(node, "waits")
+    problem(cancel(node, "sent"), 409)
+    outcome = cancel(node, "waits")
     assert outcome.status_code == 200
     assert (outcome.json()["status"], outcome.json()["sent"]) == ("expired", "no")
-    assert (await second).json() == outcome.json(), "whoever waited hears it"
-    problem(call_back(node, "nobody-sent-this"), 404)
+    assert (await second).json() == outcome.json(), "whoever waited is told"
+    problem(cancel(node, "nobody-sent-this"), 404)
     problem(show(node, "nobody-sent-this"), 404)
-    # The slot is freed by a reconnect; the one that was called back does not go to the new connection.
+    # A reconnect frees the slot; the cancelled command does not go to the new connection.
     station.delay = 0
     await station.connect(node)
     assert (await first).json()["status"] == "replaced"
     await settled(node, station)
     assert station.arrived == ["sent"]
-    problem(call_back(node, "sent"), 409)
+    problem(cancel(node, "sent"), 409)
 
 
 # -- limits -------------------------------------------------------------------------------------------------------
 
 
-async def test_too_many_at_once_are_refused_and_room_comes_back(gateway):
+async def test_too_many_in_flight_are_refused_until_some_have_ended(gateway):
     node = gateway(merged(SOON, {"commands": {"max_in_flight": 3}}))
     station = await Obedient("CP-1", delay=None).connect(node)
     waiting = []
@@ -383,11 +383,11 @@ async def test_too_many_at_once_are_refused_and_room_comes_back(gateway):
     station.delay = 0
     await station.connect(node)
     assert sorted([(await one).json()["status"] for one in waiting]) == ["answered", "answered", "replaced"]
-    # Refused without a trace: the same command may come again.
+    # A refusal leaves no trace: the same command may be sent again.
     assert (await post(node, "CP-1", body("c-3"))).json()["status"] == "answered"
 
 
-async def test_what_is_kept_is_bounded_by_bytes_too_and_room_comes_back(gateway):
+async def test_the_offline_queue_is_bounded_in_bytes_as_well(gateway):
     node = gateway(merged(SOON, {"commands": {"offline_bytes": "64KiB"}}))
     large = {"vendorId": "x" * 20_000, "data": "-"}
     for number in range(3):
@@ -399,12 +399,12 @@ async def test_what_is_kept_is_bounded_by_bytes_too_and_room_comes_back(gateway)
     node.kill9()
     await asyncio.to_thread(node.restart)
     assert (await post(node, "CP-3", full | {"commandId": "c-4"})).json()["status"] == "queueFull"
-    assert call_back(node, "c-0").status_code == 200
+    assert cancel(node, "c-0").status_code == 200
     assert (await post(node, "CP-3", full | {"commandId": "c-5"})).status_code == 202
 
 
-async def test_the_journal_does_not_grow_with_every_command(gateway):
-    """A few hundred large commands pass through; what is remembered of them is small."""
+async def test_the_journal_is_compacted(gateway):
+    """Many large commands pass through; what is remembered of them is small."""
     node = gateway(merged(SOON, {"commands": {"remembered": 20}, "log": {"level": "info"}}))
     station = await Obedient("CP-1").connect(node)
     large = {"vendorId": "x" * 900_000, "data": "-"}
@@ -425,7 +425,7 @@ async def test_the_journal_does_not_grow_with_every_command(gateway):
     assert show(node, "c-119").json()["status"] == "answered"
 
 
-async def test_outcomes_are_forgotten_when_there_are_too_many(gateway):
+async def test_the_oldest_outcomes_are_forgotten(gateway):
     node = gateway(merged(SOON, {"commands": {"remembered": 10}}))
     station = await Obedient("CP-1").connect(node)
     for number in range(20):
@@ -455,7 +455,7 @@ async def test_outcomes_are_forgotten_when_there_are_too_many(gateway):
         ("%FF", b'{"action":"Reset"}', 400),
     ],
 )
-def test_what_is_no_command_is_a_problem_and_leaves_nothing(shared_node, path, text, status):
+def test_an_invalid_command_is_a_problem_and_leaves_no_trace(shared_node, path, text, status):
     response = requests.post(f"{shared_node.admin_url}/api/v1/stations/{path}/commands", data=text, timeout=10)
     problem(response, status)
     assert shared_node.events() == [], "no command, no result"

@@ -1,7 +1,7 @@
-"""Commands while the disk takes its time: what a wait in the middle of a step lets in must not undo the step.
+"""Commands while the disk hangs: what happens while a step waits for it must not undo the step.
 
-Proves P1 and P2 for commands where a test without a held disk would need luck: two that take a station's line to it, callers
-that go away in the middle, batches whose commands are forgotten by everybody else, what a restart finds and keeps.
+Proves P1 and P2 for commands in races that only a hanging disk makes certain: two tasks that send a station's offline queue, callers
+that disconnect in the middle, batches whose commands are forgotten elsewhere, and what a restart finds and queues.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def held(gateway, tmp_path):
 
 
 class ByHand(Obedient):
-    """A station that answers when it is told to."""
+    """A station that answers on demand."""
 
     def __init__(self, identity):
         super().__init__(identity, delay=None)
@@ -61,7 +61,7 @@ class ByHand(Obedient):
 
 
 def ask_and_go(node, method, path, payload=None, after=0.3):
-    """A request whose client goes away in the middle."""
+    """Sends a request and disconnects before the response."""
     text = b"" if payload is None else json.dumps(payload).encode()
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(text)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", node.admin_port)) as client:
@@ -82,15 +82,15 @@ async def until(condition, what, timeout=15):
     await asyncio.to_thread(wait_for, condition, what, timeout)
 
 
-async def test_a_line_is_taken_to_its_station_by_one_alone(held):
-    """The line is empty and its last command not told yet when another is kept: it goes out once."""
+async def test_an_offline_queue_is_sent_by_one_task_alone(held):
+    """The queue is empty but the result of its last command not published when another is queued: that one is sent once."""
     node, disk = held({"session": {"command_queue": 2}})
     assert (await post(node, "CP-1", body("A", ifOffline="queue"))).status_code == 202
     station = await ByHand("CP-1").connect(node)
     await arrival(station, "A")
     with disk.holding(EVENTS):
         await station.answer("A")
-        # Its end is noted, and cannot be told.
+        # Its end is recorded, but its result cannot be published.
         await until(lambda: show(node, "A").json().get("action") is None, "A to have an end")
         others = [post(node, "CP-1", body("B1", ifOffline="queue"))]
         await arrival(station, "B1")
@@ -103,17 +103,17 @@ async def test_a_line_is_taken_to_its_station_by_one_alone(held):
         await station.answer(id)
         await ended(node, id)
     await asyncio.gather(*others)
-    # Had it been given out twice, the second would have left by now.
+    # A second send would have happened by now.
     assert (await post(node, "CP-1", body("invalid", action="Nonsense"))).json()["status"] == "invalid"
     assert Counter(station.arrived) == dict.fromkeys(["A", "B1", "B2", "B3", "X"], 1)
 
 
 @pytest.mark.parametrize("where", [EVENTS, COMMANDS])
-async def test_a_command_that_is_called_back_has_its_result_although_nobody_waits(held, where):
+async def test_a_cancelled_command_has_its_result_even_if_the_caller_is_gone(held, where):
     node, disk = held({})
     assert (await post(node, "CP-1", body("A", ifOffline="queue"))).status_code == 202
     with disk.holding(where):
-        # Keeps the disk busy, so that what follows has to wait for room in time.
+        # Keeps the disk busy, so that what follows has to wait.
         busy = post(node, "CP-2", body("busy", ifOffline="queue"), ASYNC)
         await asyncio.to_thread(ask_and_go, node, "DELETE", "/api/v1/commands/A")
     await busy
@@ -123,7 +123,7 @@ async def test_a_command_that_is_called_back_has_its_result_although_nobody_wait
     assert "A" in results(node)
 
 
-async def test_a_batch_begins_although_nobody_waits(held):
+async def test_a_batch_starts_even_if_the_caller_is_gone(held):
     node, disk = held({})
     to = {"stations": ["CP-1", "CP-2"]}
     with disk.holding(COMMANDS):
@@ -134,7 +134,7 @@ async def test_a_batch_begins_although_nobody_waits(held):
 
 
 async def forget(node):
-    """Other commands, more than are remembered."""
+    """Sends other commands, more than are remembered."""
     for number in range(5):
         await post(node, "CP-9", body(f"other-{number}"))
 
@@ -169,12 +169,12 @@ async def test_a_batch_ends_once_after_a_crash_whatever_is_forgotten(held):
     results(node)
 
 
-async def test_what_a_restart_keeps_goes_to_a_station_that_is_there_already(held):
-    """Hundreds of commands come to their end after a crash, slowly; the one to be kept is behind them."""
+async def test_what_a_restart_queues_goes_to_a_station_that_is_already_connected(held):
+    """After a crash, hundreds of commands end slowly; the one that goes to the offline queue is behind them."""
     node, disk = held({"commands": {"grace": "300s"}, "session": {"command_queue": 2000}, "log": {"level": "info"}})
     station = await Obedient("CP-1").connect(node)
     await station.wire.leave()
-    # Silent, so that commands wait.
+    # It sends nothing, so that commands wait.
     station = await Obedient("CP-1").connect(node, boots=False)
     taken = await asyncio.gather(*(post(node, "CP-1", body(f"f-{number}"), ASYNC) for number in range(600)))
     assert {response.status_code for response in taken} == {202}

@@ -1,4 +1,4 @@
-"""Commands while Kafka restarts and while partitions move between nodes: none is lost, none is on the wire twice."""
+"""Commands while Kafka restarts and while partitions move between nodes: none is lost, none is sent twice."""
 
 import asyncio
 
@@ -28,21 +28,21 @@ async def test_commands_flow_on_after_kafka_was_killed(own_kafka, gateway, backe
     await asyncio.to_thread(wait_for, lambda: sum(len(one.arrived) for one in stations) >= 60, "some work", 20, 0.001)
     own_kafka.kill9()
     give(100)
-    await asyncio.to_thread(wait_for, lambda: node.get("/readyz").status_code == 503, "the gateway to feel it", 30)
+    await asyncio.to_thread(wait_for, lambda: node.get("/readyz").status_code == 503, "the gateway to notice", 30)
     await asyncio.to_thread(own_kafka.start)
     give(100)
-    await backend.has_told(ids, 60)
+    await backend.has_results(ids, 60)
     await asyncio.to_thread(backend.flush)
     await backend.has_committed(30)
     assert {backend.first(id).status for id in ids} == {"answered"}
-    backend.check_account(stations, ids)
+    backend.check_results(stations, ids)
     assert not any(one.wire.ended.done() for one in stations)
 
 
 async def test_partitions_that_move_lose_no_command(gateway, backends):
-    """A second node of the same group comes and goes. It has no stations, so what it reads ends as offline."""
+    """A second node of the same group comes and goes. It has no stations, so the commands that it consumes end as offline."""
     backend = backends()
-    # What comes while nobody has a partition comes at once afterwards: more than the queue of a station is by default.
+    # Commands sent while a partition is unassigned arrive all at once: more than a station's queue holds by default.
     node = gateway(backend.config(session={"command_queue": 1000}))
     stations = [Obedient(f"CP-{number}") for number in range(60)]
     await connect_all(stations, node)
@@ -76,24 +76,24 @@ async def test_partitions_that_move_lose_no_command(gateway, backends):
     await shared(6)
     await asyncio.to_thread(other.start)
     await shared(3)
-    # Without a word: the group waits for it, and then gives its partitions away.
+    # It leaves without a word: the group waits for it, and then reassigns its partitions.
     other.kill9()
     await shared(6)
     flowing = False
     await giving
     backend.flush()
-    await backend.has_told(ids)
+    await backend.has_results(ids)
     await backend.has_committed()
     assert max(wire_counts(stations).values()) == 1
     statuses: dict[str, int] = {}
     for id in ids:
         statuses[backend.first(id).status] = statuses.get(backend.first(id).status, 0) + 1
     assert set(statuses) == {"answered", "offline"}, "each by the node that had its partition"
-    print(f"\n{len(ids)} commands: {statuses}; results of both nodes: {len(backend.told_twice())}")
+    print(f"\n{len(ids)} commands: {statuses}; results of both nodes: {len(backend.distinct_results())}")
 
 
-async def test_what_waits_for_a_station_costs_nothing_while_kafka_hangs(own_kafka, gateway, backends):
-    """The station's connection breaks when no event can be published: its place stays taken until one can."""
+async def test_commands_that_wait_use_no_processor_while_kafka_hangs(own_kafka, gateway, backends):
+    """The station's connection breaks while no event can be published: its session lasts until one can."""
     own_kafka.start()
     backend = backends(own_kafka)
     node = gateway(backend.config(bus={"queue_events": 16, "hold_limit": "0s"}))
@@ -128,6 +128,6 @@ async def test_what_waits_for_a_station_costs_nothing_while_kafka_hangs(own_kafk
     assert used < 0.4
     station.delay = 0
     await station.connect(node)
-    await backend.has_told(["out", *ids])
+    await backend.has_results(["out", *ids])
     assert station.arrived == ["out", *ids]
-    backend.check_account([station], ["out", *ids])
+    backend.check_results([station], ["out", *ids])

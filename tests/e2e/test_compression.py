@@ -1,6 +1,6 @@
-"""permessage-deflate (RFC 7692; ocpp-j 1.7): what is agreed on, what it carries, and what happens to those who break its rules.
+"""permessage-deflate (RFC 7692; OCPP-J 1.7): negotiation, messages, and violations.
 
-The agreement is checked with an independent client in every combination of its parameters, and byte by byte on a raw socket.
+The negotiation is checked with independent clients in every combination of parameters, and byte by byte on a raw socket.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ RSV1 = 4
 BOOT_CALL = json.dumps([2, "boot", "BootNotification", BOOT["1.6"]]).encode()
 TAKEOVER = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
 
-# Text that shrinks, and that no other text of this length is.
+# Text that compresses well and is unlike any other message.
 METER_VALUES = json.dumps(
     {
         "connectorId": 1,
@@ -41,7 +41,7 @@ def node(shared_gateway):
 
 
 def deflate(data: bytes, wbits: int = 15) -> bytes:
-    """A whole message without context, as RFC 7692 7.2.1 wants it."""
+    """Compresses a whole message without context takeover (RFC 7692 7.2.1)."""
     codec = zlib.compressobj(wbits=-wbits)
     compressed = codec.compress(data) + codec.flush(zlib.Z_SYNC_FLUSH)
     assert compressed.endswith(b"\0\0\xff\xff")
@@ -85,7 +85,7 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-async def test_a_client_that_compresses_is_understood_and_answered_in_kind(node, name):
+async def test_a_compressing_client_is_understood_and_answered_compressed(node, name):
     identity = f"WS-{name}"
     async with await Station.connect(node, identity, extensions=[CLIENTS[name]]) as station:
         agreed = station.connection.response.headers["Sec-WebSocket-Extensions"]
@@ -93,7 +93,7 @@ async def test_a_client_that_compresses_is_understood_and_answered_in_kind(node,
         bits = re.search(r"server_max_window_bits=(\d+)", agreed)
         assert (bits and int(bits[1])) == CLIENTS[name].server_max_window_bits
         await station.boot()
-        # Twice: what is not taken over must not be missed.
+        # Twice: context that is not taken over must not be needed.
         for number in range(2):
             assert (await station.call("MeterValues", METER_VALUES, id=f"m{number}"))[0] == 3
         for number in range(2):
@@ -111,7 +111,7 @@ async def test_a_client_that_compresses_is_understood_and_answered_in_kind(node,
     assert connected.data["compression"] is True
 
 
-async def test_a_client_that_does_not_compress_is_left_alone(node):
+async def test_a_client_without_compression_gets_none(node):
     async with await Station.connect(node, "WS-plain") as station:
         assert "Sec-WebSocket-Extensions" not in station.connection.response.headers
         await station.boot()
@@ -127,7 +127,7 @@ async def test_compression_can_be_switched_off(gateway):
         await station.boot()
 
 
-async def test_what_travelled_is_counted(gateway):
+async def test_compressed_bytes_are_counted(gateway):
     node = gateway({})
     async with await Station.connect(node, "CP-1", compression="deflate") as station:
         await station.boot()
@@ -138,7 +138,7 @@ async def test_what_travelled_is_counted(gateway):
         compressed = node.metric("ocpp_gateway_compression_bytes_total", direction="in", form="compressed")
         assert plain >= len(METER_VALUES)
         assert 0 < compressed < plain / 5
-        # Noise, which stays as large as it is: more than the gateway inflates before others have their turn.
+        # Incompressible noise: more than the gateway inflates in one turn.
         noise = {"vendorId": "v", "data": random.Random(7692).randbytes(50_000).hex()}
         assert (await station.call("DataTransfer", json.dumps(noise), id="noise"))[0] == 3
         assert node.metric("ocpp_gateway_inflating_paused_total") >= 50_000 // 4096
@@ -197,7 +197,7 @@ OFFERS = {
     "permessage-deflate": TAKEOVER,
     "permessage-deflate; client_max_window_bits; server_max_window_bits=10": f"{TAKEOVER}; server_max_window_bits=10",
     'permessage-deflate; server_max_window_bits="12"': f"{TAKEOVER}; server_max_window_bits=12",
-    # Offers in order: what cannot be kept gives way to the next.
+    # Offers in order of preference: an unacceptable one gives way to the next.
     "permessage-deflate; server_max_window_bits=8, permessage-deflate": TAKEOVER,
     "x-deflate, permessage-deflate; nonsense, permessage-deflate; server_max_window_bits=9": (
         f"{TAKEOVER}; server_max_window_bits=9"
@@ -227,8 +227,8 @@ def test_a_malformed_offer_fails_the_handshake(node):
 
 
 @pytest.mark.parametrize("bits", range(9, 16))
-def test_the_window_that_was_agreed_on_is_kept_to(node, bits):
-    """A repetition farther back than the window must not be referred to: zlib with that window would not find it."""
+def test_the_negotiated_window_is_respected(node, bits):
+    """A repetition farther back than the window must not be referenced: zlib with that window could not resolve it."""
     identity = f"window-{bits}"
     data = "".join(random.Random(bits).choices("0123456789abcdef", k=6000)) * 2
     with admitted(node, identity, f"permessage-deflate; server_max_window_bits={bits}") as station:
@@ -256,7 +256,7 @@ def test_compressed_fragments_with_pings_between_them(node):
             pongs += 1
         assert 1 <= pongs <= len(pieces) - 1, "a pong may stand for several pings"
         assert json.loads(received[1])[:2] == [3, "frag"]
-        # And an uncompressed one is as welcome.
+        # An uncompressed message is accepted as well.
         station.send(frame(TEXT, b'[2,"plain","Heartbeat",{}]'))
         assert json.loads(station.message())[:2] == [3, "plain"]
     [event] = [event for event in node.events(station="fragments") if event.data.get("messageId") == "frag"][:1]
@@ -318,16 +318,16 @@ def test_a_broken_rule_ends_the_connection_with_its_code(node, name):
             assert station.message().startswith('[3,"x0"')
         assert station.close_code() == code
     assert end_of(node, name) == reason
-    assert peak(node) - before < 16 * MIB, "a limit, not the memory of the machine"
+    assert peak(node) - before < 16 * MIB, "bounded by the limit, not by the sender"
 
 
 def peak(node) -> int:
-    """The most memory that the process has had."""
+    """The peak memory of the process."""
     return memory(node.process.pid, "VmHWM")
 
 
-def test_compressed_frames_that_nobody_agreed_on_are_named(gateway):
-    """Real stations do this; whoever looks for the reason must find it."""
+def test_compressed_frames_without_negotiation_are_named(gateway):
+    """Real stations do this; whoever looks for the cause must find it."""
     node = gateway({"log": {"level": "debug"}})
     with admitted(node, "CP-1", offer=None) as station:
         station.send(frame(TEXT, deflate(CALL), reserved=RSV1))

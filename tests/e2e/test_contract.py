@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml refuses what is wrong: a contract that accepts everything would make every other test vacuous."""
+"""docs/asyncapi.yaml refuses invalid events: a contract that accepts everything would make every other test vacuous."""
 
 import copy
 import json
@@ -94,12 +94,12 @@ def test_every_event_type_has_a_case():
 
 
 @pytest.mark.parametrize(("kind", "data"), CASES)
-def test_what_is_right_is_valid(kind, data):
+def test_valid_events_are_valid(kind, data):
     assert violations(envelope(kind, data)) == []
 
 
 @pytest.mark.parametrize(("kind", "data"), CASES)
-def test_only_what_can_belong_to_a_trace_may_name_one(kind, data):
+def test_only_events_of_a_trace_may_have_a_traceparent(kind, data):
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     may = kind.startswith("ocpp.message.") or kind == "ocpp.command.result"
     assert (violations(envelope(kind, data) | {"traceparent": traceparent}) == []) == may
@@ -107,11 +107,11 @@ def test_only_what_can_belong_to_a_trace_may_name_one(kind, data):
 
 
 def is_optional(kind, data, name):
-    # The CALL that a CALLRESULT of a station answers may be unknown; most sessions replace none; an operator may say nothing.
+    # The CALL that a station's CALLRESULT answers may be unknown; most sessions replace none; an operator need not give a reason.
     unknown_call = kind == "ocpp.message.received" and data.get("messageType") == "CALLRESULT"
-    # The event of an answer says who gave it only where a backend was to.
+    # The event of an answer says who gave it only if it was delegated.
     unsaid = kind == "ocpp.message.sent" and name == "answeredBy"
-    # What cannot be read as a command has a result all the same.
+    # A record that is not a command has a result all the same.
     unread = kind == "ocpp.command.result" and data.get("status") not in ("answered", "error")
     return name in ("replaced", "note") or (name == "action" and (unknown_call or unread)) or unsaid
 
@@ -171,7 +171,7 @@ def test_the_envelope_is_closed_and_complete():
         ("ocpp.command.result", OFFLINE, {"payload": {}}),
     ],
 )
-def test_wrong_words_and_values_are_violations(kind, data, change):
+def test_invalid_values_are_violations(kind, data, change):
     assert violations(envelope(kind, data | change))
 
 
@@ -200,7 +200,7 @@ def test_member_text_keeps_the_spelling():
         member_text(text, 2, "c")
 
 
-def test_the_event_stream_is_split_where_the_standard_splits_it():
+def test_the_event_stream_is_split_as_the_standard_says():
     # A line separator and a next-line character are line ends for Python, not for the standard.
     data = RESULT | {"payload": {"text": "\u2028\x85"}}
     text = json.dumps(envelope("ocpp.message.sent", data), indent=1, ensure_ascii=False)

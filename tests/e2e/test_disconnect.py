@@ -1,7 +1,7 @@
 """An operator ends a station's session.
 
-Proves: the station is told with a close frame and may come back at once; the event says who wanted it and why; commands in flight
-end as `offline`; a session that is not the one named is left alone; and nonsense is refused.
+Proves: the station gets a close frame and may reconnect at once; the event names the operator's reason; commands in flight end as
+`offline`; only the named session is closed; invalid requests are refused.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ def assert_problem(response, status, *parts):
         assert part in response.json()["detail"]
 
 
-async def test_a_station_is_told_and_may_come_back(gateway):
+async def test_a_station_is_closed_and_may_reconnect(gateway):
     node = gateway()
     station = await Station.connect(node, "CP-1")
     await station.boot()
@@ -64,7 +64,7 @@ async def test_commands_in_flight_end(gateway):
     assert (await station.closed())[0] == 1000
 
 
-async def test_only_the_session_that_is_named_ends(gateway):
+async def test_only_the_named_session_ends(gateway):
     node = gateway()
     first = await Station.connect(node, "CP-1")
     await first.boot()
@@ -79,12 +79,12 @@ async def test_only_the_session_that_is_named_ends(gateway):
         assert (await second.closed())[0] == 1000
 
 
-def test_nobody_there(gateway):
+def test_a_disconnected_station_is_not_found(gateway):
     assert_problem(gateway().post(PATH, {}), 404, "CP-1")
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"why":"?"}', b'{"reason":1}', b'{"reason":"' + b"x" * 257 + b'"}'])
-async def test_what_is_not_understood_closes_nothing(gateway, body):
+async def test_an_invalid_request_closes_nothing(gateway, body):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()

@@ -1,7 +1,7 @@
 """The backend of docs/examples against the built gateway and a real Kafka; the station is the PyPI client `ocpp`.
 
-Proves both halves: a remote start waits for a station that is away, reaches it when it boots, and its result is printed; the
-station's tag is authorised, its transaction gets its number from the backend, and a tag that is not known is refused.
+Proves both directions: a remote start waits for a disconnected station, reaches it when it boots, and its result is printed; the
+station's tag is authorised, its transaction gets an id from the backend, and an unknown tag is refused.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from ocpp.v16.enums import Action, RemoteStartStopStatus
 
 
 class Charger(ChargePoint):
-    """A station that takes a remote start."""
+    """A station that accepts a remote start."""
 
     started: tuple[str, int] | None = None
 
@@ -43,7 +43,7 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
     try:
         reader.start()
         await asyncio.to_thread(
-            wait_for, lambda: node.metric("ocpp_gateway_commands_kept") == 1, "the command to be kept", 30
+            wait_for, lambda: node.metric("ocpp_gateway_commands_kept") == 1, "the command to be queued", 30
         )
         async with await Station.connect(node, "CP-16") as connection:
             station = Charger("CP-16", connection)
@@ -59,11 +59,11 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
             )
             answer = await station.call(start)
             assert answer.id_tag_info["status"] == "Accepted"
-            # The backend numbers transactions from the time on; the gateway from 2020 on.
+            # The backend numbers transactions by Unix time; the gateway counts from 2020.
             assert answer.transaction_id > began
             listening.cancel()
         assert station.started == ("TAG-1", 1)
-        assert backend.poll() is None, "it goes on"
+        assert backend.poll() is None, "it keeps running"
     finally:
         backend.terminate()
         backend.wait(10)

@@ -1,8 +1,8 @@
 """Who gets in, under which identity, with which version of OCPP (OCPP-J 3.1, 3.2 and 6.2; RFC 6455 4.2; RFC 7617).
 
-Proves: the identity is the last segment of the path, decoded once; no common subprotocol means 101, no protocol header
-and a close; Basic credentials are checked before the upgrade, as bytes; the credentials file is read again without a
-restart, and a slow hash holds up nobody else; every refusal is an event.
+Proves: the identity is the last path segment, decoded once; without a common subprotocol the handshake completes without a protocol
+header and the connection is closed; Basic credentials are checked before the upgrade, as bytes; the credentials file is reloaded
+without a restart; a slow hash delays no other station; every refusal is an event.
 """
 
 import base64
@@ -33,7 +33,7 @@ def port(node: Gateway, name: str) -> int:
 
 
 def shown(node: Gateway, identity: str) -> dict[str, object]:
-    """What the admin API says of a station; `connected` is false of one it does not know."""
+    """What the admin API says about a station; an unknown one is not `connected`."""
     response = node.get(f"/api/v1/stations/{quote(identity, safe='')}")
     return response.json() if response.status_code == 200 else {"connected": False}
 
@@ -43,7 +43,7 @@ def connected(node: Gateway, identity: str) -> dict[str, object]:
 
 
 def refusal(node: Gateway, subject: str) -> Event:
-    """The one event of a station, or of a remote address, that was not let in."""
+    """The one event about a refused station or remote address."""
     [event] = node.await_events(lambda events: events, f"an event about {subject}", station=subject)
     assert violations(event.json) == []
     assert event.type == "ocpp.station.rejected"
@@ -109,7 +109,7 @@ def test_the_identity_is_the_last_segment_decoded_once(open_node, name, target, 
         ("/other/a", 404, "notFound"),
     ],
 )
-def test_what_is_no_identity_is_refused(open_node, target, status, reason):
+def test_an_invalid_identity_is_refused(open_node, target, status, reason):
     with RawStation(open_node.port) as station:
         assert station.upgrade(target).status == status
         event = refusal(open_node, station.address)
@@ -143,7 +143,7 @@ def test_two_spellings_are_one_station(open_node):
         ("lenient", [], None, "1.6"),
     ],
 )
-def test_the_station_prefers_and_the_listener_allows(open_node, name, offered, echoed, version):
+def test_the_stations_first_subprotocol_that_the_listener_allows_wins(open_node, name, offered, echoed, version):
     identity = f"{name} {'+'.join(offered)}"
     with RawStation(port(open_node, name)) as station:
         response = station.upgrade(f"/ocpp/{quote(identity)}", offered)
@@ -163,7 +163,7 @@ def test_the_station_prefers_and_the_listener_allows(open_node, name, offered, e
         ("lenient", ["ocpp9.9"]),
     ],
 )
-def test_nothing_in_common_completes_the_handshake_and_closes(open_node, name, offered):
+def test_without_a_common_subprotocol_the_handshake_completes_and_closes(open_node, name, offered):
     identity = f"none {name} {'+'.join(offered)}"
     with RawStation(port(open_node, name)) as station:
         response = station.upgrade(f"/ocpp/{quote(identity)}", offered)
@@ -201,7 +201,7 @@ def test_a_probe_with_an_unknown_version_does_not_replace_the_station(open_node)
         ({}, "POST", 400, None),
     ],
 )
-def test_what_is_no_websocket_handshake_is_refused(open_node, changes, method, status, header):
+def test_an_invalid_websocket_handshake_is_refused(open_node, changes, method, status, header):
     identity = f"request {method} {changes}".replace("/", "")
     with RawStation(open_node.port) as station:
         response = station.upgrade(f"/ocpp/{quote(identity)}", changes=changes, method=method)
@@ -248,7 +248,7 @@ def guarded_node(shared_gateway, tmp_path_factory) -> Gateway:
 
 
 def knock(node: Gateway, identity: str, authorization: str | None, subprotocol: str = V16) -> Response:
-    """One handshake. The connection is dropped afterwards."""
+    """Attempts a handshake and drops the connection."""
     with RawStation(node.port) as station:
         target = f"/ocpp/{quote(identity, safe='')}"
         return station.upgrade(target, [subprotocol], changes={"Authorization": authorization})
@@ -257,14 +257,14 @@ def knock(node: Gateway, identity: str, authorization: str | None, subprotocol: 
 @pytest.mark.parametrize(
     ("identity", "subprotocol", "authorization"),
     [
-        # The example of OCPP-J 1.6, with bytes that are no UTF-8; and two made by other tools.
+        # The example of OCPP-J 1.6, with bytes that are not UTF-8; and two made by other tools.
         ("AL1000", V16, "Basic QUwxMDAwOgABAgMEBQYH////////////////"),
         ("CP001", V16, "Basic Q1AwMDE6ASNFZ4mrze/+3LqYdlQyEA8eLTw="),
         ("CS001", V201, "Basic Q1MwMDE6YWJjREVGMTIzKi1fPTorfEAu"),
         ("CS001", V21, basic("CS001", PASSWORD_2X)),
         ("CS001", V21, basic("CS001", PASSWORD_2X).replace("Basic", "bAsIC")),
         ("DE:1:2", V16, basic("DE:1:2", SECRETS["DE:1:2"])),
-        # What many 1.6 stations send: the key as they were given it, in hex.
+        # What many 1.6 stations send: the key in hex, as it was configured.
         ("CP001", V16, basic("CP001", KEY_CP001.hex())),
         ("CP001", V16, basic("CP001", KEY_CP001.hex().upper())),
         ("SLOW1", V16, basic("SLOW1", KEY_CP001)),
@@ -272,7 +272,7 @@ def knock(node: Gateway, identity: str, authorization: str | None, subprotocol: 
         ("SLOW2", V201, basic("SLOW2", PASSWORD_2X)),
     ],
 )
-def test_the_right_credentials_open(guarded_node, identity, subprotocol, authorization):
+def test_valid_credentials_are_accepted(guarded_node, identity, subprotocol, authorization):
     with RawStation(guarded_node.port) as station:
         target = f"/ocpp/{quote(identity, safe='')}"
         response = station.upgrade(target, [subprotocol], changes={"Authorization": authorization})
@@ -308,7 +308,7 @@ def test_wrong_credentials_are_challenged_and_not_upgraded(guarded_node, identit
         assert response.status == 401
         assert response.header("WWW-Authenticate").startswith("Basic realm=")
         assert response.header("Sec-WebSocket-Accept") is None
-        assert station.ended(), "what is not upgraded is closed"
+        assert station.ended(), "a refused connection is closed"
     events = guarded_node.await_events(
         lambda events: len(events) > before, "a refusal", station=identity, type="ocpp.station.rejected"
     )
@@ -347,7 +347,7 @@ def test_unknown_stations_can_be_hidden(gateway, tmp_path):
     for password in (None, b"wrong"):
         known, unknown = (visible(identity, password and basic(identity, password)) for identity in ("CP001", "NOBODY"))
         assert known.status == 401
-        assert known == unknown, "nothing in the answer tells whether the station exists"
+        assert known == unknown, "the response does not reveal whether the station exists"
     events = node.await_events(lambda events: len(events) == 2, "both refusals", station="NOBODY")
     assert {event.data["reason"] for event in events} == {"unknownStation"}
 
@@ -391,11 +391,11 @@ def test_a_changed_credentials_file_takes_effect_without_a_restart(gateway, tmp_
         wait_for(lambda: reloads("loaded") == 2, "the file is read again")
         assert (status("A", new), status("B", old)) == (101, 404)
         station.text('[2,"1","Heartbeat",{}]')
-        assert station.message().startswith('[4,"1","SecurityError"'), "a connection is not cut by a reload"
+        assert station.message().startswith('[4,"1","SecurityError"'), "a reload does not cut connections"
 
 
-def test_slow_hashes_hold_up_nobody_else(gateway, tmp_path):
-    """A flood of wrong passwords keeps the one slow-hash thread busy; those who are known get in at once."""
+def test_slow_hashes_delay_no_other_station(gateway, tmp_path):
+    """A flood of wrong passwords keeps the one slow-hash thread busy; known stations connect at once."""
     flood = [f"FLOOD{number}" for number in range(8)]
     slow = hash_password(KEY_CP001.hex().encode(), "--hex", "--slow")
     file = write_credentials(
@@ -417,7 +417,7 @@ def test_slow_hashes_hold_up_nobody_else(gateway, tmp_path):
             waited.append(time.monotonic() - began)
         left = sum(not attempt.done() for attempt in attempts)
         assert {attempt.result().status for attempt in attempts} == {401}
-    assert left > 0, "the flood was over before it could hold up anybody"
+    assert left > 0, "the flood was over too soon to delay anyone"
     assert max(waited) < 1.0, f"seconds to connect: {waited}"
 
 
@@ -430,7 +430,7 @@ def test_after_a_refusal_nothing_is_read(guarded_node):
     assert guarded_node.events(station="CP001", type="ocpp.message.received") == []
 
 
-def test_the_101_says_upgrade_and_nothing_else(open_node):
+def test_the_connection_header_of_a_101_is_upgrade_alone(open_node):
     """Many clients compare the whole value of the Connection header."""
     with RawStation(port(open_node, "main")) as station:
         response = station.upgrade("/ocpp/CP-101")

@@ -1,4 +1,4 @@
-"""A backend behind a URL: what it is asked, what its responses mean, and that one which fails costs stations little."""
+"""A backend behind a URL: requests, the meaning of responses, and the cost of a backend that fails."""
 
 import asyncio
 import json
@@ -47,8 +47,10 @@ async def test_a_hook_is_asked_and_its_answer_given_byte_for_byte(gateway, tmp_p
         [asked] = hook.asked
         [event] = [event for event in node.events(type="ocpp.message.received") if "answerUntil" in event.data]
         assert member_text(asked.text, "payload") == TOKEN
-        told = {name: event.data[name] for name in ("sessionId", "ocppVersion", "messageId", "action", "answerUntil")}
-        assert asked.json == told | {"stationId": "CP-1", "payload": {"idTag": "TAG"}}
+        members = {
+            name: event.data[name] for name in ("sessionId", "ocppVersion", "messageId", "action", "answerUntil")
+        }
+        assert asked.json == members | {"stationId": "CP-1", "payload": {"idTag": "TAG"}}
         assert asked.headers["authorization"] == "Bearer s3cret"
         assert asked.headers["content-type"] == "application/json"
         assert outcomes(node, "answered") == 1 == requests(node, "answered")
@@ -62,7 +64,7 @@ async def test_a_hook_may_refuse_with_an_error(gateway):
         assert outcomes(node, "error") == 1
 
 
-async def test_a_hook_may_leave_the_answer_to_another_way(gateway):
+async def test_a_hook_may_defer_the_answer(gateway):
     with Hook(lambda _: (204, "")) as hook:
         node = gateway(asking(hook.url))
         async with await connected(node) as station:
@@ -97,7 +99,7 @@ async def test_a_hook_that_fails_is_asked_again_within_the_deadline(gateway):
         ((200, '{"payload":{"x":"' + "x" * 5000 + '"}}'), "invalid"),
     ],
 )
-async def test_what_is_no_answer_brings_the_fallback_at_once(gateway, response, result):
+async def test_an_invalid_response_triggers_the_fallback_immediately(gateway, response, result):
     with Hook(lambda _: response) as hook:
         node = gateway(asking(hook.url, {"max_response_size": "4KiB"}, deadline="10s"))
         async with await connected(node) as station:
@@ -126,14 +128,14 @@ async def test_a_slow_hook_costs_no_more_than_the_deadline(gateway):
         wait_for(lambda: node.metric("ocpp_gateway_hooks_in_flight") == 0, "no request to be left")
 
 
-async def test_a_dead_hook_is_left_alone_for_a_while(gateway):
+async def test_an_unreachable_hook_opens_the_breaker(gateway):
     port = free_port()
     hooks = {"breaker_failures": 3, "breaker_pause": "1s", "retry_pause": "20ms"}
     node = gateway(asking(f"http://127.0.0.1:{port}/", hooks, deadline="10s"))
     async with await connected(node) as station:
         given = await station.call("Authorize", TOKEN, id="0")
         assert given[2] == {"idTagInfo": {"status": "Invalid"}}
-        assert requests(node, "unreachable") == 3, "then it opened, and the CALL was not kept waiting"
+        assert requests(node, "unreachable") == 3, "then the breaker opened, and the CALL got its fallback"
         assert node.metric("ocpp_gateway_hook_breaker_open", action="Authorize") == 1
         began = time.monotonic()
         for number in range(20):
@@ -153,7 +155,7 @@ async def test_a_dead_hook_is_left_alone_for_a_while(gateway):
         assert node.metric("ocpp_gateway_hook_breaker_open", action="Authorize") == 0
 
 
-async def test_requests_at_once_and_waiting_ones_are_bounded_and_connections_are_used_again(gateway):
+async def test_requests_in_flight_and_waiting_are_bounded_and_connections_are_reused(gateway):
     release = threading.Event()
 
     def when_told(_):
@@ -167,7 +169,7 @@ async def test_requests_at_once_and_waiting_ones_are_bounded_and_connections_are
         calls = [asyncio.create_task(station.call("Authorize", TOKEN, id="a")) for station in stations]
         await asyncio.to_thread(wait_for, lambda: outcomes(node, "overloaded") == 3, "three to be turned away")
         await asyncio.to_thread(wait_for, lambda: node.metric("ocpp_gateway_hooks_waiting") == 3, "three to wait")
-        await asyncio.to_thread(wait_for, lambda: len(hook.asked) == 2, "two to be asked about")
+        await asyncio.to_thread(wait_for, lambda: len(hook.asked) == 2, "two requests at the hook")
         assert node.metric("ocpp_gateway_hooks_in_flight") == 2
         release.set()
         given = await asyncio.gather(*calls)
@@ -177,17 +179,17 @@ async def test_requests_at_once_and_waiting_ones_are_bounded_and_connections_are
             for station in stations:
                 assert (await station.call("Authorize", TOKEN, id=f"b{number}"))[2] == json.loads(ACCEPTED)
         assert hook.at_once == 2
-        # One may be opened while another becomes free.
+        # A connection may be opened while another becomes free.
         assert hook.connections < len(hook.asked) / 5
         for station in stations:
             await station.close()
 
 
 async def ask_and_vanish(node, hook):
-    """A station whose connection breaks when the hook has been asked."""
+    """A station whose connection breaks while the hook is working."""
     async with await connected(node) as station:
         await station.send(f'[2,"a","Authorize",{TOKEN}]')
-        await asyncio.to_thread(wait_for, lambda: hook.asked, "the question")
+        await asyncio.to_thread(wait_for, lambda: hook.asked, "the request")
         station.abort()
 
 
@@ -209,7 +211,7 @@ async def test_a_hooks_answer_finds_the_station_on_its_next_connection(gateway):
         assert len(hook.asked) == 1
 
 
-async def test_a_hook_that_refused_while_the_station_was_away_is_asked_anew(gateway):
+async def test_a_hook_that_refused_while_the_station_was_away_is_asked_again(gateway):
     release = threading.Event()
     responses = iter([(404, "{}"), payload(ACCEPTED)])
 
@@ -231,7 +233,7 @@ async def test_a_hook_that_refused_while_the_station_was_away_is_asked_anew(gate
         assert outcomes(node, "abandoned") == 1
 
 
-async def test_one_slow_url_does_not_take_the_places_of_another(gateway):
+async def test_one_slow_url_does_not_use_up_the_permits_of_another(gateway):
     release = threading.Event()
 
     def slowly(_):
@@ -245,14 +247,16 @@ async def test_one_slow_url_does_not_take_the_places_of_another(gateway):
         stations = [await connected(node, f"CP-{number}") for number in range(3)]
         for station in stations[:2]:
             await station.send('[2,"d","DataTransfer",{"vendorId":"V"}]')
-        await asyncio.to_thread(wait_for, lambda: node.metric("ocpp_gateway_hooks_waiting") == 1, "the slow URL's line")
+        await asyncio.to_thread(
+            wait_for, lambda: node.metric("ocpp_gateway_hooks_waiting") == 1, "the slow URL's queue"
+        )
         assert (await stations[2].call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
         release.set()
         for station in stations:
             await station.close()
 
 
-async def test_tls_is_checked_against_the_systems_roots(gateway, tmp_path):
+async def test_tls_is_verified_against_the_systems_roots(gateway, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subject = [
         "-subj",
@@ -277,7 +281,7 @@ async def test_tls_is_checked_against_the_systems_roots(gateway, tmp_path):
         assert requests(careful, "unreachable") == 1
 
 
-async def test_the_environment_may_name_a_hook(gateway):
+async def test_a_hook_can_be_configured_by_the_environment(gateway):
     with Hook(lambda _: payload(ACCEPTED)) as hook:
         node = gateway({"answers": {"authorization": "Invalid"}}, start=False)
         node.environment["OCPP_GATEWAY__ANSWERS__AUTHORIZE__URL"] = hook.url
@@ -285,7 +289,7 @@ async def test_the_environment_may_name_a_hook(gateway):
             assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
 
 
-def test_a_token_that_cannot_be_read_is_told_at_start(gateway, tmp_path):
+def test_an_unreadable_token_file_is_reported_at_start(gateway, tmp_path):
     node = gateway(asking("http://127.0.0.1:1/", bearer_token_file=str(tmp_path / "none")), start=False)
     node.start(until=None)
     assert node.process.wait(10) != 0

@@ -1,8 +1,7 @@
 """A hostile or broken peer costs its own connection only (promises P6 and P7; RFC 6455 sections 5 and 7).
 
-Each case is one attack on the raw socket. Meanwhile a good station on the same gateway goes on calling, and the slowest
-of its answers decides. What the attacker gets is a close code where it can still be told one, and an event with the
-reason; the gateway's memory stays where it was.
+Each case is one attack on the raw socket, while a well-behaved station on the same gateway keeps sending CALLs; its slowest answer
+decides. The attacker gets a close code if possible, an event says why it was disconnected, and the gateway's memory does not grow.
 """
 
 import contextlib
@@ -30,7 +29,7 @@ CALL = b'[2,"x","Heartbeat",{}]'
 
 
 class GoodStation(threading.Thread):
-    """Boots, then sends one CALL after the other and notes how long each answer takes."""
+    """Boots, then sends one CALL after another and records the slowest answer."""
 
     def __init__(self, node: Gateway) -> None:
         super().__init__(daemon=True)
@@ -54,12 +53,12 @@ class GoodStation(threading.Thread):
                     assert answer[:2] == [3, str(number)], answer
                     self.slowest = max(self.slowest, time.monotonic() - began)
                     self.answers += 1
-        except BaseException as failure:  # noqa: BLE001 - whatever it is, the test has to hear of it
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the test must see it
             self.failure = failure
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """What happens inside must not be felt by this station."""
+        """What happens inside must not delay this station."""
         self.slowest, before = 0.0, self.answers
         yield
         wait_for(lambda: self.answers > before + 3 or self.failure, "the good station is answered")
@@ -106,7 +105,7 @@ def admitted(node: Gateway, identity: str) -> RawStation:
 
 
 def reason_of_end(node: Gateway, identity: str) -> str:
-    """Of the station's only session."""
+    """Why the station's only session ended."""
     [event] = node.await_events(
         lambda events: events, "the end", station=identity, type="ocpp.station.disconnected", timeout=20
     )
@@ -154,7 +153,7 @@ BREACHES: dict[str, tuple[list[bytes], tuple[int, str]]] = {
 def test_a_broken_rule_ends_the_connection_with_its_code(node, good, name):
     frames, (code, reason) = BREACHES[name]
     with good.watching(), admitted(node, name) as station:
-        # Nothing behind the breach may count.
+        # Nothing after the violation may count.
         with contextlib.suppress(ConnectionError):
             for one in [*frames, frame(TEXT, b'[2,"after","Heartbeat",{}]')]:
                 station.send(one)
@@ -187,7 +186,7 @@ def test_nothing_counts_after_a_close_frame(node, good):
     assert len(node.events(station="after-close", type="ocpp.message.received")) == 1
 
 
-# -- frames that are allowed and unkind ---------------------------------------------------------------------------
+# -- frames that are valid but unkind ----------------------------------------------------------------------------
 
 
 def test_fragments_of_one_byte_are_a_message(node, good):
@@ -249,7 +248,7 @@ def test_a_flood_of_pings(node, good):
     with good.watching(), admitted(node, "pings") as station:
         piece = frame(PING, b"p" * 125) * 1000
         station.socket.settimeout(0.5)
-        # It never reads its pongs.
+        # It never reads the pongs.
         with contextlib.suppress(TimeoutError, ConnectionError):
             for _ in range(200):
                 station.send(piece)
@@ -258,7 +257,7 @@ def test_a_flood_of_pings(node, good):
 
 
 def test_a_flood_of_calls_from_a_station_that_never_reads(node, good):
-    """The gateway stops reading, so TCP stops the station; in the end its connection is given up."""
+    """The gateway stops reading, so that TCP stops the station; in the end the connection is closed."""
     before = memory(node)
     with good.watching(), admitted(node, "flood") as station:
         piece = frame(TEXT, CALL) * 1000
@@ -312,7 +311,7 @@ def test_what_never_becomes_a_session_is_dropped(node, good, attack: Callable[[R
     with good.watching(), RawStation(node.port) as station:
         began = time.monotonic()
         attack(station)
-        # Whatever it is told, within the time of a handshake it is out.
+        # Whatever it is sent, it is disconnected within the handshake timeout.
         with contextlib.suppress(ConnectionError):
             while station.socket.recv(65536):
                 pass
@@ -320,7 +319,7 @@ def test_what_never_becomes_a_session_is_dropped(node, good, attack: Callable[[R
     assert memory(node) - before < 8 * MIB
 
 
-def test_headers_that_drip_do_not_keep_a_place(node, good):
+def test_dripping_headers_do_not_hold_a_permit(node, good):
     with good.watching(), RawStation(node.port) as station:
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
@@ -332,7 +331,7 @@ def test_headers_that_drip_do_not_keep_a_place(node, good):
 
 
 def test_half_open_handshakes_do_not_keep_stations_out(node, good):
-    """Five times as many as there are places, and stations still get in."""
+    """Five times as many as there are permits, and stations still connect."""
     with good.watching(), contextlib.ExitStack() as held:
         for _ in range(320):
             half_a_handshake(held.enter_context(RawStation(node.port)))
@@ -340,11 +339,11 @@ def test_half_open_handshakes_do_not_keep_stations_out(node, good):
         with RawStation(node.port, timeout=20) as station:
             assert station.upgrade("/ocpp/squeezed-in").status == 101
         assert time.monotonic() - began < 10.0
-    wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") <= 1, "the places are free again")
+    wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") <= 1, "the permits are free again")
 
 
-def test_requests_that_do_not_come_take_nobodys_turn(gateway):
-    """One request is answered at a time, and nobody gives way: stations do not notice those that say nothing, or no more."""
+def test_incomplete_requests_delay_no_handshake(gateway):
+    """One request is answered at a time, and nobody is dropped to make room: stations do not notice connections that stall."""
     node = gateway({"handshake": {"timeout": "60s", "max_concurrent": 1, "yield_after": "60s"}})
     with contextlib.ExitStack() as held:
         for attack in [a_tls_hello, garbage, endless_headers, a_body_that_never_comes]:
@@ -358,10 +357,10 @@ def test_requests_that_do_not_come_take_nobodys_turn(gateway):
         for number in range(10):
             with RawStation(node.port, timeout=20) as station:
                 assert station.upgrade(f"/ocpp/in-between-{number}").status == 101
-        assert time.monotonic() - began < 10.0, "less than anybody's time to yield"
+        assert time.monotonic() - began < 10.0, "less than `handshake.yield_after`"
 
 
-def test_without_a_file_left_those_that_say_nothing_give_way(gateway):
+def test_without_file_descriptors_idle_half_open_connections_are_dropped(gateway):
     node = gateway({"handshake": {"timeout": "60s", "yield_after": "300ms"}})
     resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (200, 200))
     with contextlib.ExitStack() as held:
@@ -382,7 +381,7 @@ def test_a_reset_in_the_middle_of_a_frame(node, good):
 
 
 def test_all_at_once(node, good):
-    """200 connections do what they should not, together."""
+    """200 connections break the rules at the same time."""
     attacks = [frames for frames, _ in BREACHES.values()]
     with good.watching(), contextlib.ExitStack() as held:
         for number in range(200):

@@ -56,7 +56,7 @@ async def test_carriage_returns_in_a_payload_survive(gateway, kafka, topics):
 
 
 async def test_every_kind_of_event_is_valid(gateway, kafka, topics):
-    """One of everything the contract lists, so that no schema goes unchecked against real records."""
+    """One of every event in the contract, so that every schema is checked against real records."""
     node = gateway(kafka_config(kafka, topics))
 
     def command(action, payload, **more):
@@ -160,20 +160,20 @@ async def test_kcat_reads_the_records(gateway, kafka, topics):
     assert all(line["headers"] == ["content-type", "application/cloudevents+json"] for line in lines)
 
 
-async def test_kafka_comes_later_than_the_gateway(gateway, own_kafka):
+async def test_kafka_starts_after_the_gateway(gateway, own_kafka):
     topics = {"events": "ocpp.events"}
     node = gateway(kafka_config(own_kafka, topics), until="/livez")
     assert node.get("/readyz").status_code == 503
     assert node.get("/livez").status_code == 200
 
-    # A station may come all the same: its message waits, and is answered when its event is durable.
+    # A station can connect all the same: its message waits, and is answered once its event is durable.
     async with await Station.connect(node, "CP-001") as station:
         await station.send('[2,"1","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]')
         await station.silence(1.0)
         own_kafka.start()
         answer = await station.receive(timeout=30)
         assert answer[:2] == [3, "1"]
-        wait_for(lambda: node.get("/readyz").status_code == 200, "ready")
+        wait_for(lambda: node.get("/readyz").status_code == 200, "the gateway to be ready")
 
     records = read_until_left(own_kafka, topics["events"], ["CP-001"])
     assert [record.event.type for record in records] == [

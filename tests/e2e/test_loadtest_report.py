@@ -1,4 +1,4 @@
-"""The load test's page and its plots, in a real browser that has no network: what a reader sees, and what the pointer shows."""
+"""The load test's page and plots in a real browser without a network: what a reader sees, and what the pointer shows."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ def loadtest(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=30, check=False)
 
 
-# -- what the tests look with -----------------------------------------------------------------------------------
+# -- tools of these tests ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, tmp_path: Path) -> Callable[..., Page]:
-    """`page(report, **options)`: the page that the binary makes of it, opened."""
+    """`page(report, **options)`: opens the page that the binary renders."""
 
     def factory(whole: dict[str, Any], **options: Any) -> Page:
         source, made = tmp_path / "report.json", tmp_path / "report.html"
@@ -86,7 +86,7 @@ TIP = """document.querySelector('svg[data-plot="%d"]').parentElement.querySelect
 
 
 def check_texts(texts: list[dict[str, Any]]) -> None:
-    """None is cut, and none lies on another. Boxes of lines of text touch, so that a pixel is no overlap."""
+    """No text is clipped or overlaps another. Boxes of adjacent lines touch, so a pixel is not an overlap."""
     for one in texts:
         (left, top, right, bottom), frame = one["box"], one["frame"]
         inside = left >= frame[0] - 1 and top >= frame[1] - 1 and right <= frame[2] + 1 and bottom <= frame[3] + 1
@@ -98,12 +98,12 @@ def check_texts(texts: list[dict[str, Any]]) -> None:
 
 
 def check_quiet(page: Page) -> None:
-    assert page.requests() == [page.url], "it asks for nothing but itself"
+    assert page.requests() == [page.url], "it loads nothing but itself"
     assert page.complaints() == []
 
 
 def hover(page: Page, plot: int, part: float) -> str:
-    """What the page shows with the pointer over a plot, so far from its left to its right."""
+    """What the page shows with the pointer over a plot, at this part of its width."""
     area = f"document.querySelectorAll('svg[data-plot] .area')[{plot}]"
     box = page.run(f"({area}.scrollIntoView({{ block: 'center' }}), {area}.getBoundingClientRect().toJSON())")
     page.point_at(box["left"] + box["width"] * part, box["top"] + box["height"] / 2)
@@ -111,7 +111,7 @@ def hover(page: Page, plot: int, part: float) -> str:
 
 
 def tip(page: Page, plot: int) -> str:
-    """What stands beside the pointer; nothing when that is hidden."""
+    """The text of the tooltip; empty when it is hidden."""
     return page.run(f"((tip) => tip?.checkVisibility() ? tip.innerText : '')({TIP % plot})")
 
 
@@ -125,7 +125,7 @@ def test_all_text_can_be_read(page, variant, width):
     texts = shown.run(TEXTS)
     assert len(texts) > 60
     check_texts(texts)
-    assert shown.run("document.documentElement.scrollWidth") <= width, "nobody has to scroll the page sideways"
+    assert shown.run("document.documentElement.scrollWidth") <= width, "the page does not scroll sideways"
     sizes = shown.run(
         "[...document.querySelectorAll('svg text')].map((text) => parseFloat(getComputedStyle(text).fontSize))"
     )
@@ -172,10 +172,13 @@ def test_the_pointer_shows_the_values_of_that_time(page, width):
     shown = page(report(), width=width)
     for second in (1, 30, 60, 90):
         part = min(second / SECONDS, 0.999)
-        told = hover(shown, CONNECTIONS, part).split("\n")
+        values = hover(shown, CONNECTIONS, part).split("\n")
         minutes = f"{second // 60}:{second % 60:02}"
-        assert told[0] == minutes
-        assert told[1:] == [f"stations connected\t{11_003 + second:,}", f"sessions of the gateway\t{11_000 + second:,}"]
+        assert values[0] == minutes
+        assert values[1:] == [
+            f"stations connected\t{11_003 + second:,}",
+            f"sessions of the gateway\t{11_000 + second:,}",
+        ]
         cores = hover(shown, PROCESSOR, part).split("\n")
         assert cores[0] == f"{minutes} (% of a core)"
         assert cores[1] == f"gateway-1\t{20 + second / 10:g}"
@@ -184,18 +187,18 @@ def test_the_pointer_shows_the_values_of_that_time(page, width):
     assert "p50\t–" in hover(shown, LATENCY, 20 / SECONDS), "nothing was answered"
     assert hover(shown, BUS, 60 / SECONDS) == "1:00\nstate\tspooling"
     shown.point_at(1, 1)
-    assert tip(shown, BUS) == "", "it goes when the pointer goes"
+    assert tip(shown, BUS) == "", "it disappears with the pointer"
     check_quiet(shown)
 
 
 def check_inside(shown: Page, plot: int, width: int) -> None:
-    """The values stand in the window."""
+    """The tooltip is inside the window."""
     box = shown.run(f"{TIP % plot}.getBoundingClientRect().toJSON()")
     assert box["left"] >= 0
     assert box["right"] <= width
 
 
-def test_the_keyboard_shows_them_too(page):
+def test_the_keyboard_shows_the_values_as_well(page):
     shown = page(report())
     shown.run(f"document.querySelector('svg[data-plot=\"{RATES}\"]').focus()")
     for key, time in [("ArrowRight", "0:01"), ("ArrowRight", "0:02"), ("End", "1:30"), ("ArrowLeft", "1:29")]:
@@ -206,16 +209,16 @@ def test_the_keyboard_shows_them_too(page):
     assert shown.run("document.activeElement.getAttribute('aria-labelledby')") == f"title-{RATES}"
 
 
-def test_without_scripts_only_the_pointer_is_idle(page):
+def test_without_scripts_only_the_pointer_does_nothing(page):
     shown = page(failed(), width=800, scripts=False)
     text = shown.run("document.body.innerText")
     for part in ("FAILED", "lost: 3", "of 94,095 CALLs were answered", "BootNotification", "of these lost\t3"):
         assert part in text
-    assert "Point at a plot" not in text, "it does not promise what it cannot do"
+    assert "Point at a plot" not in text, "it does not offer what it cannot do"
     assert "Point at a plot" in page(failed()).run("document.body.innerText")
 
 
-def test_what_did_not_pass_is_said_in_red_before_anything_else(page):
+def test_a_failure_is_shown_in_red_before_anything_else(page):
     shown = page(failed())
     assert shown.run("document.title").startswith("FAILED: example")
     boxes = shown.run(
@@ -239,7 +242,7 @@ def test_a_second_without_stations_shows_in_a_plot_of_an_hour(page):
     assert lowest == [pytest.approx(1802 / 3600, abs=0.001), pytest.approx(0, abs=0.001)]
 
 
-def test_one_point_is_a_dot_and_none_is_said(page):
+def test_one_point_is_a_dot_and_none_is_reported(page):
     lines = page(of_points(1)).run(LINES)[RATES]["lines"]
     dots = [line for line in lines if line["points"]]
     assert [line["class"].split()[-1] for line in dots] == ["dot"] * 4
@@ -286,15 +289,15 @@ def test_each_plot_can_be_a_file_of_its_own(browser, tmp_path):
         assert shown.requests() == [shown.url]
         assert shown.run("document.documentElement.getAttribute('role')") == "img"
         grounds.add(shown.run("getComputedStyle(document.querySelector('.ground')).fill"))
-        # As documents show it: an image, which takes no script, no style and no size from around it.
+        # As documents show it: an image without scripts, styles or size from its surroundings.
         around = tmp_path / "around.html"
         around.write_text(f'<img src="{file.as_uri()}">', encoding="utf-8")
         image = browser.open(around)
         assert image.run("document.images[0].decode().then(() => document.images[0].naturalWidth)") == 900
-    assert len(grounds) == 2, "it has a ground of its own, light or dark"
+    assert len(grounds) == 2, "it has a background of its own, light or dark"
 
 
-def test_some_plots_and_none_that_there_is_not(tmp_path):
+def test_plots_can_be_selected_by_name(tmp_path):
     source, folder = tmp_path / "report.json", tmp_path / "plots"
     source.write_text(json.dumps(report()), encoding="utf-8")
     assert loadtest("plots", source, folder, "--only", "latency,memory").returncode == 0

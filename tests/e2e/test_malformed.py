@@ -1,7 +1,7 @@
-"""What is not an OCPP message, and what is not a message this station may send (OCPP-J 4.1.3, 4.2.3, 4.3 and 4.4).
+"""Frames that are not OCPP messages, and messages that a station may not send (OCPP-J 4.1.3, 4.2.3, 4.3 and 4.4).
 
-Proves, for each version: the answer with the right id, code and spelling, or the right silence; that the connection
-goes on; and that every such frame is in the events as it came. With `validation.mode`, the same for payloads.
+Proves for each version: the answer with the right id, code and spelling, or silence where that is right; that the connection stays
+open; and that every such frame is published as it came. With `validation.mode`, the same for payloads.
 """
 
 import json
@@ -12,7 +12,7 @@ from harness.station import BOOT, Station
 
 VERSIONS = ["1.6", "2.0.1", "2.1"]
 
-# What a code is called in 1.6 and in later versions.
+# The spelling of a code in 1.6 and in later versions.
 SPELLINGS = {
     "rpc": ("FormationViolation", "RpcFrameworkError"),
     "format": ("FormationViolation", "FormatViolation"),
@@ -27,7 +27,7 @@ DEEP = "[" * 10_000 + "]" * 10_000
 # (text, code that answers it or None for silence, id of the answer as spelled, reason in the event)
 NO_ID = '"-1"'
 IN_EVERY_VERSION = [
-    # Broken JSON: the id is used if it can still be read; what sets out to be an answer is not answered.
+    # Broken JSON: the id is used if it can be read; what looks like an answer is not answered.
     ('[2,"a","Heartbeat",{}', "rpc", '"a"', "not_json"),
     ('[2,"a","Heartbeat",{]}', "rpc", '"a"', "not_json"),
     ('[2,"a\\"\\u0062","Heartbeat",', "rpc", '"a\\"\\u0062"', "not_json"),
@@ -41,7 +41,7 @@ IN_EVERY_VERSION = [
     ("x" * 5000, "rpc", NO_ID, "not_json"),
     ('[3,"a",{', None, None, "not_json"),
     ('[4,"a","GenericError"', None, None, "not_json"),
-    # JSON, but no message.
+    # JSON, but not a message.
     ("{}", "rpc", NO_ID, "not_an_array"),
     ("null", "rpc", NO_ID, "not_an_array"),
     ("42", "rpc", NO_ID, "not_an_array"),
@@ -49,7 +49,7 @@ IN_EVERY_VERSION = [
     ("[]", "rpc", NO_ID, "bad_message_type"),
     ('["2","a","Heartbeat",{}]', "rpc", NO_ID, "bad_message_type"),
     ('[2.5,"a","Heartbeat",{}]', "rpc", NO_ID, "bad_message_type"),
-    # A CALL with the wrong parts.
+    # An invalid CALL.
     ("[2]", "rpc", NO_ID, "bad_length"),
     ('[2,"a"]', "rpc", '"a"', "bad_length"),
     ('[2,"a","Heartbeat"]', "rpc", '"a"', "bad_length"),
@@ -63,7 +63,7 @@ IN_EVERY_VERSION = [
     ('[2,"a","Heartbeat","{}"]', "rpc", '"a"', "payload_not_object"),
     ('[2,"a","Heartbeat",0]', "rpc", '"a"', "payload_not_object"),
     (f'[2,"a","DataTransfer",{{"vendorId":"v","data":{DEEP}}}]', "format", '"a"', "too_deep"),
-    # An answer with the wrong parts; nobody waits for it.
+    # An invalid answer that no CALL waits for.
     ("[3]", None, None, "bad_id"),
     ("[3,7,{}]", None, None, "bad_id"),
     ("[4]", None, None, "bad_id"),
@@ -82,14 +82,14 @@ SENDS = [
 
 
 def table(version: str) -> list[tuple[str, str | None, str | None, str | None]]:
-    """As IN_EVERY_VERSION, for one version, the code as it is spelled; with the type of the answer."""
+    """IN_EVERY_VERSION for one version, with its spelling of the codes and its own additional rows."""
     at = 0 if version == "1.6" else 1
     rows = [(text, code and SPELLINGS[code][at], id, reason) for text, code, id, reason in IN_EVERY_VERSION]
     unknown = UNKNOWN_TYPES if version == "2.1" else UNKNOWN_TYPES + OF_21
-    # 1.6 and 2.1 ignore an unknown type; 2.0.1 contradicts itself, and its more specific section 4.4 answers.
+    # 1.6 and 2.1 ignore an unknown type; 2.0.1 contradicts itself, and its more specific section 4.4 asks for an answer.
     answers = "MessageTypeNotSupported" if version == "2.0.1" else None
     rows += [(text, answers, answers and id, "unknown_message_type") for text, id in unknown]
-    # Only 2.1 complains about an answer, with a message type of its own.
+    # Only 2.1 reports an invalid answer, with a message type of its own.
     complaint = "RpcFrameworkError" if version == "2.1" else None
     rows += [(text, complaint, complaint and '"a"', "invalid_result") for text in RESULTS]
     if version == "2.1":
@@ -99,7 +99,7 @@ def table(version: str) -> list[tuple[str, str | None, str | None, str | None]]:
 
 
 async def replies(station: Station, text: str) -> list[str]:
-    """Everything the gateway says to a frame: what comes before the answer to a Heartbeat that is sent after it."""
+    """All replies to a frame: what arrives before the answer to a Heartbeat sent after it."""
     await station.send(text)
     await station.send('[2,"after","Heartbeat",{}]')
     said = []
@@ -109,7 +109,7 @@ async def replies(station: Station, text: str) -> list[str]:
 
 
 def check_error(text: str, type: int, id: str, code: str) -> None:
-    """It is a CALLERROR (or CALLRESULTERROR) of five elements, with the id as the station spelled it."""
+    """Fails unless it is a CALLERROR or CALLRESULTERROR of five elements with the id as the station spelled it."""
     frame = json.loads(text)
     assert (frame[0], member_text(text, 1), frame[2]) == (type, id, code)
     assert len(frame) == 5
@@ -165,7 +165,7 @@ ACTIONS = [
     ("TransactionEvent", "NotImplemented", ["1.6"]),
     ("NotifySettlement", "NotImplemented", ["1.6", "2.0.1"]),
     ("StartTransaction", "NotImplemented", ["2.0.1", "2.1"]),
-    # Known, and not a station's to send.
+    # Known actions that a station may not send.
     ("Reset", "NotSupported", VERSIONS),
     ("TriggerMessage", "NotSupported", VERSIONS),
     ("RemoteStartTransaction", "NotSupported", ["1.6"]),
@@ -207,7 +207,7 @@ async def test_a_send_is_never_answered(gateway):
 
 
 async def replies_before_boot(station: Station, text: str) -> list[str]:
-    """As `replies`, when the Heartbeat is refused."""
+    """Like `replies`, for a station whose Heartbeat is refused."""
     await station.send(text)
     await station.send('[2,"after","Heartbeat",{}]')
     said = []
@@ -234,7 +234,7 @@ METER = '"connectorId":1,"meterValue":[{"timestamp":"2026-01-01T00:00:00Z","samp
 EVENT = '"timestamp":"2026-01-01T00:00:00Z","connectorStatus":"Available","evseId":1,"connectorId":1'
 STATION = '"reason":"PowerUp","chargingStation":{"vendorName":"V","model":"M"'
 
-# (action, payload, code or None for an answer, the field that the description has to name)
+# (action, payload, error code or None, the field that the description must name)
 PAYLOADS_16 = [
     ("StatusNotification", f"{{{STATUS}}}", None, ""),
     ("StatusNotification", '{"errorCode":"NoError","status":"Available"}', "occurrence", "connectorId"),
@@ -285,11 +285,11 @@ async def test_payloads_are_checked_as_configured(gateway, version, mode):
     violated = sum(code is not None for _, _, code, _ in rows)
     assert node.metric("ocpp_gateway_payload_violations_total") == (0 if mode == "off" else violated)
     received = [e for e in node.events(type="ocpp.message.received") if e.data.get("messageId") == "a"]
-    assert len(received) == len(rows), "what is refused is an event as well"
+    assert len(received) == len(rows), "a refused CALL is published as well"
 
 
 async def test_a_description_never_exceeds_its_limit(gateway):
-    """A field's name is the station's own and may be as long as a message."""
+    """A field's name comes from the station and may be as long as a message."""
     node = gateway({"validation": {"mode": "enforce"}})
     async with await Station.connect(node, "CP-1", "2.0.1") as station:
         await station.boot()

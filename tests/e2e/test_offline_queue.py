@@ -1,7 +1,7 @@
-"""Commands for stations that are away, and for stations whose connection breaks or is replaced while commands wait.
+"""Commands for disconnected stations, and for stations whose connection breaks or is replaced while commands wait.
 
-Proves: the offline queue is bounded, durable over restarts and crashes, in order, and emptied only when the station has
-booted or spoken and may be asked; what is kept too long is reported; what waited goes out once on the next connection.
+Proves: the offline queue is bounded, ordered, durable across restarts and crashes, and sent only once the station has booted or sent
+a message and is accepted; expired commands are reported; commands that waited are sent once on the next connection.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from harness.wire import Wire
 
 
 @pytest.mark.parametrize(("how", "word"), [("sigterm", "boot"), ("kill9", "message")])
-async def test_a_hundred_are_kept_over_a_restart_and_go_in_order_after_the_first_word(gateway, how, word):
+async def test_a_hundred_commands_survive_a_restart_and_are_sent_in_order_after_the_first_message(gateway, how, word):
     node = gateway(SOON)
     station = Obedient("CP-1")
     if word == "message":
@@ -34,14 +34,14 @@ async def test_a_hundred_are_kept_over_a_restart_and_go_in_order_after_the_first
         assert (response.status_code, response.json()["state"]) == (202, "kept"), response.text
     refused = (await post(node, "CP-1", body("c-100", ifOffline="queue"))).json()
     assert (refused["status"], refused["sent"]) == ("queueFull", "no")
-    # Full is full for one station only.
+    # The queue is full for one station only.
     assert (await post(node, "CP-2", body("other", ifOffline="queue"))).status_code == 202
     again = await post(node, "CP-1", body("c-007", ifOffline="queue"))
     assert (again.status_code, again.json()["state"]) == (202, "kept")
     await leave(node, how)
     await asyncio.to_thread(node.restart)
     assert show(node, "c-000").json()["state"] == "kept"
-    # A restart makes no room.
+    # A restart does not make room.
     assert (await post(node, "CP-1", body("c-101", ifOffline="queue"))).json()["status"] == "queueFull"
 
     await station.connect(node, boots=False)
@@ -56,12 +56,14 @@ async def test_a_hundred_are_kept_over_a_restart_and_go_in_order_after_the_first
     assert station.arrived == ids
     found = results(node)
     assert {found[id].data["status"] for id in ids} == {"answered"}
-    assert [event.data["payload"]["data"] for id, event in found.items() if id in ids] == ids, "told in order too"
-    assert (await post(node, "CP-1", body("c-100"))).json() == refused, "what was refused stays refused"
+    assert [event.data["payload"]["data"] for id, event in found.items() if id in ids] == ids, (
+        "the results are in order as well"
+    )
+    assert (await post(node, "CP-1", body("c-100"))).json() == refused, "a refusal is final"
     assert station.arrived == ids
 
 
-async def test_the_payload_of_a_kept_command_is_sent_byte_for_byte(gateway):
+async def test_the_payload_of_a_queued_command_is_sent_byte_for_byte(gateway):
     node = gateway(SOON)
     payload = '{ "vendorId" : "v",\t"data":"1.50 \\u00e9\\/" , "n": 1.50 }'
     text = f'{{"commandId":"c-1","action":"DataTransfer","ifOffline":"queue","payload":{payload}}}'
@@ -77,8 +79,8 @@ async def test_the_payload_of_a_kept_command_is_sent_byte_for_byte(gateway):
 
 
 @pytest.mark.parametrize("away", ["running", "stopped"])
-async def test_what_is_kept_too_long_is_reported_as_expired_and_not_sent(gateway, away):
-    """The gateway runs, or is stopped, when the time is over."""
+async def test_expired_commands_are_reported_and_not_sent(gateway, away):
+    """The gateway is running, or stopped, when they expire."""
     node = gateway(merged(SOON, {"commands": {"offline_ttl": "3s"}}))
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 2))
     late = "2099-01-01T00:00:00Z"
@@ -89,7 +91,7 @@ async def test_what_is_kept_too_long_is_reported_as_expired_and_not_sent(gateway
     if away == "stopped":
         node.kill9()
         until = time.time() + 3
-        await asyncio.to_thread(wait_for, lambda: time.time() > until, "the time to be over")
+        await asyncio.to_thread(wait_for, lambda: time.time() > until, "the expiry")
         await asyncio.to_thread(node.restart)
     for id in ("own", "ttl", "longer"):
         outcome = await ended(node, id)
@@ -103,7 +105,7 @@ async def test_what_is_kept_too_long_is_reported_as_expired_and_not_sent(gateway
 
 
 @pytest.mark.parametrize("first", ["Pending", "Rejected"])
-async def test_kept_commands_wait_until_the_station_is_accepted(gateway, first):
+async def test_queued_commands_wait_until_the_station_is_accepted(gateway, first):
     node = gateway(SOON | {"registration": {"default": first}})
     for id in ("c-1", "c-2"):
         assert (await post(node, "CP-1", body(id, ifOffline="queue"))).status_code == 202
@@ -119,8 +121,8 @@ async def test_kept_commands_wait_until_the_station_is_accepted(gateway, first):
     assert station.arrived == ["c-1", "c-2"]
 
 
-async def test_kept_commands_keep_their_order_whatever_they_are(gateway):
-    """Urgent ones overtake what waits for a station that is there; a line is a line."""
+async def test_queued_commands_keep_their_order_even_if_urgent(gateway):
+    """Urgent commands overtake only those that wait for a connected station; the offline queue is first in, first out."""
     node = gateway(SOON)
     sent = ["GetConfiguration", "RemoteStopTransaction", "ClearCache", "Reset"]
     for action in sent:
@@ -137,7 +139,7 @@ async def test_kept_commands_keep_their_order_whatever_they_are(gateway):
     assert arrived == sent
 
 
-async def test_a_station_that_leaves_while_its_line_is_sent_gets_the_rest_next_time(gateway):
+async def test_a_station_that_disconnects_during_delivery_gets_the_rest_later(gateway):
     node = gateway(SOON)
     ids = [f"c-{number:02}" for number in range(30)]
     for id in ids:
@@ -166,9 +168,9 @@ async def test_a_station_that_leaves_while_its_line_is_sent_gets_the_rest_next_t
     assert list(results(node)) == ids
 
 
-async def test_what_waits_keeps_its_order_over_reconnects(gateway):
-    """A station replaces its connection again and again, as those behind bad radio do, while commands flow."""
-    # Room for all of them: how many wait in one session, or between two, depends on how soon the station is back.
+async def test_commands_keep_their_order_across_reconnects(gateway):
+    """A station replaces its connection again and again while commands arrive, as on a bad radio link."""
+    # Room for all of them: how many wait in a session or between two depends on how soon the station is back.
     room = {"session": {"command_queue": 150}, "commands": {"offline_queue": 150}, "log": {"level": "info"}}
     node = gateway(merged(SOON, room))
     station = await Obedient("CP-1", delay=0.01).connect(node)
@@ -178,7 +180,7 @@ async def test_what_waits_keeps_its_order_over_reconnects(gateway):
         for id in ids:
             while (response := await post(node, "CP-1", body(id, ifOffline="queue"), ASYNC)).status_code != 202:
                 raise AssertionError(response.text)
-            # As fast as the station takes them, and a little faster.
+            # A little faster than the station answers them.
             await asyncio.sleep(0.003)
 
     giving = asyncio.create_task(give())
@@ -194,7 +196,7 @@ async def test_what_waits_keeps_its_order_over_reconnects(gateway):
         assert len(station.arrived) >= before
     await giving
     outcomes = {id: await ended(node, id, 30) for id in ids}
-    assert sorted(station.arrived) == station.arrived, "in the order in which they were given"
+    assert sorted(station.arrived) == station.arrived, "in the order in which they were sent"
     assert len(set(station.arrived)) == len(station.arrived), "none twice"
     for id, outcome in outcomes.items():
         assert outcome["status"] in ("answered", "offline", "replaced"), outcome
@@ -209,14 +211,14 @@ async def test_what_waits_keeps_its_order_over_reconnects(gateway):
 
 @pytest.mark.parametrize("old_is", ["alive", "half-dead"])
 @pytest.mark.parametrize("if_offline", ["fail", "queue"])
-async def test_what_waited_goes_out_once_on_the_new_connection_in_order(gateway, old_is, if_offline):
+async def test_waiting_commands_are_sent_once_and_in_order_on_the_new_connection(gateway, old_is, if_offline):
     node = gateway(SOON)
     old = Obedient("CP-1", delay=None)
     if old_is == "alive":
         await old.connect(node)
         first = post(node, "CP-1", body("first", timeoutMs=40_000))
     else:
-        # It takes so little that a large command does not even leave the gateway's buffers.
+        # Its window is so small that a large command does not even leave the gateway's buffers.
         old.wire = await Wire.connect(node, "CP-1", receive_buffer=8192)
         assert (await old.wire.call("1", "BootNotification", {"chargePointVendor": "V", "chargePointModel": "M"}))[
             0
@@ -234,7 +236,7 @@ async def test_what_waited_goes_out_once_on_the_new_connection_in_order(gateway,
     for one in outcomes.values():
         response = await one
         if response.status_code == 202:
-            continue  # It was kept for a moment, between the two connections.
+            continue  # It was in the offline queue for a moment, between the two connections.
         assert (response.json()["status"], response.json()["sent"]) == ("answered", "yes")
     assert (await ended(node, ids[-1]))["status"] == "answered"
     assert {(await ended(node, id))["status"] for id in ids} == {"answered"}

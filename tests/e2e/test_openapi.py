@@ -1,8 +1,7 @@
-"""`GET /api/v1/openapi.json`: the document says what the operators' listener does.
+"""`GET /api/v1/openapi.json`: the document describes what the admin listener does.
 
-Proves: it is a valid OpenAPI 3.1 document; every path in it is served, and every method that is not in it is refused with the ones
-that are; real answers, good ones and refusals, have the status, the media type and the shape that the document gives them; and a
-document that said something else would be noticed.
+Proves: it is a valid OpenAPI 3.1 document; every path in it is served, and methods that are not in it are refused with the ones that
+are; real responses, successes and errors, have the documented status, media type and schema; and a wrong document would be noticed.
 """
 
 import copy
@@ -19,7 +18,7 @@ COMMAND = "/api/v1/commands/{id}"
 BATCH = {"batchId": "b-1", "to": {"tag": "depot"}, "action": "ClearCache"}
 RESET = {"action": "Reset", "payload": {"type": "Soft"}, "timeoutMs": 200}
 
-# (method, path of the document) -> requests that it answers: (what stands for {id}, query, body, status).
+# (method, path in the document) -> requests and their status: (value of {id}, query, body, status).
 CASES = {
     ("GET", "/"): [("", "", None, 200)],
     ("GET", "/livez"): [("", "", None, 200)],
@@ -76,7 +75,7 @@ CASES = {
     ("GET", COMMAND): [("kept", "", None, 200), ("ended", "", None, 200), ("never", "", None, 404)],
     ("DELETE", COMMAND): [("kept", "", None, 200), ("ended", "", None, 409), ("never", "", None, 404)],
     ("GET", "/api/v1/events"): [("", "from=earliest&follow=false", None, 200), ("", "from=x", None, 400)],
-    # Last: it ends the session of the others' station.
+    # Last: it ends the session that the others use.
     ("POST", STATION + "/disconnect"): [
         ("AWAY", "", None, 404),
         ("HERE", "", {"sessionId": "0"}, 409),
@@ -109,7 +108,7 @@ def operations(document):
 
 
 def disagreements(document, operation, response):
-    """What the document has against an answer, one line each."""
+    """How a response disagrees with the document, one line each."""
     answers = operation["responses"]
     status = str(response.status_code) if str(response.status_code) in answers else "default"
     if status not in answers:
@@ -122,8 +121,8 @@ def disagreements(document, operation, response):
 
 
 def violations(document, schema, value):
-    """What a schema of the document has against a value."""
-    # Its references are to the document's components, and are followed from there.
+    """How a value violates a schema of the document."""
+    # Its references are resolved against the document's components.
     whole = schema | {"components": document["components"]}
     validator = Draft202012Validator(whole, format_checker=Draft202012Validator.FORMAT_CHECKER)
     return [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(value)]
@@ -143,12 +142,12 @@ def test_every_path_has_a_case(document):
     assert set(operations(document)) == set(CASES)
 
 
-async def test_answers_are_as_the_document_says(node, document):
+async def test_responses_are_as_documented(node, document):
     here = await Station.connect(node, "HERE")
     await here.boot()
     async with await Station.connect(node, "AWAY", "2.0.1") as away:
         await away.boot()
-    node.await_events(lambda events: events, "it to be gone", station="AWAY", type="ocpp.station.disconnected")
+    node.await_events(lambda events: events, "it to disconnect", station="AWAY", type="ocpp.station.disconnected")
     known = operations(document)
     for (method, path), cases in CASES.items():
         operation = known[method, path]
@@ -162,7 +161,7 @@ async def test_answers_are_as_the_document_says(node, document):
     assert (await here.closed())[0] == 1000
 
 
-def test_a_document_that_says_something_else_is_noticed(node, document):
+def test_a_wrong_document_is_noticed(node, document):
     other = copy.deepcopy(document)
     other["components"]["schemas"]["Health"]["properties"]["version"]["type"] = "integer"
     other["components"]["schemas"]["Problem"]["required"].append("instance")
@@ -178,7 +177,7 @@ def test_a_document_that_says_something_else_is_noticed(node, document):
 
 
 @pytest.mark.parametrize("path", {path for _, path in CASES})
-def test_what_is_not_in_the_document_is_refused(node, path):
+def test_undocumented_methods_are_refused(node, path):
     offered = {method for method, known in CASES if known == path}
     for method in set(METHODS) - offered:
         response = ask(node, method, path, "CP-1", "", None)

@@ -1,10 +1,10 @@
-"""P5 and P3 under races: the newest connection of an identity wins, and each session's events are whole and in their place.
+"""P5 and P3 in races: the newest connection of an identity wins, and the events of each session are complete and in order.
 
-A thousand races of one identity, in several spellings: in each, an old socket does something while one or more new ones come.
-After every race the newest one is served and shown by the admin API. After all of them the log tells one session
-after the other: one `connected`, one `disconnected`, everything else between them, session numbers that only grow.
+A thousand races of one identity in several spellings: in each, an old socket does something while one or more new ones connect. After
+every race the newest one is served and shown by the admin API. At the end the log holds one session after another: one `connected`,
+one `disconnected`, everything else in between, and session numbers that only grow.
 
-The races that a thousand repetitions would rarely hit are forced in tests of their own, with a disk that hangs or a socket that is full.
+Races that a thousand repetitions would rarely hit are forced in tests of their own, with a disk that hangs or a socket that is full.
 """
 
 import asyncio
@@ -53,24 +53,24 @@ class Arena:
         return call_text(f"h{self.ids}", "Heartbeat", {})
 
     async def moment(self) -> None:
-        """Nothing, a turn of the loop, or up to 3 ms: so that the same race ends differently."""
+        """No time, a turn of the loop, or up to 3 ms, so that the same race ends differently."""
         kind = self.random.randrange(3)
         if kind:
             await asyncio.sleep(0 if kind == 1 else self.random.random() * 0.003)
 
     async def ask(self, behind: bytes = b"") -> Wire:
-        """A new socket whose handshake is on its way."""
+        """Opens a new socket and sends its handshake."""
         wire = await Wire.dial(self.node.port)
         wire.ask(self.random.choice(SPELLINGS), self.random.choice(["1.6", "2.0.1", "2.1"]), behind=behind)
         self.left.append(wire)
         return wire
 
     async def newest(self, wire: Wire) -> None:
-        """The race is over when this one is answered; it is the one that the API shows, with a greater number."""
+        """Waits until this connection is answered, which ends the race; the API must show it, with a greater session number."""
         await wire.upgraded()
         self.ids += 1
         wire.send(call_text(f"n{self.ids}", "Heartbeat", {}))
-        # What came behind the handshake is answered first.
+        # What was sent behind the handshake is answered first.
         while (await wire.receive())[1] != f"n{self.ids}":
             pass
         shown = self.http.get(f"{self.node.admin_url}/api/v1/stations/{REGISTERED.lower()}", timeout=10).json()
@@ -156,13 +156,13 @@ async def old_breaks_the_rules(arena, old):
     return await arena.ask()
 
 
-async def new_talks_before_it_is_let_in(arena, old):
+async def new_sends_before_its_handshake_is_answered(arena, old):
     text = arena.heartbeat()
     return await arena.ask(behind=frame(1, text.encode()))
 
 
-async def one_between_goes_before_it_is_let_in(arena, old):
-    """Two handshakes at once: the one that is gone may be let in last, and then the station has to come again."""
+async def one_between_resets_during_its_handshake(arena, old):
+    """Two handshakes at once: the one that was reset may be processed last, and then the station must connect again."""
     between = await arena.ask()
     await arena.moment()
     between.reset()
@@ -177,7 +177,7 @@ async def one_between_goes_before_it_is_let_in(arena, old):
     return new
 
 
-async def one_between_goes_as_it_is_let_in(arena, old):
+async def one_between_resets_after_its_handshake(arena, old):
     between = await arena.ask()
     await between.upgraded()
     new = await arena.ask()
@@ -186,7 +186,7 @@ async def one_between_goes_as_it_is_let_in(arena, old):
 
 
 async def several_one_after_the_other(arena, old):
-    """Each has its 101 before the next one asks: there is no doubt which is the newest."""
+    """Each has its 101 before the next one connects: there is no doubt which is the newest."""
     for _ in range(arena.random.randrange(2, 5)):
         new = await arena.ask()
         await new.upgraded()
@@ -196,7 +196,7 @@ async def several_one_after_the_other(arena, old):
 
 
 async def several_at_once(arena, old):
-    """Nobody can say which of them is the newest; exactly one stays, and the others are told that they were replaced."""
+    """Nobody can say which of them is the newest; exactly one stays, and the others are closed as replaced."""
     several = await asyncio.gather(*(arena.ask() for _ in range(arena.random.randrange(2, 6))))
     await asyncio.gather(*(wire.upgraded() for wire in several))
     done, staying = await asyncio.wait(
@@ -209,7 +209,7 @@ async def several_at_once(arena, old):
         task.cancel()
     gone = [wire for wire in several if wire.ended.done()]
     assert len(gone) == len(several) - 1, "one stays"
-    # Without a close frame: replaced before its own predecessor was over, and so before it began.
+    # Without a close frame: replaced before its own predecessor had ended, and so before it began.
     assert {wire.close_code for wire in gone} <= {1008, None}
     return next(wire for wire in several if wire not in gone)
 
@@ -226,9 +226,9 @@ SCENARIOS = [
     old_is_reset_while_the_new_one_comes,
     old_is_in_the_middle_of_a_message,
     old_breaks_the_rules,
-    new_talks_before_it_is_let_in,
-    one_between_goes_before_it_is_let_in,
-    one_between_goes_as_it_is_let_in,
+    new_sends_before_its_handshake_is_answered,
+    one_between_resets_during_its_handshake,
+    one_between_resets_after_its_handshake,
     several_one_after_the_other,
     several_at_once,
 ]
@@ -236,7 +236,7 @@ SCENARIOS = [
 
 async def test_a_thousand_races(gateway):
     began = time.monotonic()
-    # A connection that is left in the middle of a frame cannot answer a close frame.
+    # A connection abandoned in the middle of a frame cannot answer a close frame.
     node = gateway({"log": {"level": "info"}, "session": {"close_timeout": "200ms"}})
     arena = Arena(node)
     newest = await arena.ask()
@@ -257,25 +257,25 @@ async def test_a_thousand_races(gateway):
             assert node.running
         assert len(node.get("/api/v1/stations?connected=true").json()["stations"]) == 1
         await newest.leave()
-    wait_for(lambda: node.metric("ocpp_gateway_sessions") == 0, "every session to be gone")
+    wait_for(lambda: node.metric("ocpp_gateway_sessions") == 0, "every session to end")
 
-    # The first one came before the station was registered, and so in a spelling of its own.
-    told = sessions_of(node.events(station=REGISTERED))
-    assert all(one.reason is not None for one in told), "every session has ended"
-    assert {one.station for one in told[1:]} == {REGISTERED}, "one spelling in every event"
-    assert told[-1].id == arena.session_id
-    assert len(told) > RACES
+    # The first session began before the station was registered, and so in its own spelling.
+    sessions = sessions_of(node.events(station=REGISTERED))
+    assert all(one.reason is not None for one in sessions), "every session has ended"
+    assert {one.station for one in sessions[1:]} == {REGISTERED}, "one spelling in every event"
+    assert sessions[-1].id == arena.session_id
+    assert len(sessions) > RACES
     # How often depends on the machine.
-    assert arena.again < RACES // len(SCENARIOS), "a handshake that nobody waits for always wins"
+    assert arena.again < RACES // len(SCENARIOS), "an abandoned handshake must not always win"
     opened = sum(
         node.metric("ocpp_gateway_sessions_opened_total", version=version) for version in ("1.6", "2.0.1", "2.1")
     )
-    assert opened == len(told)
-    replaced = sum(one.replaced is not None for one in told)
+    assert opened == len(sessions)
+    replaced = sum(one.replaced is not None for one in sessions)
     assert node.metric("ocpp_gateway_replacements_total") == replaced
     print(
-        f"\n{RACES} races in {time.monotonic() - began:.0f} s: {len(told)} sessions, {replaced} replaced another one; "
-        f"{dict(Counter(one.reason for one in told))}; came again: {arena.again}"
+        f"\n{RACES} races in {time.monotonic() - began:.0f} s: {len(sessions)} sessions, {replaced} replaced another one; "
+        f"{dict(Counter(one.reason for one in sessions))}; came again: {arena.again}"
     )
 
 
@@ -301,8 +301,8 @@ async def test_spellings_that_differ_in_case_never_hold_two_sessions(gateway):
     sessions_of(node.events(station=REGISTERED))
 
 
-async def test_a_deaf_old_connection_does_not_hold_up_the_new_one(gateway):
-    """The old socket is full of answers that nobody reads, as after a cut cable; the station is back and must be served."""
+async def test_an_old_connection_that_does_not_read_does_not_delay_the_new_one(gateway):
+    """The old socket is full of unread answers, as after a cut cable; the station is back and must be served."""
     node = gateway({"session": {"close_timeout": "1s"}})
     old = await Wire.connect(node, "CP-1", receive_buffer=4096)
     await old.call("boot", "BootNotification", BOOT["1.6"])
@@ -310,15 +310,15 @@ async def test_a_deaf_old_connection_does_not_hold_up_the_new_one(gateway):
     new = await Wire.connect(node, "CP-1")
     began = time.monotonic()
     await new.call("new", "Heartbeat", {}, timeout=20)
-    assert time.monotonic() - began < 3, "no longer than session.close_timeout and a bit"
+    assert time.monotonic() - began < 3, "little longer than session.close_timeout"
     await new.leave()
     old.reset()
-    told = sessions_of(node.events(station="CP-1"))
-    assert [one.reason for one in told] == ["replaced", "stationClosed"]
+    sessions = sessions_of(node.events(station="CP-1"))
+    assert [one.reason for one in sessions] == ["replaced", "stationClosed"]
 
 
 def queues(wire, port):
-    """Bytes of a connection that the gateway has not read, and bytes that the station's kernel still has to deliver."""
+    """Bytes that the gateway has not read from a connection, and bytes that the station's kernel has not delivered."""
     _, _, own = wire.address.rpartition(":")
     unread = unsent = 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -332,38 +332,38 @@ def queues(wire, port):
     return unread, unsent
 
 
-async def test_a_deaf_old_connection_that_says_goodbye_ends_before_the_next_begins(gateway):
-    """Its answers are stuck when its close frame is read, so its end takes a while; the next session's events wait for it."""
+async def test_an_old_connection_that_closes_without_reading_ends_before_the_next_begins(gateway):
+    """Its answers are stuck when its close frame is read, so its end takes a while, and the next session's events wait for it."""
     node = gateway({"session": {"close_timeout": "1s", "max_unacknowledged": 100_000}})
     old = await Wire.connect(node, "CP-1", receive_buffer=256 * 1024)
     await old.call("boot", "BootNotification", BOOT["1.6"])
     old.stop_reading()
-    # Many more answers than the kernel's buffers hold, and then the goodbye: the gateway reads all of it.
+    # Many more answers than the kernel buffers, and then a close frame: the gateway reads all of it.
     for number in range(16_000):
         old.send(call_text(f"{number:036}", "Heartbeat", {}))
     old.say_goodbye()
     read = lambda: not node.get("/api/v1/stations/CP-1").json()["connected"]  # noqa: E731
     try:
-        await asyncio.to_thread(wait_for, read, "the goodbye to be read", 40)
+        await asyncio.to_thread(wait_for, read, "the close frame to be read", 40)
     except AssertionError:
-        # Linux drops what a full receive buffer's bookkeeping has no room for, and then discards the peer's acknowledgements
-        # as out of window: the station's megabytes crawl from one retransmission to the next. Not the gateway's doing, if it
-        # has read everything that came.
+        # Linux drops what a full receive buffer has no room for, and then discards the peer's acknowledgements as out of
+        # window: the station's data crawls from one retransmission to the next. That is not the gateway's fault if it has
+        # read everything that arrived.
         unread, unsent = queues(old, node.port)
-        assert unread == 0, f"the gateway leaves {unread} bytes unread"
-        assert unsent > 0, "everything was delivered, and the goodbye is not noticed"
+        assert unread == 0, f"the gateway left {unread} bytes unread"
+        assert unsent > 0, "everything was delivered, but the close frame was not noticed"
         pytest.skip(f"the kernel does not deliver the station's last {unsent} bytes")
     new = await Wire.connect(node, "CP-1")
     await new.call("new", "Heartbeat", {}, timeout=20)
     await new.leave()
     old.reset()
-    told = sessions_of(node.events(station="CP-1"))
-    assert [one.reason for one in told] == ["stationClosed", "stationClosed"]
+    sessions = sessions_of(node.events(station="CP-1"))
+    assert [one.reason for one in sessions] == ["stationClosed", "stationClosed"]
 
 
 @needs_compiler
 async def test_the_order_holds_while_the_bus_is_full(gateway, tmp_path):
-    """A session that ends while the bus has no room has its last events in front of its successor's first."""
+    """The last events of a session that ends while the bus is full come before its successor's first."""
     disk = Disk(tmp_path / "disk")
     node = gateway({"bus": {"queue_events": 16}}, start=False)
     node.environment = disk.environment
@@ -386,12 +386,12 @@ async def test_the_order_holds_while_the_bus_is_full(gateway, tmp_path):
         old.reset()
         new = await Wire.connect(node, "CP-1")
         shown = lambda: node.get("/api/v1/stations/CP-1").json()  # noqa: E731
-        wait_for(lambda: shown().get("remoteAddress") == new.address, "the new one to be in")
+        wait_for(lambda: shown().get("remoteAddress") == new.address, "the new one to be connected")
         new.send(call_text("new", "Heartbeat", {}))
     assert (await new.receive())[1] == "new"
     assert (await command).json()["status"] in ("offline", "replaced")
     await new.leave()
     for station in others:
         await station.leave()
-    told = sessions_of(node.events(station="CP-1"))
-    assert len(told) == 2
+    sessions = sessions_of(node.events(station="CP-1"))
+    assert len(sessions) == 2

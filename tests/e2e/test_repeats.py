@@ -1,6 +1,6 @@
-"""Delivery by stations is at least once: a CALL sent again gets the same answer and makes no second event (P1, P2).
+"""Stations deliver at least once: a repeated CALL gets the same answer and no second event (P1, P2).
 
-And what the operator has called expendable, and nothing else, may be dropped when the bus is too full.
+Actions that are configured as sheddable, and no others, may be dropped when the bus is too full.
 """
 
 from harness.gateway import Gateway
@@ -15,7 +15,7 @@ def received(node: Gateway, action: str) -> list:
     ]
 
 
-async def test_a_call_sent_again_is_answered_again_without_a_second_event(gateway):
+async def test_a_repeated_call_is_answered_again_without_a_second_event(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -23,23 +23,23 @@ async def test_a_call_sent_again_is_answered_again_without_a_second_event(gatewa
         again = await station.call("StartTransaction", START, id="a")
         assert again == first
         other = await station.call("StartTransaction", START.replace('"T"', '"U"'), id="a")
-        assert other[2]["transactionId"] != first[2]["transactionId"], "the same id with another content is new"
+        assert other[2]["transactionId"] != first[2]["transactionId"], "the same id with other content is a new CALL"
         station.abort()
     async with await Station.connect(node, "CP-1") as station:
         other_again = await station.call("StartTransaction", START.replace('"T"', '"U"'), id="a")
-        assert other_again == other, "on a new connection, too"
+        assert other_again == other, "on a new connection as well"
     assert len(received(node, "StartTransaction")) == 2
     assert 'ocpp_gateway_repeated_calls_total{kind="answered"} 2' in node.get("/metrics").text
 
 
-async def test_a_boot_begins_a_new_life(gateway):
+async def test_a_boot_begins_a_new_series_of_message_ids(gateway):
     node = gateway()
     for _ in range(2):
         async with await Station.connect(node, "CP-1") as station:
             await station.boot()
             status = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
             assert (await station.call("StatusNotification", status, id="2"))[0] == 3
-    assert len(received(node, "StatusNotification")) == 2, "a rebooted station counts from the beginning"
+    assert len(received(node, "StatusNotification")) == 2, "a rebooted station reuses its message ids"
 
 
 async def test_heartbeats_are_never_repetitions(gateway):
@@ -51,7 +51,7 @@ async def test_heartbeats_are_never_repetitions(gateway):
     assert len(received(node, "Heartbeat")) == 2
 
 
-async def test_only_what_is_called_expendable_is_dropped_and_only_when_the_bus_is_full(gateway):
+async def test_only_sheddable_actions_are_dropped_and_only_when_the_bus_is_full(gateway):
     config = {
         "registration": {"before_boot": "accept"},
         "bus": {

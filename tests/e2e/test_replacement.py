@@ -1,8 +1,8 @@
 """The newest connection of a station serves it (promise P5; OCPP says nothing about two at once).
 
-Proves: a second connection takes over at once, in events and for commands; whatever the old one does then, soon or
-late, changes nothing; commands that the old one had end as `replaced`; however fast a station reconnects, the
-connection it opened last is the one that stays, and each session has one `connected` and one `disconnected` event.
+Proves: a second connection takes over at once, for events and for commands; whatever the old one does afterwards changes nothing;
+the old one's outstanding command ends as `replaced`; however fast a station reconnects, its last connection stays, and each session
+has one `connected` and one `disconnected` event.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ def station_of(node: Gateway, identity: str = "CP-1") -> dict[str, object]:
 
 
 def sessions(events: list[Event]) -> list[tuple[str, str | None, str | None]]:
-    """(session, session it replaced, reason of its end) in the order of their beginning; the events pair up."""
+    """(session, the session it replaced, reason of its end) in order; fails unless the events pair up."""
     ends = {}
     begun = []
     for event in events:
@@ -48,24 +48,24 @@ async def aborts(old: Station) -> None:
     old.abort()
 
 
-async def talks_on(old: Station) -> None:
+async def keeps_sending(old: Station) -> None:
     with pytest.raises(ConnectionClosed):
         while True:
             await old.call("Heartbeat", {})
 
 
-async def is_deaf(old: Station) -> None:
-    """It never reads what it is told, close frame included, as half-open connections do."""
+async def does_not_read(old: Station) -> None:
+    """It never reads, not even the close frame, like a half-open connection."""
     old.connection.transport.pause_reading()
 
 
-@pytest.mark.parametrize("behaviour", [polite, aborts, talks_on, is_deaf])
+@pytest.mark.parametrize("behaviour", [polite, aborts, keeps_sending, does_not_read])
 async def test_the_new_connection_serves_whatever_the_old_one_does(gateway, behaviour):
     node = gateway({"session": {"close_timeout": "1s"}})
     old = await Station.connect(node, "CP-1")
     await old.boot()
     first = station_of(node)["sessionId"]
-    # The same station in another spelling.
+    # Another spelling of the same station.
     new = await Station.connect(node, "cp%2D1")
     second = await asyncio.to_thread(
         wait_for, lambda: (s := station_of(node)["sessionId"]) != first and s, "it took over"
@@ -81,7 +81,7 @@ async def test_the_new_connection_serves_whatever_the_old_one_does(gateway, beha
         "the old session's end",
         station="CP-1",
     )
-    # The old socket is gone for good by now, or will be within `close_timeout`: neither touches the new one.
+    # The old socket is closed by now, or will be within `close_timeout`: neither affects the new one.
     for _ in range(3):
         answer = asyncio.create_task(
             asyncio.to_thread(
@@ -92,7 +92,7 @@ async def test_the_new_connection_serves_whatever_the_old_one_does(gateway, beha
         await new.answer(call, {})
         assert (await answer).json()["status"] == "answered"
         assert (await new.call("Heartbeat", {}))[0] == 3
-    if behaviour is is_deaf:
+    if behaviour is does_not_read:
         old.abort()
     await old.connection.wait_closed()
     assert station_of(node)["sessionId"] == second
@@ -105,14 +105,14 @@ async def test_the_new_connection_serves_whatever_the_old_one_does(gateway, beha
         station="CP-1",
     )
     assert sessions(events) == [(first, None, "replaced"), (second, first, "stationClosed")]
-    told = [event.data["sessionId"] for event in events if "sessionId" in event.data]
-    assert told == sorted(told), "everything about the old session comes before everything about the new one"
+    order = [event.data["sessionId"] for event in events if "sessionId" in event.data]
+    assert order == sorted(order), "everything about the old session comes before everything about the new one"
     assert node.metric("ocpp_gateway_replacements_total") == 1
     assert node.metric("ocpp_gateway_sessions") == 0
 
 
 async def test_the_outstanding_command_ends_as_replaced_and_the_waiting_ones_go_to_the_new_connection(gateway):
-    """What the old connection was asked is not asked again; what had not left goes out once, where the station is."""
+    """What was sent on the old connection is not sent again; what was not is sent once, on the new connection."""
     node = gateway()
     old = await Station.connect(node, "CP-1")
     await old.boot()
@@ -147,7 +147,7 @@ async def test_the_outstanding_command_ends_as_replaced_and_the_waiting_ones_go_
 
 
 def test_a_station_that_reconnects_at_once_keeps_its_last_connection(gateway):
-    """The station has seen the 101 of the old connection before it opens the new one: there is no doubt which is newer."""
+    """The station has the 101 of the old connection before it opens the new one: there is no doubt which is newer."""
     node = gateway()
     rounds, lost = 300, []
     for number in range(rounds):

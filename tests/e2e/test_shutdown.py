@@ -1,8 +1,8 @@
-"""P8, leaving gently: SIGTERM makes the gateway unready at once and refuse new stations, and costs nobody an answer.
+"""P8, graceful shutdown: SIGTERM makes the gateway unready, refuses new stations, and costs no station an answer.
 
-What is in flight is answered, stations are closed with 1001 one after the other over `shutdown.close_spread`, every event is
-durable, and the process is gone with exit code 0 by `shutdown.deadline`: whether or not stations answer, watchers
-hang on, handshakes stay half done, or Kafka is there.
+What is in flight is answered, stations are closed with 1001 spread over `shutdown.close_spread`, every event is durable, and the
+process exits with code 0 by `shutdown.deadline`, even if stations do not answer, subscribers stay, handshakes are incomplete, or
+Kafka is away.
 """
 
 import asyncio
@@ -29,11 +29,11 @@ async def gone(node, within: float) -> int:
 
 
 def read(node) -> int:
-    """Messages that the gateway has read of all stations that are connected."""
+    """Messages that the gateway has read from all connected stations."""
     return sum(one["messagesIn"] for one in node.get("/api/v1/stations").json()["stations"])
 
 
-async def test_stations_in_the_middle_of_their_work_are_let_go_one_by_one(gateway):
+async def test_busy_stations_are_closed_one_by_one(gateway):
     spread, deadline = 2.0, 10.0
     node = gateway({"shutdown": {"close_spread": f"{spread}s", "deadline": f"{deadline}s"}, "log": {"level": "info"}})
     fleet = Fleet(60)
@@ -47,7 +47,7 @@ async def test_stations_in_the_middle_of_their_work_are_let_go_one_by_one(gatewa
         closed[member.identity] = time.monotonic()
 
     watchers = [asyncio.create_task(watch(member)) for member in fleet.members]
-    # A turn of the loop, in which every watcher begins.
+    # A turn of the loop, in which every task starts.
     await asyncio.sleep(0)
 
     began = time.monotonic()
@@ -58,7 +58,7 @@ async def test_stations_in_the_middle_of_their_work_are_let_go_one_by_one(gatewa
 
     await asyncio.to_thread(wait_for, unready, "not ready", timeout=0.5, interval=0.01)
     assert "draining" in node.get("/readyz").text
-    assert node.get("/livez").status_code == 200, "leaving is not being dead"
+    assert node.get("/livez").status_code == 200, "draining is not being dead"
     with pytest.raises((RefusedError, OSError)):
         await Wire.connect(node, "CP-NEW")
 
@@ -83,8 +83,8 @@ async def test_stations_in_the_middle_of_their_work_are_let_go_one_by_one(gatewa
     assert figures.faults == {}
     assert figures.unanswered_stored == 0, "what was in flight was answered"
     for member in fleet.members:
-        told = sessions_of(event for event in events if event.station == member.identity)
-        assert [one.reason for one in told] == ["shutdown"]
+        sessions = sessions_of(event for event in events if event.station == member.identity)
+        assert [one.reason for one in sessions] == ["shutdown"]
     ends = [event.data["closeCode"] for event in events if event.type == "ocpp.station.disconnected"]
     assert ends == [1001] * len(fleet.members)
 
@@ -113,7 +113,7 @@ async def test_what_is_in_flight_is_answered_before_the_close(gateway, tmp_path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_without_stations_it_is_gone_at_once(gateway, number):
+async def test_without_stations_it_exits_at_once(gateway, number):
     node = gateway({"shutdown": {"close_spread": "10s", "deadline": "30s"}})
     node.process.send_signal(number)
     assert await gone(node, 3) == 0
@@ -141,7 +141,7 @@ async def test_stations_full_of_answers_do_not_outlast_the_deadline(gateway):
     deaf.reset()
 
 
-async def test_half_a_handshake_and_watchers_do_not_outlast_the_deadline(gateway):
+async def test_incomplete_handshakes_and_subscribers_do_not_outlast_the_deadline(gateway):
     node = gateway({"handshake": {"timeout": "60s"}, "shutdown": {"deadline": "3s"}})
     with (
         socket.create_connection(("127.0.0.1", node.port)) as silent,
@@ -157,8 +157,8 @@ async def test_half_a_handshake_and_watchers_do_not_outlast_the_deadline(gateway
         assert silent.recv(1) == b""
 
 
-async def test_half_a_handshake_does_not_hold_up_the_leave(gateway):
-    """A probe of a load balancer, a scanner: nobody who is a station waits on these connections."""
+async def test_an_incomplete_handshake_does_not_delay_the_shutdown(gateway):
+    """A load balancer's probe or a scanner: no station is behind such a connection."""
     node = gateway({"handshake": {"timeout": "60s"}, "shutdown": {"deadline": "30s"}})
     with socket.create_connection(("127.0.0.1", node.port)):
         wait_for(lambda: node.metric("ocpp_gateway_handshakes_in_progress") == 1, "it to be accepted")
@@ -166,7 +166,7 @@ async def test_half_a_handshake_does_not_hold_up_the_leave(gateway):
         assert await gone(node, 5) == 0
 
 
-async def test_the_deadline_counts_when_kafka_is_away(gateway):
+async def test_the_deadline_applies_when_kafka_is_away(gateway):
     nobody = f"127.0.0.1:{free_port()}"
     node = gateway(
         {
@@ -185,7 +185,7 @@ async def test_the_deadline_counts_when_kafka_is_away(gateway):
     took = time.monotonic() - began
     assert 2 < took < 4.5, f"{took:.1f} s: it tries until the deadline, and not longer"
     assert not any(station.texts for station in stations), "nothing was answered"
-    assert "not durable" in node.log_text(), "it says that something was not stored"
+    assert "not durable" in node.log_text(), "it reports that something was not stored"
     await asyncio.gather(*(station.end() for station in stations))
 
 
@@ -212,12 +212,12 @@ async def test_events_reach_a_kafka_that_comes_back_in_time(gateway, own_kafka):
     assert await gone(node, 10) == 0
     records = own_kafka.records(topics["events"])
     for number in range(10):
-        told = [
+        published = [
             (record.event.type, record.event.data.get("messageId"))
             for record in records
             if record.key == f"CP-{number}"
         ]
-        assert told == [
+        assert published == [
             ("ocpp.station.connected", None),
             ("ocpp.message.received", "boot"),
             ("ocpp.message.sent", "boot"),

@@ -1,8 +1,8 @@
 """P1, P2 and P3 through outages of Kafka: a short selection of `make faults`, which has the rest.
 
-A hundred stations keep talking while a real broker is killed, and while the gateway is killed with a spool that is being
-filled or sent. They connect again and send again what was not answered, as real stations do. Afterwards every answered CALL has its
-event, every station's events are in order, and whatever came twice carries the same event id.
+A hundred stations keep sending while a real broker is killed, and while the gateway is killed as it fills or drains its spool. They
+reconnect and repeat what was not answered, as real stations do. Afterwards every answered CALL has its event, every station's events
+are in order, and duplicates carry the same event id.
 """
 
 import time
@@ -18,7 +18,7 @@ SPOOLED = 1000
 
 @pytest.fixture
 def scene(gateway, own_kafka, tmp_path):
-    """`scene(bus)`: Kafka, a gateway with this `[bus]` on it, and stations that talk."""
+    """`scene(bus)`: Kafka, a gateway with this `[bus]`, and stations that send."""
     scenes = []
 
     def play(bus):
@@ -31,7 +31,7 @@ def scene(gateway, own_kafka, tmp_path):
 
 
 class Scene:
-    """One gateway and its stations."""
+    """Kafka, one gateway and its stations."""
 
     def __init__(self, gateway, kafka, folder, bus):
         self.kafka = kafka.start()
@@ -57,7 +57,7 @@ class Scene:
         self.node.start(until="/livez")
 
     def end(self):
-        """Everything is answered and in Kafka; what the comparison finds."""
+        """Waits until everything is answered and in Kafka; returns the comparison."""
         assert self.load.rest(40), f"not every station was answered: {self.load.status}"
         wait_for(self.is_settled, "Kafka to have everything", 40)
         assert self.node.sigterm() == 0
@@ -88,13 +88,13 @@ def test_kafka_killed_with_a_spool_stops_no_station(scene, tmp_path):
     assert scene.end().longest_wait < 8
 
 
-def test_kafka_killed_without_a_spool_holds_the_answers(scene):
+def test_kafka_killed_without_a_spool_delays_answers(scene):
     scene = scene({"hold_limit": "2m"})
     scene.talk()
     scene.kafka.kill9()
     began = time.monotonic()
     scene.load.until(lambda status: status.open >= STATIONS, "every station to wait for an answer", 20)
-    wait_for(lambda: scene.node.get("/readyz").status_code == 503, "/readyz to say no", 20)
+    wait_for(lambda: scene.node.get("/readyz").status_code == 503, "the gateway to be unready", 20)
     status = scene.load.status
     assert (status.connected, status.refusals) == (STATIONS, 0)
     scene.kafka.start()

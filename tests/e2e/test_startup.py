@@ -1,7 +1,7 @@
-"""What cannot work is said in one line that names what and where, with an exit code that is not 0; what can is not disturbed.
+"""A start that cannot succeed fails with one line that names what and where, and with a non-zero exit code.
 
 Proves it for configurations, ports, data folders, credentials and a second process on the same data; that `check-config` starts
-nothing; and that a disk that fills up while the gateway runs costs answers until there is space, and no event.
+nothing; and that a disk that fills up while the gateway runs delays answers until there is space, and loses no event.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ needs_root = pytest.mark.skipif(not IS_ROOT, reason="mounting a file system need
 
 
 def launch(*arguments, environment=None):
-    """Runs the gateway until it ends by itself."""
+    """Runs the gateway until it exits by itself."""
     return subprocess.run(
         [binary(), *arguments],
         env=os.environ | (environment or {}),
@@ -52,7 +52,7 @@ def run(tmp_path, config):
 
 
 def the_line(done, code=1):
-    """The one line that the process said before it ended with this code."""
+    """The only line that the process wrote before it exited with this code."""
     lines = done.stderr.splitlines()
     assert len(lines) == 1, f"one line, not {len(lines)}:\n{done.stderr}"
     assert done.returncode == code, lines[0]
@@ -67,17 +67,17 @@ WRONG_FILES = {
     "a misspelt key": ("[session]\nping_intervall = '30s'\n", ["session.ping_intervall", "ping_interval"]),
     "a misspelt key of a listener": ("[listeners.main]\nadress = '0.0.0.0:1'\n", ["listeners.main.adress", "address"]),
     "a misspelt section": ("[shutdwon]\ndeadline = '1s'\n", ["shutdwon", "shutdown"]),
-    "a duration that is none": ("[session]\nidle_timeout = 'soon'\n", ["session.idle_timeout", "soon"]),
+    "an invalid duration": ("[session]\nidle_timeout = 'soon'\n", ["session.idle_timeout", "soon"]),
     "a number for a duration": ("[session]\nidle_timeout = 30\n", ["session.idle_timeout"]),
-    "a size that is none": ("[bus]\nqueue_bytes = 'much'\n", ["bus.queue_bytes", "much"]),
-    "a word that is none of the choices": ("[bus]\nkind = 'rabbit'\n", ["bus.kind", "rabbit", "local", "kafka"]),
+    "an invalid size": ("[bus]\nqueue_bytes = 'much'\n", ["bus.queue_bytes", "much"]),
+    "an invalid choice": ("[bus]\nkind = 'rabbit'\n", ["bus.kind", "rabbit", "local", "kafka"]),
     "a number below its limit": ("[bus]\nqueue_events = 1\n", ["bus.queue_events", "at least"]),
-    "an address that is none": ("[admin]\naddress = 'here'\n", ["admin.address", "here"]),
+    "an invalid address": ("[admin]\naddress = 'here'\n", ["admin.address", "here"]),
     "an unknown subprotocol": (
         "[listeners.main]\nsubprotocols = ['ocpp9']\n",
         ["listeners.main.subprotocols", "ocpp9"],
     ),
-    "no TOML": ("[session\nping_interval = '30s'\n", ["gateway.toml"]),
+    "invalid TOML": ("[session\nping_interval = '30s'\n", ["gateway.toml"]),
     "basic without a file": ("[listeners.main]\nauth = 'basic'\n", ["credentials.file"]),
     "an unknown Kafka option": ("[bus]\nkind = 'kafka'\n[bus.kafka.options]\n'sasl.user' = 'x'\n", ["sasl.user"]),
     "a fixed Kafka option": ("[bus]\nkind = 'kafka'\n[bus.kafka.options]\nacks = '1'\n", ["acks", "all"]),
@@ -97,7 +97,7 @@ def test_a_wrong_file_is_refused(tmp_path, case, command):
     assert not (tmp_path / "data").exists(), "nothing was started"
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     missing = str(tmp_path / "none.toml")
     assert missing in the_line(launch("run", "--config", missing), code=2)
 
@@ -113,7 +113,7 @@ def test_a_misspelt_override_is_refused():
     assert "session.ping_intervall" in line
 
 
-def test_a_good_configuration_is_good_and_starts_nothing(tmp_path, config):
+def test_a_valid_configuration_is_accepted_and_starts_nothing(tmp_path, config):
     with socket.create_server(("127.0.0.1", int(config["admin"]["address"].split(":")[1]))):
         file = tmp_path / "gateway.toml"
         file.write_text(to_toml(config))
@@ -145,7 +145,7 @@ def test_a_file_in_place_of_the_data_folder_is_named(tmp_path, config):
 
 
 @needs_root
-def test_a_data_folder_that_cannot_be_written_is_named(tmp_path, config):
+def test_a_read_only_data_folder_is_named(tmp_path, config):
     with read_only_disk(tmp_path / "disk") as folder:
         config["node"]["data_dir"] = str(folder / "data")
         line = the_line(run(tmp_path, config))
@@ -170,7 +170,7 @@ def test_a_second_process_on_the_same_data_is_refused(tmp_path, config, gateway)
     line = the_line(run(tmp_path, config))
     assert str(first.data_dir) in line
     assert "in use" in line
-    assert first.get("/readyz").status_code == 200, "the first one does not mind"
+    assert first.get("/readyz").status_code == 200, "the first one is not disturbed"
 
 
 # -- credentials ----------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_a_wrong_line_of_the_credentials_file_is_named(tmp_path, config):
 
 
 @needs_root
-async def test_a_full_disk_costs_time_and_no_event(gateway, tmp_path):
+async def test_a_full_disk_delays_answers_and_loses_nothing(gateway, tmp_path):
     with small_disk(tmp_path / "disk", "32m") as disk:
         node = gateway({"node": {"data_dir": str(disk.path / "data")}, "log": {"level": "info"}})
         fleet = Fleet(20)
@@ -206,14 +206,14 @@ async def test_a_full_disk_costs_time_and_no_event(gateway, tmp_path):
         await fleet.answers_reach(500)
         disk.fill()
         reason = await asyncio.to_thread(
-            wait_for, lambda: (page := node.get("/readyz")).status_code == 503 and page.text, "it not to be ready"
+            wait_for, lambda: (page := node.get("/readyz")).status_code == 503 and page.text, "it to be unready"
         )
         assert str(disk.path / "data") in reason, reason
         assert "No space left" in reason, reason
         assert node.get("/livez").status_code == 200
         assert node.get("/health").json()["status"] != "ok"
 
-        # Everybody waits: no answer, no CALLERROR, no disconnection.
+        # Every station waits: no answer, no CALLERROR, no disconnection.
         answers = fleet.ledger.answers
         began = time.monotonic()
         while time.monotonic() - began < 1:
@@ -242,15 +242,15 @@ async def test_a_full_disk_costs_time_and_no_event(gateway, tmp_path):
 
 
 @needs_root
-async def test_a_full_disk_does_not_keep_the_gateway_from_leaving(gateway, tmp_path):
+async def test_a_full_disk_does_not_prevent_shutdown(gateway, tmp_path):
     with small_disk(tmp_path / "disk", "4m") as disk:
         node = gateway({"node": {"data_dir": str(disk.path / "data")}, "shutdown": {"deadline": "2s"}})
         station = await Wire.connect(node, "CP-1")
         await station.call("boot", "BootNotification", BOOT["1.6"])
         disk.fill()
-        # Enough to need another page of the disk.
+        # Enough to need another page on the disk.
         station.send(f'[2,"big","DataTransfer",{{"vendorId":"V","data":"{"x" * 10_000}"}}]')
-        wait_for(lambda: node.get("/readyz").status_code == 503, "it not to be ready")
+        wait_for(lambda: node.get("/readyz").status_code == 503, "it to be unready")
         began = time.monotonic()
         assert await asyncio.to_thread(node.sigterm) == 0
         assert time.monotonic() - began < 3.5

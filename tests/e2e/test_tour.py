@@ -36,7 +36,7 @@ async def test_events_can_be_filtered_and_read_from_a_position(gateway):
         await drive(node, identity, "2.0.1")
     events = node.await_events(
         lambda events: sum(event.type == "ocpp.station.disconnected" for event in events) == 2,
-        "both have left",
+        "both to disconnect",
     )
     assert [event.text for event in node.events(station="B")] == [e.text for e in events if e.station == "B"]
     only = node.events(type="ocpp.message.sent")
@@ -66,5 +66,5 @@ def test_the_scripts_of_the_tour_run(gateway, script, arguments):
     assert done.returncode == 0, done.stderr
     assert "BootNotification   -> BootNotification(" in done.stdout
     node.await_events(
-        lambda events: events[-1].type.endswith("disconnected"), "the station has left", station=arguments[0]
+        lambda events: events[-1].type.endswith("disconnected"), "the station to disconnect", station=arguments[0]
     )

@@ -1,9 +1,9 @@
 """Traces: from a command through the CALL to the result, and what a collector sees of it.
 
-Proves: the `traceparent` of a command is on the events of its CALL, of the answer and of the result, with and without a collector;
-a collector gets the command's span under the caller's and the CALL's under the command's, as OpenTelemetry's definitions want it;
-stations' CALLs are sampled as configured; a traceparent that breaks the rules is ignored and counted; and a collector that is
-away, hangs or refuses disturbs nobody.
+Proves: a command's `traceparent` is on the events of its CALL, of the answer and of the result, with and without a collector; a
+collector receives the command's span below the caller's and the CALL's below the command's, as OpenTelemetry defines it; stations'
+CALLs are sampled as configured; an invalid traceparent is ignored and counted; and a collector that is away, hangs or refuses
+disturbs no station.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ def exporting(collector, sampling=0.0, **more):
 
 
 async def reset(node, station, body=RESET, answer=None, **headers):
-    """Sends a command and answers it; the outcome."""
+    """Sends a command and answers it; returns the outcome."""
     command = asyncio.create_task(asyncio.to_thread(node.post, PATH, body, headers=headers))
     call = await station.next_call()
     if answer is None:
@@ -47,7 +47,7 @@ async def reset(node, station, body=RESET, answer=None, **headers):
 
 
 def traced(node):
-    """(type, messageType, traceparent) of every event that has a trace or is about the command."""
+    """(type, messageType, traceparent) of every event that has a trace."""
     found = []
     for event in node.events():
         assert violations(event.json) == [], str(event)
@@ -61,7 +61,7 @@ def traced(node):
 
 @pytest.mark.parametrize("traceparent", [SAMPLED, UNSAMPLED])
 @pytest.mark.parametrize("place", ["header", "body"])
-async def test_without_a_collector_a_trace_is_carried_through(gateway, place, traceparent):
+async def test_without_a_collector_a_trace_is_propagated(gateway, place, traceparent):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
@@ -77,7 +77,7 @@ async def test_without_a_collector_a_trace_is_carried_through(gateway, place, tr
         ]
 
 
-async def test_every_way_a_command_ends_keeps_its_trace(gateway):
+async def test_every_outcome_of_a_command_keeps_its_trace(gateway):
     node = gateway()
     assert node.post(PATH, RESET, headers={"traceparent": SAMPLED}).json()["status"] == "offline"
     assert traced(node) == [("result", None, SAMPLED)]
@@ -89,7 +89,7 @@ async def test_every_way_a_command_ends_keeps_its_trace(gateway):
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", SAMPLED.upper(), SAMPLED + "-x", f"00-{'0' * 32}-{CALLER}-01"])
-async def test_a_wrong_traceparent_is_ignored_and_counted(gateway, text):
+async def test_an_invalid_traceparent_is_ignored_and_counted(gateway, text):
     node = gateway()
     assert node.post(PATH, RESET | {"traceparent": text}).json()["status"] == "offline"
     assert traced(node) == []
@@ -99,7 +99,7 @@ async def test_a_wrong_traceparent_is_ignored_and_counted(gateway, text):
 # -- spans ----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_collector_sees_the_command_and_its_call(gateway):
+async def test_a_collector_receives_the_command_and_its_call(gateway):
     with Collector() as collector:
         node = gateway(exporting(collector))
         async with await Station.connect(node, "CP-1") as station:
@@ -151,7 +151,7 @@ async def test_a_command_that_fails_is_a_failed_span(gateway):
         assert offline.parent_id == CALLER
 
 
-async def test_what_the_caller_does_not_record_is_not_recorded(gateway):
+async def test_what_the_caller_does_not_sample_is_not_sampled(gateway):
     with Collector() as collector:
         node = gateway(exporting(collector, sampling=1.0))
         async with await Station.connect(node, "CP-1") as station:
@@ -195,7 +195,7 @@ async def test_calls_of_stations_are_sampled(gateway):
         assert collector.requests == 0
 
 
-async def test_a_call_that_a_backend_is_to_answer_is_one_span(gateway):
+async def test_a_delegated_call_is_one_span(gateway):
     with Collector() as collector:
         answers = {"Authorize": {"by": "backend", "deadline": "300ms"}}
         node = gateway(exporting(collector, sampling=1.0) | {"answers": answers})
@@ -209,7 +209,7 @@ async def test_a_call_that_a_backend_is_to_answer_is_one_span(gateway):
         assert [event[0] for event in traced(node) if event[2] == own] == ["received", "sent"]
 
 
-async def test_the_last_spans_are_sent_when_the_gateway_leaves(gateway):
+async def test_the_last_spans_are_exported_during_shutdown(gateway):
     with Collector() as collector:
         node = gateway(exporting(collector, sampling=1.0, export_interval="1h"))
         station = await Station.connect(node, "CP-1")
@@ -223,7 +223,7 @@ async def test_the_last_spans_are_sent_when_the_gateway_leaves(gateway):
         assert collector.complaints == []
 
 
-async def test_a_command_that_is_kept_keeps_its_trace_over_a_restart(gateway):
+async def test_a_queued_command_keeps_its_trace_across_a_restart(gateway):
     with Collector() as collector:
         node = gateway(exporting(collector))
         response = node.post(PATH, RESET | {"ifOffline": "queue"}, headers={"traceparent": SAMPLED})
@@ -236,7 +236,7 @@ async def test_a_command_that_is_kept_keeps_its_trace_over_a_restart(gateway):
             wait_for(lambda: len(collector.spans) == 2, "two spans")
         (command,), (call,) = collector.named("command Reset"), collector.named("CALL Reset")
         assert (command.trace_id, command.parent_id, call.parent_id) == (TRACE, CALLER, command.span_id)
-        assert command.start < call.start - 1_000_000, "it waited over the restart"
+        assert command.start < call.start - 1_000_000, "it waited across the restart"
         result = node.events(type="ocpp.command.result")[0]
         assert result.json["traceparent"] == f"00-{TRACE}-{command.span_id}-01"
 
@@ -252,7 +252,7 @@ async def test_the_commands_of_a_batch_are_in_its_trace(gateway):
     assert node.metric("ocpp_gateway_traceparents_invalid_total") == 1, "counted once, not for each command"
 
 
-async def test_a_record_names_its_trace_in_the_body_or_in_a_header(gateway, kafka):
+async def test_a_record_has_its_traceparent_in_the_body_or_in_a_header(gateway, kafka):
     suffix = uuid.uuid4().hex[:8]
     names = ("events", "command_results", "commands")
     topics = kafka.fresh_topics(names={name: f"ocpp.{name.replace('_', '-')}.{suffix}" for name in names})
@@ -275,7 +275,7 @@ async def test_a_record_names_its_trace_in_the_body_or_in_a_header(gateway, kafk
 
 
 async def works(node):
-    """The station notices nothing."""
+    """Fails unless a station is served as usual."""
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
         began = time.monotonic()
@@ -288,15 +288,15 @@ def spans(node, outcome):
     return node.metric("ocpp_gateway_spans_total", outcome=outcome)
 
 
-async def test_a_collector_that_comes_late(gateway):
+async def test_a_collector_that_starts_late(gateway):
     port = free_port()
     telemetry = {"otlp_endpoint": f"http://127.0.0.1:{port}", "sampling": 1.0, "export_interval": "50ms"}
     node = gateway({"telemetry": telemetry})
     await works(node)
-    wait_for(lambda: spans(node, "failed") == 51, "all of them to be given up")
+    wait_for(lambda: spans(node, "failed") == 51, "all of them to fail")
     assert node.metric("ocpp_gateway_spans_waiting") == 0
     warnings = [line for line in node.log_text().splitlines() if "WARN" in line and "spans are not taken" in line]
-    assert len(warnings) == 1, "it is said once in a minute"
+    assert len(warnings) == 1, "it is logged once a minute"
     assert f"127.0.0.1:{port}" in warnings[0]
     with Collector(port) as collector:
         await works(node)
@@ -309,7 +309,7 @@ async def test_a_collector_that_refuses(gateway):
         collector.answer = (429, b'{"message":"slow down"}')
         node = gateway(exporting(collector, sampling=1.0))
         await works(node)
-        wait_for(lambda: spans(node, "failed") == 51, "all of them to be given up")
+        wait_for(lambda: spans(node, "failed") == 51, "all of them to fail")
         assert "429" in node.log_text()
         collector.answer = (200, b'{"partialSuccess":{"rejectedSpans":"1","errorMessage":"why not"}}')
         requests_before = collector.requests
@@ -318,7 +318,7 @@ async def test_a_collector_that_refuses(gateway):
         assert spans(node, "rejected") == collector.requests - requests_before
 
 
-async def test_a_collector_that_hangs_costs_spans_and_nothing_else(gateway):
+async def test_a_hanging_collector_costs_spans_and_nothing_else(gateway):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         telemetry = {
             "otlp_endpoint": f"http://127.0.0.1:{deaf.getsockname()[1]}",
@@ -335,7 +335,7 @@ async def test_a_collector_that_hangs_costs_spans_and_nothing_else(gateway):
         assert time.monotonic() - began < 6
 
 
-def test_the_endpoint_is_checked_before_anything_starts(gateway):
+def test_the_telemetry_options_are_checked_before_anything_starts(gateway):
     for telemetry, part in (
         ({"otlp_endpoint": "collector:4318"}, "telemetry.otlp_endpoint"),
         ({"otlp_endpoint": "https://collector"}, "telemetry.otlp_endpoint"),

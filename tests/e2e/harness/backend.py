@@ -1,7 +1,6 @@
-"""A backend service on Kafka, as an independent client: produces commands, reads their results, knows what the group has committed.
+"""A backend on Kafka, as an independent client: produces commands, reads their results, sees what the group has committed.
 
-Owns its topics and its consumer group, which nobody else uses. Judges nothing but what holds of every result:
-the contract, and the key.
+Owns its topics and its consumer group, which nobody else uses. Checks only what holds for every result: the contract and the key.
 """
 
 import asyncio
@@ -45,7 +44,7 @@ class Result:
 
 
 class Backend:
-    """One backend with topics of its own on `broker`, which must run. Close it."""
+    """A backend with topics of its own on `broker`, which must be running. Close it."""
 
     def __init__(
         self, broker: Broker, *, command_partitions: int = 6, command_config: dict[str, str] | None = None
@@ -63,11 +62,11 @@ class Backend:
         broker.fresh_topics(command_partitions, config=command_config, names={"commands": self.topics["commands"]})
         self.command_partitions = command_partitions
         self.results: dict[str, list[Result]] = defaultdict(list)
-        """Everything that was read so far, by command id, in the order of reading."""
+        """All results read so far, by command id, in the order of reading."""
         self.produced_at: dict[str, float] = {}
         """When each command was given to the producer, by `time.monotonic`."""
         self.undelivered: list[str] = []
-        """What Kafka said about records that it did not take."""
+        """Kafka's errors for records that it did not accept."""
         self._producer = Producer(
             {
                 "bootstrap.servers": broker.address,
@@ -98,12 +97,12 @@ class Backend:
         self._consumer.close()
 
     def config(self, **over: Any) -> dict[str, Any]:
-        """The configuration of a gateway that serves this backend, with `over` laid on it."""
+        """The configuration of a gateway that serves this backend, overridden by `over`."""
         base = {
             "bus": {"kind": "kafka", "kafka": {"brokers": self.broker.address}},
             "topics": self.topics,
             "commands": {"consumer_group": self.group, "grace": "100ms"},
-            # Stations of a test that is over read nothing any more, and need not be waited for.
+            # Stations stop reading when their test ends, so that closing them must not take long.
             "session": {"close_timeout": "500ms"},
             "log": {"level": "info"},
         }
@@ -112,7 +111,7 @@ class Backend:
     # -- commands -----------------------------------------------------------------------------------------------
 
     def send(self, station: str, id: str, **more: Any) -> str:
-        """Produces the command `body(id, **more)` under the station's key; its id. It waits in the producer until `flush`."""
+        """Produces the command `body(id, **more)` with the station as its key; returns its id. It may stay in the producer until `flush`."""
         self.produced_at.setdefault(id, time.monotonic())
         self.produce(station, json.dumps(body(id, **more)))
         return id
@@ -128,14 +127,14 @@ class Backend:
             self.undelivered.append(str(error))
 
     def flush(self, timeout: float = 30.0) -> None:
-        """Returns when Kafka has everything."""
-        assert self._producer.flush(timeout) == 0, "Kafka did not take every command"
+        """Waits until Kafka has everything."""
+        assert self._producer.flush(timeout) == 0, "Kafka did not accept every command"
         assert self.undelivered == []
 
     # -- results ------------------------------------------------------------------------------------------------
 
     def read(self, seconds: float) -> None:
-        """Reads results for so long."""
+        """Reads results for this long."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             for message in self._consumer.consume(500, min(left, 0.1)):
@@ -158,7 +157,7 @@ class Backend:
 
     def _take(self, message: Any) -> None:
         if message.error() is not None:
-            return  # The broker is away; what was not read comes again.
+            return  # The broker is away; what was not read is delivered later.
         event = Event(message.value().decode())
         assert violations(event.json) == [], event.text
         assert event.type == "ocpp.command.result"
@@ -168,17 +167,17 @@ class Backend:
     def first(self, id: str) -> Result:
         return self.results[id][0]
 
-    def told_twice(self) -> dict[str, list[Result]]:
+    def distinct_results(self) -> dict[str, list[Result]]:
         """Commands with more than one distinct event: each of these is a broken promise."""
         return {id: results for id, results in self.results.items() if len({result.id for result in results}) > 1}
 
-    async def has_told(self, ids: Collection[str], timeout: float = 40.0) -> None:
-        """`await_results` while stations go on living."""
+    async def has_results(self, ids: Collection[str], timeout: float = 40.0) -> None:
+        """`await_results` while the stations' event loop goes on."""
         await asyncio.to_thread(self.await_results, ids, timeout)
 
-    def check_account(self, stations: Iterable[Obedient], ids: Collection[str]) -> None:
-        """Every command of `ids` and no other has one result, was on the wire once at most, and the result is true about that."""
-        assert self.told_twice() == {}
+    def check_results(self, stations: Iterable[Obedient], ids: Collection[str]) -> None:
+        """Exactly the commands `ids` have one result each, were sent at most once, and `sent` says so truthfully."""
+        assert self.distinct_results() == {}
         assert set(self.results) == set(ids)
         wire = wire_counts(stations)
         assert [id for id, count in wire.items() if count > 1] == [], "sent twice"
@@ -195,7 +194,7 @@ class Backend:
         await asyncio.to_thread(wait_for, lambda: self.lag() == 0, "the group at the end of the topic", timeout, 0.2)
 
     def lag(self) -> int:
-        """Records of the topic of commands that the group has not committed. A partition without records counts as 0."""
+        """Records of the command topic that the group has not committed. A partition without records counts as 0."""
         consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": self.group, "log_level": 0})
         try:
             topic = self.topics["commands"]

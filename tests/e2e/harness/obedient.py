@@ -1,7 +1,7 @@
-"""Stations that commands are sent to and that count them: which arrived on the wire, in which order, how often.
+"""Stations that record the commands they receive: which arrived, in which order, how often.
 
-Owns what such a station does with a CALL: answer at once, later, or never. A command is a DataTransfer with the command's own id in
-`data` (see `body`), and the answer says the id again, so that no answer can be taken for another's. Judges nothing.
+Owns how such a station answers a CALL: at once, later, or never. A command is a DataTransfer with the command's own id in `data` (see
+`body`), and the answer repeats it, so that no answer can be mistaken for another's. Checks nothing.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ ACTION = "DataTransfer"
 
 
 def body(id: str, **more: Any) -> dict[str, Any]:
-    """A command that an `Obedient` knows again when it arrives."""
+    """A command that an `Obedient` recognises."""
     return {"commandId": id, "action": ACTION, "payload": {"vendorId": "test", "data": id}} | more
 
 
 class Obedient:
-    """One station. What it counts goes on over its connections."""
+    """One station. What it records spans all its connections."""
 
     def __init__(self, identity: str, version: str = "1.6", delay: float | None = 0.0) -> None:
         """`delay`: seconds until a CALL is answered; `None`: never. It may be changed at any time."""
@@ -32,15 +32,15 @@ class Obedient:
         self.version = version
         self.delay = delay
         self.arrived: list[str] = []
-        """The ids of the commands that came, in order, over all connections."""
+        """The ids of the commands that arrived, in order, over all connections."""
         self.answered: list[str] = []
-        """The ids of those that it has answered."""
+        """The ids of those that it has answered, in order."""
         self.wire: Wire | None = None
         self._calls = 0
         self._waiting: dict[str, asyncio.Future[list[Any]]] = {}
 
     async def connect(self, gateway: Gateway, boots: bool = True) -> "Obedient":
-        """Connects and boots; without `boots` it says nothing."""
+        """Connects and boots; without `boots` it sends nothing."""
         self.wire = await Wire.connect(gateway, self.identity, self.version, timeout=30)
         self.wire.on_text = self._listener(self.wire)
         if boots:
@@ -48,7 +48,7 @@ class Obedient:
         return self
 
     async def call(self, action: str, payload: dict[str, Any], timeout: float = 30.0) -> list[Any]:
-        """Sends a CALL; its answer."""
+        """Sends a CALL and returns its answer."""
         self._calls += 1
         id = f"{self.identity}-{self._calls}"
         waiting = self._waiting[id] = asyncio.get_running_loop().create_future()
@@ -80,7 +80,7 @@ class Obedient:
 
 
 async def connect_all(stations: Iterable[Obedient], gateway: Gateway, at_once: int = 50) -> None:
-    """Connects and boots them, so many at the same time."""
+    """Connects and boots them, `at_once` at a time."""
     places = asyncio.Semaphore(at_once)
 
     async def connect(station: Obedient) -> None:

@@ -1,4 +1,4 @@
-"""Commands over HTTP, many at a time: the admin listener as an asynchronous test wants it."""
+"""Commands over HTTP from asynchronous tests, many at a time."""
 
 import asyncio
 import time
@@ -14,20 +14,20 @@ from .gateway import Gateway
 from .obedient import Obedient, body
 from .waiting import wait_for
 
-# Stations of a test that is over read nothing any more, and need not be waited for.
+# Stations stop reading when their test ends, so that closing them must not take long.
 SOON: dict[str, Any] = {"commands": {"grace": "100ms"}, "session": {"close_timeout": "500ms"}}
-"""Configuration: a station gets its first command soon."""
+"""Configuration in which a station gets its first command soon."""
 
 ASYNC = {"Prefer": "respond-async"}
 
-# A request waits for its outcome; asyncio's own pool is too small for many of them.
+# A request blocks until its outcome; asyncio's default pool is too small for many of them.
 _POOL = ThreadPoolExecutor(160)
 
 
 def post(
     node: Gateway, station: str, command: dict[str, Any], headers: dict[str, str] | None = None
 ) -> asyncio.Future[requests.Response]:
-    """Sends a command; the result is the response, when it comes."""
+    """Sends a command; returns a future of the response."""
     path = f"/api/v1/stations/{station}/commands"
     return asyncio.wrap_future(_POOL.submit(node.post, path, command, headers=headers or {}))
 
@@ -37,13 +37,13 @@ def show(node: Gateway, id: str) -> requests.Response:
     return node.get(f"/api/v1/commands/{quote(id, safe='')}")
 
 
-def call_back(node: Gateway, id: str) -> requests.Response:
-    """Asks for a command not to be sent."""
+def cancel(node: Gateway, id: str) -> requests.Response:
+    """Cancels a command."""
     return requests.delete(f"{node.admin_url}/api/v1/commands/{quote(id, safe='')}", timeout=10)
 
 
 async def in_state(node: Gateway, id: str, state: str) -> None:
-    """Waits until a command that has not ended is `waiting`, `kept` or `sending`."""
+    """Waits until a command that has not ended is `waiting`, `kept` (in the offline queue) or `sending`."""
 
     def look() -> bool:
         return show(node, id).json().get("state") == state
@@ -52,7 +52,7 @@ async def in_state(node: Gateway, id: str, state: str) -> None:
 
 
 async def ended(node: Gateway, id: str, timeout: float = 15.0) -> dict[str, Any]:
-    """Waits until a command has ended; its outcome."""
+    """Waits until a command has ended; returns its outcome."""
 
     def look() -> dict[str, Any] | None:
         shown = show(node, id)
@@ -62,9 +62,9 @@ async def ended(node: Gateway, id: str, timeout: float = 15.0) -> dict[str, Any]
 
 
 def results(node: Gateway) -> dict[str, Event]:
-    """The result events of the local log by command id; fails when a command has two, or the contract refuses one.
+    """The result events in the local log, by command id. Fails if a command has two, or if one violates the contract.
 
-    On the local bus nothing is delivered twice by itself: an event that is told again after a crash has the id of the first.
+    The local bus itself delivers nothing twice; an event that is published again after a crash has the id of the first.
     """
     found: dict[str, Event] = {}
     for event in node.events(type="ocpp.command.result"):
@@ -75,7 +75,7 @@ def results(node: Gateway) -> dict[str, Event]:
 
 
 def problem(response: requests.Response, status: int) -> dict[str, Any]:
-    """Fails unless the response is a problem (RFC 9457) of this status; its body."""
+    """Fails unless the response is a problem (RFC 9457) with this status; returns its body."""
     assert response.status_code == status, f"{response.status_code}: {response.text}"
     assert response.headers["Content-Type"] == "application/problem+json"
     body = response.json()
@@ -94,12 +94,12 @@ async def leave(node: Gateway, how: str) -> None:
 
 
 async def settled(node: Gateway, station: Obedient) -> None:
-    """Returns when whatever was on its way to the station before has arrived: a command of now is served last."""
+    """Waits until everything on its way to the station has arrived: a command sent now is served last."""
     id = f"last-{time.monotonic_ns()}"
     assert (await post(node, station.identity, body(id))).json()["status"] == "answered"
     assert station.arrived.pop() == id
 
 
 async def arrival(station: Obedient, id: str) -> None:
-    """Waits until a command is at the station."""
+    """Waits until a command has arrived at the station."""
     await asyncio.to_thread(wait_for, lambda: id in station.arrived, f"{id} at the station")
