@@ -3,11 +3,11 @@
 //! Owns the processes and their order: the bus is opened before anything else happens, all workers start at the same moment,
 //! and the verification ends after the last station has left. Measures nothing itself.
 
-mod begin;
 mod child;
 mod commander;
 mod finish;
 mod progress;
+mod start;
 mod timeline;
 mod watch;
 
@@ -23,7 +23,7 @@ use crate::http::{Http, HttpError};
 use crate::pipe::PipeError;
 use crate::report::Report;
 use crate::scenario::Scenario;
-use crate::verify::ledger::Verdict;
+use crate::verify::checker::Verdict;
 use crate::verify::{FromVerifier, Source, ToVerifier};
 use crate::worker::{FromWorker, ToWorker, Totals};
 use child::Child;
@@ -87,7 +87,7 @@ pub async fn run(options: Options) -> Result<Report, RunError> {
     let tasks = TaskTracker::new();
     let gateways: Vec<Http> = options.admins.iter().map(|base| Http::new(base, tasks.clone())).collect();
     for gateway in &gateways {
-        begin::await_ready(gateway).await?;
+        start::await_ready(gateway).await?;
     }
     let (sender, news) = mpsc::channel(WAITING);
     let mut run = Run::start(options, gateways, tasks, sender, news).await?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocpp_loadtest::coordinator::{self, Options, Watch};
-use ocpp_loadtest::report::{Report, alone, html, summary};
+use ocpp_loadtest::report::{Report, html, standalone, summary};
 use ocpp_loadtest::scenario::{Scenario, builtin, units};
 use ocpp_loadtest::verify::{self, Source, chain};
 use ocpp_loadtest::worker;
@@ -230,7 +230,7 @@ fn again(json: &Path, page: &Path) -> Result<(), String> {
 }
 
 fn plots(json: &Path, folder: &Path, only: &[String]) -> Result<(), String> {
-    let files = alone::files(&read(json)?);
+    let files = standalone::files(&read(json)?);
     if let Some(unknown) = only.iter().find(|name| files.iter().all(|file| file.0 != name.as_str())) {
         let names: Vec<_> = files.iter().map(|file| file.0).collect();
         return Err(format!("there is no plot {unknown:?}, but {}", names.join(", ")));

@@ -3,13 +3,13 @@
 //! Owns the schema of the JSON, `ocpp-loadtest/1`: members may be added to it, none is renamed or removed. Everything in
 //! `report/` is a function of it, so that a report can be regenerated from its file.
 
-pub mod alone;
 #[cfg(test)]
 mod example;
 pub mod html;
 pub mod judge;
 mod plots;
 mod scale;
+pub mod standalone;
 pub mod summary;
 mod svg;
 mod tables;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::latency::{Latency, Percentiles};
 use crate::scenario::Scenario;
 use crate::scrape::Scrape;
-use crate::verify::ledger::Verdict;
+use crate::verify::checker::Verdict;
 use crate::worker::Counts;
 
 /// The schema's name.

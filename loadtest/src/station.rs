@@ -7,10 +7,10 @@
 //! open CALL, so a CALL may have to wait for its turn; its latency still counts from when it was due. Only what a real station
 //! does in sequence (boot, then the status reports) is due when the previous answer arrives.
 
-mod account;
-mod acting;
-mod hearing;
+mod act;
+mod ledger;
 mod payload;
+mod receive;
 mod script;
 mod version;
 
@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::random::Random;
 use crate::ranges::Ranges;
 use crate::scenario::{Happening, Scenario};
-pub use account::{Account, Again, identity, message_id, parse_message_id};
+pub use ledger::{Account, Again, identity, message_id, parse_message_id};
 use script::Script;
 pub use version::Version;
 

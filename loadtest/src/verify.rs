@@ -4,9 +4,9 @@
 //! anything happens; it is read during the run or after it, and then compared with the stations' records. A process of its own,
 //! so that the cost of reading is kept apart.
 
+pub mod checker;
 pub mod event;
 pub mod kafka;
-pub mod ledger;
 pub mod local;
 pub mod sse;
 
@@ -23,8 +23,8 @@ use crate::http::Http;
 use crate::pipe::{self, PipeError};
 use crate::process::Meter;
 use crate::station::Account;
+use checker::{Ledger, Verdict};
 use kafka::Topic;
-use ledger::{Ledger, Verdict};
 use local::Log;
 
 /// A message to the verifier.

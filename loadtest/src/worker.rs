@@ -4,7 +4,7 @@
 //! [`Tick`] every step, and at the end the stations' records and the totals. It exits when the coordinator is gone.
 //! One thread: a core serves many thousands of stations, and several processes use several cores.
 
-mod life;
+mod lifecycle;
 mod socket;
 mod tally;
 
@@ -185,7 +185,7 @@ impl Worker {
             };
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
             drop(stations.spawn(async move {
-                let account = life::live(station, door, shared).await;
+                let account = lifecycle::live(station, door, shared).await;
                 // The receiver is gone only when the process exits anyway.
                 drop(sender.try_send(account));
             }));

@@ -109,7 +109,7 @@ fn invalid(report: &Report, broken: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::report::{Cost, Verification, example};
-    use crate::verify::ledger::Verdict;
+    use crate::verify::checker::Verdict;
 
     fn judged(change: impl FnOnce(&mut Report)) -> Outcome {
         let mut report = example::report();

@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::Ledger;
+use super::checker::Ledger;
 
 /// Timeout of a request to the broker.
 const REQUEST: Duration = Duration::from_secs(10);

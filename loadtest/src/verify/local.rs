@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::Ledger;
+use super::checker::Ledger;
 use super::sse::{Message, Stream, TooLong};
 use crate::http::{Http, HttpError};
 

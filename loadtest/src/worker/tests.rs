@@ -35,7 +35,7 @@ impl Stage {
             end: CancellationToken::new(),
         });
         let tasks = TaskTracker::new();
-        let station = tasks.spawn(life::live(station, door, Arc::clone(&shared)));
+        let station = tasks.spawn(lifecycle::live(station, door, Arc::clone(&shared)));
         Self { listener, shared, station }
     }
 
