@@ -30,7 +30,7 @@ pub use version::Version;
 /// How a station behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Habit {
+pub enum Behaviour {
     /// Conforms to OCPP.
     Ordinary,
     /// Stops reading after a while, and keeps sending.
@@ -118,7 +118,7 @@ pub struct Station {
     number: u32,
     identity: String,
     version: Version,
-    habit: Habit,
+    behaviour: Behaviour,
     settings: Arc<Settings>,
     random: Random,
     script: Script,
@@ -163,12 +163,12 @@ impl Station {
             })
             .collect();
         moments.sort_by_key(|moment| moment.0);
-        let habit = habit(number, scenario);
+        let behaviour = behaviour(number, scenario);
         Self {
             number,
             identity,
             version,
-            habit,
+            behaviour,
             random,
             script,
             interval: interval(scenario),
@@ -187,7 +187,7 @@ impl Station {
             open: VecDeque::new(),
             unsent: 0,
             failures: 0,
-            account: Account { number, habit, sent: 0, answered: Ranges::default(), again: Vec::new() },
+            account: Account { number, behaviour, sent: 0, answered: Ranges::default(), again: Vec::new() },
             settings,
         }
     }
@@ -203,8 +203,8 @@ impl Station {
     }
 
     /// The behaviour it was given, even before it begins to misbehave.
-    pub fn habit(&self) -> Habit {
-        self.habit
+    pub fn behaviour(&self) -> Behaviour {
+        self.behaviour
     }
 
     /// Whether it has begun to misbehave.
@@ -214,7 +214,7 @@ impl Station {
 
     /// Whether it has stopped reading.
     pub fn is_deaf(&self) -> bool {
-        self.misbehaving && self.habit == Habit::SlowReader
+        self.misbehaving && self.behaviour == Behaviour::SlowReader
     }
 
     /// Whether the gateway has ever accepted its boot.
@@ -278,13 +278,13 @@ impl Station {
 }
 
 /// The first numbers are slow readers, the next ones chatty.
-fn habit(number: u32, scenario: &Scenario) -> Habit {
+fn behaviour(number: u32, scenario: &Scenario) -> Behaviour {
     if number < scenario.slow_readers.stations {
-        Habit::SlowReader
+        Behaviour::SlowReader
     } else if number < scenario.slow_readers.stations + scenario.chatty.stations {
-        Habit::Chatty
+        Behaviour::Chatty
     } else {
-        Habit::Ordinary
+        Behaviour::Ordinary
     }
 }
 

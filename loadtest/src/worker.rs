@@ -23,7 +23,7 @@ use crate::latency::Latency;
 use crate::pipe::{self, Outgoing, PipeError};
 use crate::process::Meter;
 use crate::scenario::Scenario;
-use crate::station::{Account, Habit, Settings, Station};
+use crate::station::{Account, Behaviour, Settings, Station};
 use socket::{Door, Target, TargetError};
 pub use tally::{Counts, Tally, Totals};
 
@@ -181,7 +181,7 @@ impl Worker {
                 worker: plan.worker,
                 place,
                 timeout: scenario.connect.timeout,
-                slow_reader: station.habit() == Habit::SlowReader,
+                slow_reader: station.behaviour() == Behaviour::SlowReader,
             };
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
             drop(stations.spawn(async move {

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::script::Script;
-use super::{Again, Habit, Message, Open, Station, Step, message_id};
+use super::{Again, Behaviour, Message, Open, Station, Step, message_id};
 use crate::frame;
 use crate::scenario::{Happening, Misbehaviour};
 
@@ -119,8 +119,8 @@ impl Station {
         let due = self.next_due;
         let time = self.settings.time(now);
         let group = self.group().filter(|_| self.misbehaving);
-        match (self.habit, group) {
-            (Habit::SlowReader, Some(group)) => {
+        match (self.behaviour, group) {
+            (Behaviour::SlowReader, Some(group)) => {
                 // It reads no answers: there is no latency to measure, and no lag.
                 self.next_due = now + group.every;
                 let step = self.send(Script::heartbeat(), now, now);
@@ -128,7 +128,7 @@ impl Station {
                 self.unsent = 0;
                 step
             }
-            (Habit::Chatty, Some(group)) => {
+            (Behaviour::Chatty, Some(group)) => {
                 self.next_due = due + self.random.around(group.every);
                 let message = self.script.flood(&time);
                 self.send(message, due, now)
@@ -168,14 +168,18 @@ impl Station {
     }
 
     fn group(&self) -> Option<&Misbehaviour> {
-        match self.habit {
-            Habit::Ordinary => None,
-            Habit::SlowReader => Some(&self.settings.scenario.slow_readers),
-            Habit::Chatty => Some(&self.settings.scenario.chatty),
+        match self.behaviour {
+            Behaviour::Ordinary => None,
+            Behaviour::SlowReader => Some(&self.settings.scenario.slow_readers),
+            Behaviour::Chatty => Some(&self.settings.scenario.chatty),
         }
     }
 
     pub(super) fn window(&self) -> usize {
-        if self.misbehaving && self.habit == Habit::Chatty { self.settings.scenario.chatty.window } else { 1 }
+        if self.misbehaving && self.behaviour == Behaviour::Chatty {
+            self.settings.scenario.chatty.window
+        } else {
+            1
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Habit;
+use super::Behaviour;
 use crate::ranges::Ranges;
 
 /// A station's record of its CALLs, which is compared with the bus at the end.
@@ -11,7 +11,7 @@ pub struct Account {
     /// The station's number.
     pub number: u32,
     /// How it behaved.
-    pub habit: Habit,
+    pub behaviour: Behaviour,
     /// Number of CALLs sent, each counted once: their sequence numbers are `0..sent`.
     pub sent: u32,
     /// CALLs that were answered with a CALLRESULT or CALLERROR.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use crate::ranges::Ranges;
-use crate::station::{Account, Habit, identity, parse_message_id};
+use crate::station::{Account, Behaviour, identity, parse_message_id};
 
 /// How many event ids of a station are remembered to recognise a redelivery. An older event counts as a second one.
 const REMEMBERED: usize = 32;
@@ -178,7 +178,7 @@ impl Ledger {
         self.verdict.unanswered_missing += unanswered.common(&missing).count();
         for (what, numbers) in [("lost", lost), ("never sent", unknown)] {
             for seq in numbers.iter().take(MOST_EXAMPLES) {
-                self.example(|| format!("{what}: {name} CALL {seq}{}", shown(account.habit)));
+                self.example(|| format!("{what}: {name} CALL {seq}{}", shown(account.behaviour)));
             }
         }
         let mut seconds = book.seconds.clone();
@@ -262,11 +262,11 @@ fn fingerprint(id: &str) -> u64 {
     hasher.finish()
 }
 
-fn shown(habit: Habit) -> &'static str {
-    match habit {
-        Habit::Ordinary => "",
-        Habit::SlowReader => " (slow reader)",
-        Habit::Chatty => " (chatty)",
+fn shown(behaviour: Behaviour) -> &'static str {
+    match behaviour {
+        Behaviour::Ordinary => "",
+        Behaviour::SlowReader => " (slow reader)",
+        Behaviour::Chatty => " (chatty)",
     }
 }
 

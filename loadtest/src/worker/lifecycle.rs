@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::Shared;
 use super::socket::{Door, Socket};
-use crate::station::{Account, Habit, Outcome, Station, Step};
+use crate::station::{Account, Behaviour, Outcome, Station, Step};
 
 /// How long a station waits for the gateway's close frame after its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,13 +53,13 @@ pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) 
                 let now = Instant::now();
                 shared.tally().connected(now.saturating_duration_since(due));
                 station.connected(now);
-                let (habit, was_registered) = (station.habit(), station.was_registered());
+                let (behaviour, was_registered) = (station.behaviour(), station.was_registered());
                 let parting = Conversation { station: &mut station, socket, shared: &shared, was_registered }
                     .hold()
                     .await;
                 station.lost();
                 let reason = if let Parting::Lost(reason) = &parting { Some(reason.as_str()) } else { None };
-                shared.tally().left(habit, station.is_misbehaving(), reason);
+                shared.tally().left(behaviour, station.is_misbehaving(), reason);
                 let pause = match parting {
                     Parting::Done | Parting::End => break,
                     Parting::Cut => {
@@ -142,7 +142,7 @@ impl Conversation<'_> {
             while let Some(step) = self.station.step(now) {
                 let message = match step {
                     Step::Send { text, lag } => {
-                        self.shared.tally().sent(self.station.habit(), lag);
+                        self.shared.tally().sent(self.station.behaviour(), lag);
                         Message::text(text)
                     }
                     Step::Ping => {
@@ -189,7 +189,7 @@ impl Conversation<'_> {
         match outcome {
             Outcome::Answered { action, latency, refused } => {
                 let mut tally = self.shared.tally();
-                tally.answered(self.station.habit(), action, latency, refused);
+                tally.answered(self.station.behaviour(), action, latency, refused);
                 if self.station.was_registered() && !self.was_registered {
                     self.was_registered = true;
                     tally.totals.counts.registered += 1;
@@ -209,7 +209,7 @@ impl Conversation<'_> {
 
     /// Leaves as a station does that is switched off: with close frames both ways.
     async fn close(&mut self) {
-        if self.station.habit() == Habit::SlowReader && self.station.is_deaf() {
+        if self.station.behaviour() == Behaviour::SlowReader && self.station.is_deaf() {
             return;
         }
         let closing = async {

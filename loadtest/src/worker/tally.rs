@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Latency;
-use crate::station::Habit;
+use crate::station::Behaviour;
 
 /// Counters since the start, except `connected`, which is the present number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -147,12 +147,12 @@ impl Tally {
     }
 
     /// Counts the end of a connection; `reason` if the scenario did not want it.
-    pub fn left(&mut self, habit: Habit, misbehaving: bool, reason: Option<&str>) {
+    pub fn left(&mut self, behaviour: Behaviour, misbehaving: bool, reason: Option<&str>) {
         self.totals.counts.connected -= 1;
         let Some(reason) = reason else { return };
-        let key = match habit {
-            Habit::SlowReader if misbehaving => format!("slow reader: {reason}"),
-            Habit::Chatty if misbehaving => format!("chatty: {reason}"),
+        let key = match behaviour {
+            Behaviour::SlowReader if misbehaving => format!("slow reader: {reason}"),
+            Behaviour::Chatty if misbehaving => format!("chatty: {reason}"),
             _ => {
                 self.totals.counts.disconnects += 1;
                 reason.to_owned()
@@ -162,24 +162,24 @@ impl Tally {
     }
 
     /// Counts a CALL; `lag` on its first send only.
-    pub fn sent(&mut self, habit: Habit, lag: Option<Duration>) {
+    pub fn sent(&mut self, behaviour: Behaviour, lag: Option<Duration>) {
         let counts = &mut self.totals.counts;
-        match (lag, habit) {
+        match (lag, behaviour) {
             (None, _) => counts.again += 1,
-            (Some(lag), Habit::Ordinary) => {
+            (Some(lag), Behaviour::Ordinary) => {
                 counts.sent += 1;
                 self.totals.lag.record(lag);
                 self.lag_lately.record(lag);
             }
-            (Some(_), Habit::SlowReader | Habit::Chatty) => counts.misbehaved_sent += 1,
+            (Some(_), Behaviour::SlowReader | Behaviour::Chatty) => counts.misbehaved_sent += 1,
         }
     }
 
     /// Counts an answer.
-    pub fn answered(&mut self, habit: Habit, action: &'static str, latency: Duration, refused: bool) {
+    pub fn answered(&mut self, behaviour: Behaviour, action: &'static str, latency: Duration, refused: bool) {
         let totals = &mut self.totals;
-        match habit {
-            Habit::Ordinary => {
+        match behaviour {
+            Behaviour::Ordinary => {
                 totals.counts.answered += 1;
                 totals.counts.refused += u64::from(refused);
                 self.lately.record(latency);
@@ -190,11 +190,11 @@ impl Tally {
                     totals.actions.entry(action.to_owned()).or_default().record(latency);
                 }
             }
-            Habit::Chatty => {
+            Behaviour::Chatty => {
                 totals.counts.misbehaved_answered += 1;
                 totals.chatty.record(latency);
             }
-            Habit::SlowReader => totals.counts.misbehaved_answered += 1,
+            Behaviour::SlowReader => totals.counts.misbehaved_answered += 1,
         }
     }
 }
@@ -209,14 +209,14 @@ mod tests {
         let mut halves = [Tally::default(), Tally::default()];
         for number in 0..100_u64 {
             let latency = Duration::from_millis(number);
-            let habit = if number % 10 == 0 { Habit::Chatty } else { Habit::Ordinary };
+            let behaviour = if number % 10 == 0 { Behaviour::Chatty } else { Behaviour::Ordinary };
             let action = if number % 3 == 0 { "Heartbeat" } else { "MeterValues" };
             for tally in [&mut one, &mut halves[usize::from(number % 7 == 0)]] {
                 tally.connected(latency);
-                tally.sent(habit, Some(latency));
-                tally.sent(habit, None);
-                tally.answered(habit, action, latency, number == 5);
-                tally.left(habit, true, (number % 4 == 0).then_some("closed 1001"));
+                tally.sent(behaviour, Some(latency));
+                tally.sent(behaviour, None);
+                tally.answered(behaviour, action, latency, number == 5);
+                tally.left(behaviour, true, (number % 4 == 0).then_some("closed 1001"));
                 tally.failed("HTTP 503");
             }
         }
@@ -234,11 +234,11 @@ mod tests {
     #[test]
     fn the_end_of_a_connection_that_misbehaved_is_no_fault() {
         let mut tally = Tally::default();
-        for (habit, misbehaving) in
-            [(Habit::Ordinary, false), (Habit::SlowReader, true), (Habit::Chatty, false)]
+        for (behaviour, misbehaving) in
+            [(Behaviour::Ordinary, false), (Behaviour::SlowReader, true), (Behaviour::Chatty, false)]
         {
             tally.connected(Duration::ZERO);
-            tally.left(habit, misbehaving, Some("reset"));
+            tally.left(behaviour, misbehaving, Some("reset"));
         }
         assert_eq!(tally.totals.counts.disconnects, 2);
         assert_eq!(tally.totals.ends["slow reader: reset"], 1);

@@ -27,7 +27,7 @@ impl Stage {
         let scenario = Scenario::parse("test", &format!("stations = 1\n{toml}")).unwrap();
         let settings = Settings { scenario, run: RUN.into(), start: Instant::now(), wall: SystemTime::now() };
         let station = Station::new(0, Arc::new(settings));
-        let slow_reader = station.habit() == Habit::SlowReader;
+        let slow_reader = station.behaviour() == Behaviour::SlowReader;
         let door = Door { target, worker: 0, place: 0, timeout: Duration::from_secs(5), slow_reader };
         let shared = Arc::new(Shared {
             tally: Mutex::default(),

@@ -16,7 +16,7 @@ fn event(station: u32, seq: u32, id: &str, session: u32) -> Vec<u8> {
 }
 
 fn account(number: u32, sent: u32, answered: Ranges) -> Account {
-    Account { number, habit: Habit::Ordinary, sent, answered, again: Vec::new() }
+    Account { number, behaviour: Behaviour::Ordinary, sent, answered, again: Vec::new() }
 }
 
 fn books() -> Ledger {
