@@ -23,7 +23,7 @@ use crate::http::Http;
 use crate::pipe::{self, PipeError};
 use crate::process::Meter;
 use crate::station::Account;
-use checker::{Ledger, Verdict};
+use checker::{Checker, Verdict};
 use kafka::Topic;
 use local::Log;
 
@@ -117,8 +117,8 @@ pub enum VerifierError {
     Order,
 }
 
-/// The books, written by whoever reads the bus.
-type Books = Arc<Mutex<Ledger>>;
+/// The checker, written by whoever reads the bus.
+type SharedChecker = Arc<Mutex<Checker>>;
 
 /// Does what the coordinator says on standard input.
 ///
@@ -133,10 +133,10 @@ pub async fn run() -> Result<(), VerifierError> {
         Err(problem) => return Ok(outgoing.send(&FromVerifier::Failed(problem)).await?),
     };
     outgoing.send(&FromVerifier::Ready).await?;
-    let ledger = Ledger::new(&setup.prefix, &setup.run, setup.stations, setup.restarts_allowed);
-    let books: Books = Arc::new(Mutex::new(ledger));
+    let checker = Checker::new(&setup.prefix, &setup.run, setup.stations, setup.restarts_allowed);
+    let checker: SharedChecker = Arc::new(Mutex::new(checker));
     let finish = CancellationToken::new();
-    let mut reading = std::pin::pin!(opened.read(&setup, Arc::clone(&books), &finish));
+    let mut reading = std::pin::pin!(opened.read(&setup, Arc::clone(&checker), &finish));
     let mut orders = incoming.into_channel(&tasks);
     let mut accounts = Vec::new();
     let mut meter = Meter::new(std::process::id());
@@ -145,7 +145,7 @@ pub async fn run() -> Result<(), VerifierError> {
     let read = loop {
         tokio::select! {
             read = reading.as_mut() => break read,
-            _ = steps.tick() => outgoing.send(&FromVerifier::Progress(progress(&books, &mut meter))).await?,
+            _ = steps.tick() => outgoing.send(&FromVerifier::Progress(progress(&checker, &mut meter))).await?,
             order = orders.recv() => match order {
                 Some(Ok(ToVerifier::Accounts(some))) => accounts.extend::<Vec<Account>>(some),
                 Some(Ok(ToVerifier::Finish)) => finish.cancel(),
@@ -155,17 +155,17 @@ pub async fn run() -> Result<(), VerifierError> {
             }
         }
     };
-    outgoing.send(&FromVerifier::Progress(progress(&books, &mut meter))).await?;
+    outgoing.send(&FromVerifier::Progress(progress(&checker, &mut meter))).await?;
     if let Err(problem) = read {
         return Ok(outgoing.send(&FromVerifier::Failed(problem)).await?);
     }
-    let empty = Ledger::new("", "", 0, false);
-    let ledger = std::mem::replace(&mut *books.lock().unwrap_or_else(PoisonError::into_inner), empty);
-    Ok(outgoing.send(&FromVerifier::Verdict(Box::new(ledger.settle(&accounts)))).await?)
+    let empty = Checker::new("", "", 0, false);
+    let checker = std::mem::replace(&mut *checker.lock().unwrap_or_else(PoisonError::into_inner), empty);
+    Ok(outgoing.send(&FromVerifier::Verdict(Box::new(checker.compare(&accounts)))).await?)
 }
 
-fn progress(books: &Books, meter: &mut Meter) -> Progress {
-    let (events, calls) = books.lock().unwrap_or_else(PoisonError::into_inner).read();
+fn progress(checker: &SharedChecker, meter: &mut Meter) -> Progress {
+    let (events, calls) = checker.lock().unwrap_or_else(PoisonError::into_inner).read();
     let usage = meter.read().unwrap_or_default();
     Progress { events, calls, cores: usage.cores, cpu_seconds: usage.cpu_seconds, memory: usage.memory }
 }
@@ -200,21 +200,26 @@ impl Opened {
     }
 
     /// Reads until `finish`, and then up to the end.
-    async fn read(self, setup: &Setup, books: Books, finish: &CancellationToken) -> Result<(), String> {
+    async fn read(
+        self,
+        setup: &Setup,
+        checker: SharedChecker,
+        finish: &CancellationToken,
+    ) -> Result<(), String> {
         if !setup.during {
             finish.cancelled().await;
         }
         match self {
             Self::Kafka(topic) => {
                 let finish = finish.clone();
-                let reading = tokio::task::spawn_blocking(move || topic.read(&books, &finish));
+                let reading = tokio::task::spawn_blocking(move || topic.read(&checker, &finish));
                 match reading.await {
                     Ok(read) => read.map_err(|error| chain(&error)),
                     Err(error) => Err(chain(&error)),
                 }
             }
             Self::Local(logs) => {
-                let reading = logs.into_iter().map(|log| log.read(&books, finish));
+                let reading = logs.into_iter().map(|log| log.read(&checker, finish));
                 let read = futures_util::future::try_join_all(reading).await;
                 read.map(drop).map_err(|error| chain(&error))
             }

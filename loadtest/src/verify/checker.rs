@@ -15,10 +15,10 @@ use crate::station::{Account, Behaviour, identity, parse_message_id};
 
 /// How many event ids of a station are remembered to recognise a redelivery. An older event counts as a second one.
 const REMEMBERED: usize = 32;
-/// Limit on second events kept per station until its record arrives. Further ones count as duplicates unseen.
-const MOST_SECONDS: usize = 256;
+/// Limit on second events kept per station until its ledger arrives. Further ones count as duplicated without a comparison.
+const MAX_DUPLICATES: usize = 256;
 /// Limit on examples of faults in the report.
-const MOST_EXAMPLES: usize = 20;
+const MAX_EXAMPLES: usize = 20;
 
 /// The result of the comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct Verdict {
     pub unreadable: u64,
     /// Positions that the gateway reported as missing or damaged. A fault: nothing can be said about what was there.
     pub gaps: u64,
-    /// Stations that were found although no worker sent their record. A fault of the load test.
+    /// Stations that were found although no worker sent their ledger. A fault of the load test.
     pub unaccounted: u64,
     /// Delivered again with the same event id. Allowed: consumers deduplicate on it.
     pub redelivered: u64,
@@ -77,33 +77,33 @@ impl Verdict {
 
 /// What was found of one station's CALLs.
 #[derive(Debug, Default)]
-struct Book {
+struct StationEvents {
     seen: Ranges,
     session: u128,
     /// Sequence number and event id of the latest events.
     recent: VecDeque<(u32, u64)>,
     /// Sequence numbers of second events: the same CALL with another event id.
-    seconds: Vec<u32>,
+    duplicates: Vec<u32>,
 }
 
-/// The books of all stations.
+/// What was found so far, of all stations.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct Checker {
     prefix: String,
     run: String,
     restarts_allowed: bool,
-    books: Vec<Book>,
+    stations: Vec<StationEvents>,
     verdict: Verdict,
 }
 
-impl Ledger {
+impl Checker {
     /// Starts with nothing found. With `restarts_allowed`, the gateway may have forgotten what it did not answer.
     pub fn new(prefix: &str, run: &str, stations: u32, restarts_allowed: bool) -> Self {
         Self {
             prefix: prefix.to_owned(),
             run: run.to_owned(),
             restarts_allowed,
-            books: (0..stations).map(|_| Book::default()).collect(),
+            stations: (0..stations).map(|_| StationEvents::default()).collect(),
             verdict: Verdict::default(),
         }
     }
@@ -120,7 +120,7 @@ impl Ledger {
     }
 
     /// Records the next event. Events of one station come in the order of the bus.
-    pub fn take(&mut self, record: &[u8]) {
+    pub fn record(&mut self, record: &[u8]) {
         self.verdict.events += 1;
         let Ok(event) = Event::parse(record) else {
             self.verdict.unreadable += 1;
@@ -131,66 +131,68 @@ impl Ledger {
         };
         let Some(number) = self.station(&event.subject) else { return };
         let Some(seq) = event.call().and_then(|id| parse_message_id(&self.run, id)) else { return };
-        let Some(book) = self.books.get_mut(number as usize) else {
+        let Some(events) = self.stations.get_mut(number as usize) else {
             self.verdict.unknown += 1;
             self.example(|| format!("never sent: {} does not exist", event.subject));
             return;
         };
-        match book.take(seq, fingerprint(&event.id), event.session()) {
-            Taken::New => self.verdict.calls += 1,
-            Taken::Late => {
+        match events.record(seq, fingerprint(&event.id), event.session()) {
+            Found::New => self.verdict.calls += 1,
+            Found::Late => {
                 self.verdict.calls += 1;
                 self.verdict.reordered += 1;
                 self.example(|| format!("reordered: {} CALL {seq}", event.subject));
             }
-            Taken::Redelivered => self.verdict.redelivered += 1,
-            Taken::Second => {}
-            Taken::TooMany => {
+            Found::Redelivered => self.verdict.redelivered += 1,
+            Found::Second => {}
+            Found::TooMany => {
                 self.verdict.duplicated += 1;
-                self.example(|| format!("duplicated: {} CALL {seq}, as many others of it", event.subject));
+                self.example(|| {
+                    format!("duplicated: {} CALL {seq}, like many others of this station", event.subject)
+                });
             }
         }
     }
 
     /// Compares what was found with what the stations know.
-    pub fn settle(mut self, accounts: &[Account]) -> Verdict {
+    pub fn compare(mut self, accounts: &[Account]) -> Verdict {
         for account in accounts {
-            let Some(book) = self.books.get_mut(account.number as usize).map(std::mem::take) else {
+            let Some(events) = self.stations.get_mut(account.number as usize).map(std::mem::take) else {
                 continue;
             };
-            self.settle_one(account, &book);
+            self.compare_station(account, &events);
         }
-        let left = self.books.iter().filter(|book| book.seen.end() > 0).count();
+        let left = self.stations.iter().filter(|events| events.seen.end() > 0).count();
         self.verdict.unaccounted += left as u64;
         self.verdict
     }
 
-    fn settle_one(&mut self, account: &Account, book: &Book) {
+    fn compare_station(&mut self, account: &Account, events: &StationEvents) {
         let name = identity(&self.prefix, account.number);
-        let missing = book.seen.missing_below(account.sent);
+        let missing = events.seen.missing_below(account.sent);
         let unanswered = account.answered.missing_below(account.sent);
         let lost = account.answered.common(&missing);
-        let unknown = book.seen.common(&Ranges::of(account.sent, u32::MAX));
+        let unknown = events.seen.common(&Ranges::of(account.sent, u32::MAX));
         self.verdict.answered += account.answered.count();
         self.verdict.lost += lost.count();
         self.verdict.unknown += unknown.count();
-        self.verdict.unanswered_found += unanswered.common(&book.seen).count();
+        self.verdict.unanswered_found += unanswered.common(&events.seen).count();
         self.verdict.unanswered_missing += unanswered.common(&missing).count();
         for (what, numbers) in [("lost", lost), ("never sent", unknown)] {
-            for seq in numbers.iter().take(MOST_EXAMPLES) {
+            for seq in numbers.iter().take(MAX_EXAMPLES) {
                 self.example(|| format!("{what}: {name} CALL {seq}{}", shown(account.behaviour)));
             }
         }
-        let mut seconds = book.seconds.clone();
-        seconds.sort_unstable();
-        for of_one in seconds.chunk_by(|left, right| left == right) {
-            self.settle_seconds(account, &name, of_one);
+        let mut duplicates = events.duplicates.clone();
+        duplicates.sort_unstable();
+        for of_one in duplicates.chunk_by(|left, right| left == right) {
+            self.compare_duplicates(account, &name, of_one);
         }
     }
 
-    fn settle_seconds(&mut self, account: &Account, name: &str, seconds: &[u32]) {
-        let found = seconds.len() as u64;
-        let again = account.again.iter().find(|again| again.seq == seconds[0]);
+    fn compare_duplicates(&mut self, account: &Account, name: &str, duplicates: &[u32]) {
+        let found = duplicates.len() as u64;
+        let again = account.again.iter().find(|again| again.seq == duplicates[0]);
         let (times, never_remembered) =
             again.map_or((0, false), |again| (u64::from(again.times), again.never_remembered));
         // One event for each time it was sent, if the gateway does not promise to deduplicate it.
@@ -205,7 +207,7 @@ impl Ledger {
             self.example(|| {
                 format!(
                     "duplicated: {name} CALL {}, sent {} times, {} events",
-                    seconds[0],
+                    duplicates[0],
                     times + 1,
                     found + 1
                 )
@@ -218,14 +220,14 @@ impl Ledger {
     }
 
     fn example(&mut self, text: impl FnOnce() -> String) {
-        if self.verdict.examples.len() < MOST_EXAMPLES {
+        if self.verdict.examples.len() < MAX_EXAMPLES {
             self.verdict.examples.push(text());
         }
     }
 }
 
 /// What an event turned out to be.
-enum Taken {
+enum Found {
     New,
     Late,
     Redelivered,
@@ -233,10 +235,10 @@ enum Taken {
     TooMany,
 }
 
-impl Book {
-    fn take(&mut self, seq: u32, id: u64, session: u128) -> Taken {
+impl StationEvents {
+    fn record(&mut self, seq: u32, id: u64, session: u128) -> Found {
         if self.recent.contains(&(seq, id)) {
-            return Taken::Redelivered;
+            return Found::Redelivered;
         }
         if self.recent.len() == REMEMBERED {
             self.recent.pop_front();
@@ -246,13 +248,13 @@ impl Book {
             let in_order = seq >= self.seen.end() && session >= self.session;
             self.session = self.session.max(session);
             self.seen.insert(seq);
-            return if in_order { Taken::New } else { Taken::Late };
+            return if in_order { Found::New } else { Found::Late };
         }
-        if self.seconds.len() == MOST_SECONDS {
-            return Taken::TooMany;
+        if self.duplicates.len() == MAX_DUPLICATES {
+            return Found::TooMany;
         }
-        self.seconds.push(seq);
-        Taken::Second
+        self.duplicates.push(seq);
+        Found::Second
     }
 }
 

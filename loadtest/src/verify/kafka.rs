@@ -13,7 +13,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::checker::Ledger;
+use super::checker::Checker;
 
 /// Timeout of a request to the broker.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -72,7 +72,7 @@ impl Topic {
     ///
     /// # Errors
     /// When the end cannot be reached.
-    pub fn read(mut self, ledger: &Mutex<Ledger>, finish: &CancellationToken) -> Result<(), TopicError> {
+    pub fn read(mut self, checker: &Mutex<Checker>, finish: &CancellationToken) -> Result<(), TopicError> {
         let mut ends = None;
         let mut last_news = Instant::now();
         loop {
@@ -96,8 +96,8 @@ impl Topic {
             match self.consumer.poll(POLL) {
                 Some(Ok(record)) => {
                     self.next.insert(record.partition(), record.offset() + 1);
-                    let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                    ledger.take(record.payload().unwrap_or_default());
+                    let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
+                    checker.record(record.payload().unwrap_or_default());
                     last_news = Instant::now();
                 }
                 // The client recovers by itself when the broker is back, but not from records that are gone.
@@ -183,10 +183,10 @@ mod tests {
         produce(&brokers, "events", 20);
         let topic = Topic::open(&brokers, "events", "r1").unwrap();
         produce(&brokers, "events", 50);
-        let ledger = Mutex::new(Ledger::new("LT-", "r1", 1, false));
+        let checker = Mutex::new(Checker::new("LT-", "r1", 1, false));
         let finish = CancellationToken::new();
         finish.cancel();
-        topic.read(&ledger, &finish).unwrap();
-        assert_eq!(ledger.lock().unwrap().read().0, 50);
+        topic.read(&checker, &finish).unwrap();
+        assert_eq!(checker.lock().unwrap().read().0, 50);
     }
 }

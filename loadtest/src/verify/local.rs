@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::checker::Ledger;
+use super::checker::Checker;
 use super::sse::{Message, Stream, TooLong};
 use crate::http::{Http, HttpError};
 
@@ -77,7 +77,7 @@ impl Log {
     /// When the end cannot be reached.
     pub async fn read(
         mut self,
-        ledger: &Mutex<Ledger>,
+        checker: &Mutex<Checker>,
         finish: &CancellationToken,
     ) -> Result<(), LocalError> {
         if let Some(stream) = self.stream.take() {
@@ -85,12 +85,12 @@ impl Log {
             while !finish.is_cancelled() {
                 let following = async {
                     match stream.take() {
-                        Some(stream) => self.follow(stream, ledger).await,
+                        Some(stream) => self.follow(stream, checker).await,
                         None => {
                             tokio::time::sleep(PAUSE).await;
                             let from = self.from();
                             let again = self.ask(&from).await?;
-                            self.follow(again, ledger).await
+                            self.follow(again, checker).await
                         }
                     }
                 };
@@ -102,7 +102,7 @@ impl Log {
         }
         let mut attempts = 0;
         loop {
-            match self.read_to_end(ledger).await {
+            match self.read_to_end(checker).await {
                 Ok(()) => return Ok(()),
                 Err(error) if attempts == LAST_ATTEMPTS => return Err(error),
                 Err(_) => attempts += 1,
@@ -111,9 +111,9 @@ impl Log {
         }
     }
 
-    async fn read_to_end(&mut self, ledger: &Mutex<Ledger>) -> Result<(), LocalError> {
+    async fn read_to_end(&mut self, checker: &Mutex<Checker>) -> Result<(), LocalError> {
         let stream = self.ask(&format!("{}&follow=false", self.from())).await?;
-        self.follow(stream, ledger).await
+        self.follow(stream, checker).await
     }
 
     fn from(&self) -> String {
@@ -126,28 +126,28 @@ impl Log {
     }
 
     /// Reads a stream until it ends.
-    async fn follow(&mut self, mut body: Incoming, ledger: &Mutex<Ledger>) -> Result<(), LocalError> {
+    async fn follow(&mut self, mut body: Incoming, checker: &Mutex<Checker>) -> Result<(), LocalError> {
         let mut stream = Stream::default();
         loop {
             let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| LocalError::Silent)?;
             let Some(frame) = frame else { return Ok(()) };
             let Ok(piece) = frame?.into_data() else { continue };
-            let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
             let mut problem = None;
-            stream.feed(&piece, |message| self.take(&message, &mut ledger, &mut problem))?;
+            stream.feed(&piece, |message| self.take(&message, &mut checker, &mut problem))?;
             if let Some(problem) = problem {
                 return Err(LocalError::Log(problem));
             }
         }
     }
 
-    fn take(&mut self, message: &Message, ledger: &mut Ledger, problem: &mut Option<String>) {
+    fn take(&mut self, message: &Message, checker: &mut Checker, problem: &mut Option<String>) {
         match message.name.as_str() {
             KIND => {
                 self.last = message.id.or(self.last);
-                ledger.take(&message.data);
+                checker.record(&message.data);
             }
-            "gap" | "missed" => ledger.gap(&String::from_utf8_lossy(&message.data)),
+            "gap" | "missed" => checker.gap(&String::from_utf8_lossy(&message.data)),
             "error" => *problem = Some(String::from_utf8_lossy(&message.data).into_owned()),
             _ => {}
         }
@@ -191,8 +191,8 @@ mod tests {
         (listener, tasks.spawn(Log::open(http, follow)))
     }
 
-    fn books() -> Arc<Mutex<Ledger>> {
-        Arc::new(Mutex::new(Ledger::new("LT-", "r1", 1, false)))
+    fn checker() -> Arc<Mutex<Checker>> {
+        Arc::new(Mutex::new(Checker::new("LT-", "r1", 1, false)))
     }
 
     #[tokio::test]
@@ -203,10 +203,10 @@ mod tests {
         let asked = serve(&listener, &(event(7) + &event(9)), false).await;
         assert!(asked.ends_with(&format!("?type={KIND}")), "{asked}");
         let log = opening.await.unwrap().unwrap();
-        let (ledger, finish) = (books(), CancellationToken::new());
+        let (checker, finish) = (checker(), CancellationToken::new());
         let reading = {
-            let (ledger, finish) = (Arc::clone(&ledger), finish.clone());
-            TaskTracker::new().spawn(async move { log.read(&ledger, &finish).await })
+            let (checker, finish) = (Arc::clone(&checker), finish.clone());
+            TaskTracker::new().spawn(async move { log.read(&checker, &finish).await })
         };
         let asked =
             serve(&listener, &(event(10) + "event: gap\ndata: {\"from\":11,\"to\":12}\n\n"), false).await;
@@ -221,8 +221,8 @@ mod tests {
         }
         assert!(asked.ends_with("&from=11&follow=false"), "{asked}");
         reading.await.unwrap().unwrap();
-        let ledger = std::mem::replace(&mut *ledger.lock().unwrap(), Ledger::new("", "", 0, false));
-        let verdict = ledger.settle(&[]);
+        let checker = std::mem::replace(&mut *checker.lock().unwrap(), Checker::new("", "", 0, false));
+        let verdict = checker.compare(&[]);
         assert_eq!((verdict.events, verdict.gaps), (3, 1));
     }
 
@@ -231,14 +231,14 @@ mod tests {
         let (listener, opening) = stage(false).await;
         serve(&listener, "", true).await;
         let log = opening.await.unwrap().unwrap();
-        let (ledger, finish) = (books(), CancellationToken::new());
+        let (checker, finish) = (checker(), CancellationToken::new());
         finish.cancel();
-        let reading = log.read(&ledger, &finish);
+        let reading = log.read(&checker, &finish);
         let events = event(1) + &event(2);
         let (read, asked) = tokio::join!(reading, serve(&listener, &events, true));
         read.unwrap();
         assert!(asked.ends_with("&from=earliest&follow=false"), "{asked}");
-        assert_eq!(ledger.lock().unwrap().read().0, 2);
+        assert_eq!(checker.lock().unwrap().read().0, 2);
     }
 
     #[tokio::test]
@@ -246,8 +246,8 @@ mod tests {
         let (listener, opening) = stage(false).await;
         serve(&listener, "", true).await;
         let mut log = opening.await.unwrap().unwrap();
-        let ledger = books();
-        let reading = log.read_to_end(&ledger);
+        let checker = checker();
+        let reading = log.read_to_end(&checker);
         let (read, _) = tokio::join!(reading, serve(&listener, "event: error\ndata: broken\n\n", true));
         assert!(matches!(read, Err(LocalError::Log(problem)) if problem == "broken"));
     }

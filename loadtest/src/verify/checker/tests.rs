@@ -19,17 +19,17 @@ fn account(number: u32, sent: u32, answered: Ranges) -> Account {
     Account { number, behaviour: Behaviour::Ordinary, sent, answered, again: Vec::new() }
 }
 
-fn books() -> Ledger {
-    Ledger::new("LT-", RUN, 3, false)
+fn checker() -> Checker {
+    Checker::new("LT-", RUN, 3, false)
 }
 
 /// A run of one station whose ten CALLs were all answered, with this found in the bus.
 fn judge(found: &[(u32, &str)]) -> Verdict {
-    let mut books = books();
+    let mut checker = checker();
     for (seq, id) in found {
-        books.take(&event(1, *seq, id, 1));
+        checker.record(&event(1, *seq, id, 1));
     }
-    books.settle(&[account(1, 10, Ranges::of(0, 10))])
+    checker.compare(&[account(1, 10, Ranges::of(0, 10))])
 }
 
 const ALL: [(u32, &str); 10] =
@@ -87,30 +87,30 @@ fn what_nobody_sent_is_known_as_such() {
     let mut found = ALL.to_vec();
     found.push((10, "k"));
     assert_eq!(judge(&found).faults(), [("never sent", 1)]);
-    let mut books = books();
-    books.take(&event(77, 0, "x", 1));
-    assert_eq!(books.settle(&[]).faults(), [("never sent", 1)]);
+    let mut checker = checker();
+    checker.record(&event(77, 0, "x", 1));
+    assert_eq!(checker.compare(&[]).faults(), [("never sent", 1)]);
 }
 
 #[test]
 fn an_older_session_after_a_newer_one_is_out_of_order() {
-    let mut books = books();
-    books.take(&event(1, 0, "a", 5));
-    books.take(&event(1, 1, "b", 6));
-    books.take(&event(1, 2, "c", 5));
-    assert_eq!(books.settle(&[account(1, 3, Ranges::of(0, 3))]).faults(), [("reordered", 1)]);
+    let mut checker = checker();
+    checker.record(&event(1, 0, "a", 5));
+    checker.record(&event(1, 1, "b", 6));
+    checker.record(&event(1, 2, "c", 5));
+    assert_eq!(checker.compare(&[account(1, 3, Ranges::of(0, 3))]).faults(), [("reordered", 1)]);
 }
 
 #[test]
 fn each_send_of_what_is_never_remembered_may_be_an_event() {
     let again = |times, never_remembered| {
-        let mut books = books();
+        let mut checker = checker();
         for (seq, id) in [(0, "a"), (1, "b"), (1, "c"), (1, "d"), (2, "e")] {
-            books.take(&event(1, seq, id, 1));
+            checker.record(&event(1, seq, id, 1));
         }
         let mut account = account(1, 3, Ranges::of(0, 3));
         account.again.push(Again { seq: 1, times, never_remembered });
-        books.settle(&[account])
+        checker.compare(&[account])
     };
     assert_eq!(again(2, true).faults(), []);
     assert_eq!(again(2, true).repeated, 2);
@@ -120,45 +120,45 @@ fn each_send_of_what_is_never_remembered_may_be_an_event() {
 
 #[test]
 fn a_restarted_gateway_may_have_forgotten_what_it_did_not_answer() {
-    let mut books = Ledger::new("LT-", RUN, 3, true);
+    let mut checker = Checker::new("LT-", RUN, 3, true);
     for (seq, id) in [(0, "a"), (0, "b"), (1, "c"), (1, "d")] {
-        books.take(&event(1, seq, id, 1));
+        checker.record(&event(1, seq, id, 1));
     }
     let mut account = account(1, 2, Ranges::of(0, 2));
     account.again.push(Again { seq: 0, times: 1, never_remembered: false });
-    let verdict = books.settle(&[account]);
+    let verdict = checker.compare(&[account]);
     assert_eq!(verdict.after_restart, 1);
     assert_eq!(verdict.faults(), [("duplicated", 1)], "the other was sent once");
 }
 
 #[test]
 fn without_an_answer_both_are_right() {
-    let mut books = books();
+    let mut checker = checker();
     for (seq, id) in [(0, "a"), (2, "b")] {
-        books.take(&event(1, seq, id, 1));
+        checker.record(&event(1, seq, id, 1));
     }
-    let verdict = books.settle(&[account(1, 4, Ranges::of(0, 1))]);
+    let verdict = checker.compare(&[account(1, 4, Ranges::of(0, 1))]);
     assert_eq!(verdict.faults(), []);
     assert_eq!((verdict.unanswered_found, verdict.unanswered_missing), (1, 2));
 }
 
 #[test]
 fn gaps_nonsense_and_stations_without_an_account_are_faults() {
-    let mut books = books();
-    books.gap("positions 5 to 9");
-    books.take(b"nonsense");
-    books.take(&event(2, 0, "a", 1));
-    assert_eq!(books.settle(&[]).faults(), [("unreadable", 1), ("gaps", 1), ("unaccounted", 1)]);
+    let mut checker = checker();
+    checker.gap("positions 5 to 9");
+    checker.record(b"nonsense");
+    checker.record(&event(2, 0, "a", 1));
+    assert_eq!(checker.compare(&[]).faults(), [("unreadable", 1), ("gaps", 1), ("unaccounted", 1)]);
 }
 
 #[test]
 fn others_do_not_matter() {
-    let mut books = books();
+    let mut checker = checker();
     let text = String::from_utf8(event(1, 0, "a", 1)).unwrap();
-    books.take(text.replace("k7-0", "other-0").as_bytes());
-    books.take(text.replace("LT-000001", "CP-1").as_bytes());
-    books.take(text.replace("ocpp.message.received", "ocpp.message.sent").as_bytes());
-    let verdict = books.settle(&[account(1, 0, Ranges::default())]);
+    checker.record(text.replace("k7-0", "other-0").as_bytes());
+    checker.record(text.replace("LT-000001", "CP-1").as_bytes());
+    checker.record(text.replace("ocpp.message.received", "ocpp.message.sent").as_bytes());
+    let verdict = checker.compare(&[account(1, 0, Ranges::default())]);
     assert_eq!((verdict.faults(), verdict.events, verdict.calls), (vec![], 3, 0));
 }
 
@@ -196,11 +196,11 @@ proptest! {
                 "reordered"
             }
         };
-        let mut books = books();
+        let mut checker = checker();
         for (station, seq, id) in &events {
-            books.take(&event(*station, *seq, id, 1));
+            checker.record(&event(*station, *seq, id, 1));
         }
         let accounts: Vec<_> = (0..3).map(|number| account(number, 20, Ranges::of(0, 20))).collect();
-        prop_assert_eq!(books.settle(&accounts).faults(), [(wanted, 1)]);
+        prop_assert_eq!(checker.compare(&accounts).faults(), [(wanted, 1)]);
     }
 }
