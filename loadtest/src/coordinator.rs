@@ -192,9 +192,9 @@ impl Run {
                 self.timeline.tick(number, &tick);
                 self.progress.show(&self.options.scenario, &self.timeline);
             }
-            News::Worker(_, Ok(FromWorker::Accounts(accounts))) => {
+            News::Worker(_, Ok(FromWorker::Ledgers(ledgers))) => {
                 if let Some(verifier) = &mut self.verifier {
-                    verifier.say(&ToVerifier::Accounts(accounts)).await;
+                    verifier.say(&ToVerifier::Ledgers(ledgers)).await;
                 }
             }
             News::Worker(number, Ok(FromWorker::Done(totals))) => {

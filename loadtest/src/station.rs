@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::random::Random;
 use crate::ranges::Ranges;
 use crate::scenario::{Happening, Scenario};
-pub use ledger::{Account, Again, identity, message_id, parse_message_id};
+pub use ledger::{Again, Ledger, identity, message_id, parse_message_id};
 use script::Script;
 pub use version::Version;
 
@@ -143,7 +143,7 @@ pub struct Station {
     /// Index of the first in `open` that was not sent on this connection.
     unsent: usize,
     failures: u32,
-    account: Account,
+    ledger: Ledger,
 }
 
 impl Station {
@@ -187,7 +187,7 @@ impl Station {
             open: VecDeque::new(),
             unsent: 0,
             failures: 0,
-            account: Account { number, behaviour, sent: 0, answered: Ranges::default(), again: Vec::new() },
+            ledger: Ledger { number, behaviour, sent: 0, answered: Ranges::default(), again: Vec::new() },
             settings,
         }
     }
@@ -238,9 +238,9 @@ impl Station {
         self.resting && (self.open.is_empty() || self.is_deaf())
     }
 
-    /// Returns the record of its CALLs.
-    pub fn into_account(self) -> Account {
-        self.account
+    /// Returns the ledger of its CALLs.
+    pub fn into_ledger(self) -> Ledger {
+        self.ledger
     }
 
     /// Its connection is established.

@@ -1,7 +1,7 @@
 //! The process that reads the bus and compares it with what the stations know.
 //!
 //! Owns its side of the protocol with the coordinator: the setup comes first, and the source is opened at its end before
-//! anything happens; it is read during the run or after it, and then compared with the stations' records. A process of its own,
+//! anything happens; it is read during the run or after it, and then compared with the stations' ledgers. A process of its own,
 //! so that the cost of reading is kept apart.
 
 pub mod checker;
@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::http::Http;
 use crate::pipe::{self, PipeError};
 use crate::process::Meter;
-use crate::station::Account;
+use crate::station::Ledger;
 use checker::{Checker, Verdict};
 use kafka::Topic;
 use local::Log;
@@ -33,8 +33,8 @@ use local::Log;
 pub enum ToVerifier {
     /// What to read; answered with `Ready` once it is open.
     Setup(Box<Setup>),
-    /// The records of some stations at their end.
-    Accounts(Vec<Account>),
+    /// The ledgers of some stations at their end.
+    Ledgers(Vec<Ledger>),
     /// The run is over; answered with the verdict.
     Finish,
 }
@@ -138,7 +138,7 @@ pub async fn run() -> Result<(), VerifierError> {
     let finish = CancellationToken::new();
     let mut reading = std::pin::pin!(opened.read(&setup, Arc::clone(&checker), &finish));
     let mut orders = incoming.into_channel(&tasks);
-    let mut accounts = Vec::new();
+    let mut ledgers = Vec::new();
     let mut meter = Meter::new(std::process::id());
     let mut steps = tokio::time::interval(setup.step);
     steps.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -147,7 +147,7 @@ pub async fn run() -> Result<(), VerifierError> {
             read = reading.as_mut() => break read,
             _ = steps.tick() => outgoing.send(&FromVerifier::Progress(progress(&checker, &mut meter))).await?,
             order = orders.recv() => match order {
-                Some(Ok(ToVerifier::Accounts(some))) => accounts.extend::<Vec<Account>>(some),
+                Some(Ok(ToVerifier::Ledgers(some))) => ledgers.extend::<Vec<Ledger>>(some),
                 Some(Ok(ToVerifier::Finish)) => finish.cancel(),
                 Some(Ok(ToVerifier::Setup(_))) => return Err(VerifierError::Order),
                 Some(Err(error)) => return Err(error.into()),
@@ -161,7 +161,7 @@ pub async fn run() -> Result<(), VerifierError> {
     }
     let empty = Checker::new("", "", 0, false);
     let checker = std::mem::replace(&mut *checker.lock().unwrap_or_else(PoisonError::into_inner), empty);
-    Ok(outgoing.send(&FromVerifier::Verdict(Box::new(checker.compare(&accounts)))).await?)
+    Ok(outgoing.send(&FromVerifier::Verdict(Box::new(checker.compare(&ledgers)))).await?)
 }
 
 fn progress(checker: &SharedChecker, meter: &mut Meter) -> Progress {

@@ -1,7 +1,7 @@
 //! A process that simulates many stations.
 //!
 //! Owns their tasks and the worker's side of the protocol with the coordinator: it receives a plan and then the start, sends a
-//! [`Tick`] every step, and at the end the stations' records and the totals. It exits when the coordinator is gone.
+//! [`Tick`] every step, and at the end the stations' ledgers and the totals. It exits when the coordinator is gone.
 //! One thread: a core serves many thousands of stations, and several processes use several cores.
 
 mod lifecycle;
@@ -23,7 +23,7 @@ use crate::latency::Latency;
 use crate::pipe::{self, Outgoing, PipeError};
 use crate::process::Meter;
 use crate::scenario::Scenario;
-use crate::station::{Account, Behaviour, Settings, Station};
+use crate::station::{Behaviour, Ledger, Settings, Station};
 use socket::{Door, Target, TargetError};
 pub use tally::{Counts, Tally, Totals};
 
@@ -60,8 +60,8 @@ pub enum FromWorker {
     Ready,
     /// What happened in one step.
     Tick(Box<Tick>),
-    /// The records of some of its stations, at the end.
-    Accounts(Vec<Account>),
+    /// The ledgers of some of its stations, at the end.
+    Ledgers(Vec<Ledger>),
     /// Everything that was measured; the last message.
     Done(Box<Totals>),
     /// The plan cannot be carried out.
@@ -116,8 +116,8 @@ impl Shared {
     }
 }
 
-/// Records sent in one message.
-const ACCOUNTS_AT_ONCE: usize = 512;
+/// Ledgers sent in one message.
+const LEDGERS_PER_MESSAGE: usize = 512;
 
 /// Does what the coordinator says on standard input.
 ///
@@ -149,7 +149,7 @@ struct Worker {
     shared: Arc<Shared>,
     settings: Arc<Settings>,
     stations: TaskTracker,
-    accounts: mpsc::Receiver<Account>,
+    ledgers: mpsc::Receiver<Ledger>,
     meter: Meter,
     /// The index of the next tick, and when the last one was.
     ticks: u64,
@@ -171,8 +171,8 @@ impl Worker {
         let numbers: Vec<u32> = (plan.worker..scenario.stations)
             .step_by(usize::try_from(scenario.workers()).unwrap_or(1))
             .collect();
-        // Room for every record: a station at its end never waits.
-        let (sender, accounts) = mpsc::channel(numbers.len().max(1));
+        // Room for every ledger: a station at its end never waits.
+        let (sender, ledgers) = mpsc::channel(numbers.len().max(1));
         let stations = TaskTracker::new();
         for (place, number) in (0..).zip(numbers) {
             let station = Station::new(number, Arc::clone(&settings));
@@ -185,9 +185,9 @@ impl Worker {
             };
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
             drop(stations.spawn(async move {
-                let account = lifecycle::live(station, door, shared).await;
+                let ledger = lifecycle::live(station, door, shared).await;
                 // The receiver is gone only when the process exits anyway.
-                drop(sender.try_send(account));
+                drop(sender.try_send(ledger));
             }));
         }
         stations.close();
@@ -195,7 +195,7 @@ impl Worker {
             shared,
             settings,
             stations,
-            accounts,
+            ledgers,
             meter: Meter::new(std::process::id()),
             ticks: 0,
             last_tick: start,
@@ -237,8 +237,8 @@ impl Worker {
         }
         outgoing.send(&FromWorker::Tick(Box::new(self.tick()))).await?;
         let mut some = Vec::new();
-        while self.accounts.recv_many(&mut some, ACCOUNTS_AT_ONCE).await > 0 {
-            outgoing.send(&FromWorker::Accounts(std::mem::take(&mut some))).await?;
+        while self.ledgers.recv_many(&mut some, LEDGERS_PER_MESSAGE).await > 0 {
+            outgoing.send(&FromWorker::Ledgers(std::mem::take(&mut some))).await?;
         }
         let totals = std::mem::take(&mut self.shared.tally().totals);
         Ok(outgoing.send(&FromWorker::Done(Box::new(totals))).await?)

@@ -32,7 +32,7 @@ fn losses(report: &Report) -> Vec<String> {
     let mut losses = Vec::new();
     if let Some(verification) = &report.verification {
         let faults = verification.verdict.faults();
-        // A station without a record is the load test's own fault.
+        // A station without a ledger is the load test's own fault.
         let of_the_bus = faults.into_iter().filter(|fault| fault.0 != "unaccounted");
         losses.extend(of_the_bus.map(|(what, count)| format!("{what}: {count}")));
     }
@@ -97,7 +97,7 @@ fn invalid(report: &Report, broken: &[String]) -> Vec<String> {
     if let Some(verification) = &report.verification
         && verification.verdict.unaccounted > 0
     {
-        invalid.push(format!("{} stations without an account", verification.verdict.unaccounted));
+        invalid.push(format!("{} stations without a ledger", verification.verdict.unaccounted));
     }
     if report.counts.sent == 0 {
         invalid.push("no CALL was sent".into());
@@ -171,12 +171,12 @@ mod tests {
             report.load.send_lag.p99 = 51.0;
             report.latency.p99 = 1000.0;
         });
-        let lost_account = judged(|report| {
+        let lost_ledger = judged(|report| {
             let verdict = &mut report.verification.as_mut().unwrap().verdict;
             verdict.unaccounted = 1;
         });
         let silent = judged(|report| report.counts = crate::worker::Counts::default());
-        for outcome in [&lag, &pegged, &limit_too, &lost_account, &silent] {
+        for outcome in [&lag, &pegged, &limit_too, &lost_ledger, &silent] {
             assert_eq!(outcome.judgement, Judgement::Invalid, "{outcome:?}");
         }
         assert!(pegged.invalid[0].contains("worker 2"), "{pegged:?}");

@@ -143,8 +143,8 @@ impl Station {
     }
 
     fn send(&mut self, message: Message, due: Instant, now: Instant) -> Step {
-        let seq = self.account.sent;
-        self.account.sent += 1;
+        let seq = self.ledger.sent;
+        self.ledger.sent += 1;
         let id = message_id(&self.settings.run, seq);
         let text = frame::call(&id, message.action, &message.payload);
         let lag = now.saturating_duration_since(due.max(self.ready_since));
@@ -156,9 +156,9 @@ impl Station {
     fn send_again(&mut self) -> Option<Step> {
         let open = self.open.get(self.unsent)?;
         self.unsent += 1;
-        match self.account.again.iter_mut().rev().find(|again| again.seq == open.seq) {
+        match self.ledger.again.iter_mut().rev().find(|again| again.seq == open.seq) {
             Some(again) => again.times += 1,
-            None => self.account.again.push(Again {
+            None => self.ledger.again.push(Again {
                 seq: open.seq,
                 times: 1,
                 never_remembered: NEVER_REMEMBERED.contains(&open.action),

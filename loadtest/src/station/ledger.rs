@@ -7,7 +7,7 @@ use crate::ranges::Ranges;
 
 /// A station's record of its CALLs, which is compared with the bus at the end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Account {
+pub struct Ledger {
     /// The station's number.
     pub number: u32,
     /// How it behaved.

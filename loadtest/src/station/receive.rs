@@ -45,7 +45,7 @@ impl Station {
             self.ready_since = now;
         }
         self.unsent -= 1;
-        self.account.answered.insert(seq);
+        self.ledger.answered.insert(seq);
         self.open.remove(at)
     }
 

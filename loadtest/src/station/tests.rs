@@ -129,11 +129,11 @@ fn what_was_not_answered_is_sent_again_with_the_same_id() {
     assert_eq!(stage.answer(seq, "{}"), Outcome::Unexpected, "it was answered");
     let next = stage.sent();
     assert!(next.contains(&format!("\"{RUN}-{}\"", seq + 1)), "{next}");
-    let account = stage.station.into_account();
-    assert_eq!(account.again.len(), 1);
-    assert_eq!((account.again[0].seq, account.again[0].times), (seq, 1));
-    assert_eq!(account.answered, Ranges::of(0, seq + 1));
-    assert_eq!(account.sent, seq + 2);
+    let ledger = stage.station.into_ledger();
+    assert_eq!(ledger.again.len(), 1);
+    assert_eq!((ledger.again[0].seq, ledger.again[0].times), (seq, 1));
+    assert_eq!(ledger.answered, Ranges::of(0, seq + 1));
+    assert_eq!(ledger.sent, seq + 2);
 }
 
 #[test]

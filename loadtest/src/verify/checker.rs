@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use crate::ranges::Ranges;
-use crate::station::{Account, Behaviour, identity, parse_message_id};
+use crate::station::{Behaviour, Ledger, identity, parse_message_id};
 
 /// How many event ids of a station are remembered to recognise a redelivery. An older event counts as a second one.
 const REMEMBERED: usize = 32;
@@ -155,44 +155,44 @@ impl Checker {
     }
 
     /// Compares what was found with what the stations know.
-    pub fn compare(mut self, accounts: &[Account]) -> Verdict {
-        for account in accounts {
-            let Some(events) = self.stations.get_mut(account.number as usize).map(std::mem::take) else {
+    pub fn compare(mut self, ledgers: &[Ledger]) -> Verdict {
+        for ledger in ledgers {
+            let Some(events) = self.stations.get_mut(ledger.number as usize).map(std::mem::take) else {
                 continue;
             };
-            self.compare_station(account, &events);
+            self.compare_station(ledger, &events);
         }
         let left = self.stations.iter().filter(|events| events.seen.end() > 0).count();
         self.verdict.unaccounted += left as u64;
         self.verdict
     }
 
-    fn compare_station(&mut self, account: &Account, events: &StationEvents) {
-        let name = identity(&self.prefix, account.number);
-        let missing = events.seen.missing_below(account.sent);
-        let unanswered = account.answered.missing_below(account.sent);
-        let lost = account.answered.common(&missing);
-        let unknown = events.seen.common(&Ranges::of(account.sent, u32::MAX));
-        self.verdict.answered += account.answered.count();
+    fn compare_station(&mut self, ledger: &Ledger, events: &StationEvents) {
+        let name = identity(&self.prefix, ledger.number);
+        let missing = events.seen.missing_below(ledger.sent);
+        let unanswered = ledger.answered.missing_below(ledger.sent);
+        let lost = ledger.answered.common(&missing);
+        let unknown = events.seen.common(&Ranges::of(ledger.sent, u32::MAX));
+        self.verdict.answered += ledger.answered.count();
         self.verdict.lost += lost.count();
         self.verdict.unknown += unknown.count();
         self.verdict.unanswered_found += unanswered.common(&events.seen).count();
         self.verdict.unanswered_missing += unanswered.common(&missing).count();
         for (what, numbers) in [("lost", lost), ("never sent", unknown)] {
             for seq in numbers.iter().take(MAX_EXAMPLES) {
-                self.example(|| format!("{what}: {name} CALL {seq}{}", shown(account.behaviour)));
+                self.example(|| format!("{what}: {name} CALL {seq}{}", shown(ledger.behaviour)));
             }
         }
         let mut duplicates = events.duplicates.clone();
         duplicates.sort_unstable();
         for of_one in duplicates.chunk_by(|left, right| left == right) {
-            self.compare_duplicates(account, &name, of_one);
+            self.compare_duplicates(ledger, &name, of_one);
         }
     }
 
-    fn compare_duplicates(&mut self, account: &Account, name: &str, duplicates: &[u32]) {
+    fn compare_duplicates(&mut self, ledger: &Ledger, name: &str, duplicates: &[u32]) {
         let found = duplicates.len() as u64;
-        let again = account.again.iter().find(|again| again.seq == duplicates[0]);
+        let again = ledger.again.iter().find(|again| again.seq == duplicates[0]);
         let (times, never_remembered) =
             again.map_or((0, false), |again| (u64::from(again.times), again.never_remembered));
         // One event for each time it was sent, if the gateway does not promise to deduplicate it.

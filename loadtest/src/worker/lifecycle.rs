@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::Shared;
 use super::socket::{Door, Socket};
-use crate::station::{Account, Behaviour, Outcome, Station, Step};
+use crate::station::{Behaviour, Ledger, Outcome, Station, Step};
 
 /// How long a station waits for the gateway's close frame after its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,17 +33,17 @@ enum Parting {
 }
 
 /// Runs a station until it has drained, or the run is over.
-pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) -> Account {
+pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) -> Ledger {
     // When the next connection is due. A failed attempt does not move it: the station has been waiting ever since.
     let mut due = station.connect_due();
     if !wait_until(due, &shared.rest).await {
-        return station.into_account();
+        return station.into_ledger();
     }
     loop {
         if shared.rest.is_cancelled() {
             station.rest();
             if station.is_done() {
-                return station.into_account();
+                return station.into_ledger();
             }
         }
         let opening = door.open(station.identity(), station.version());
@@ -80,7 +80,7 @@ pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) 
             break;
         }
     }
-    station.into_account()
+    station.into_ledger()
 }
 
 /// Waits until `due`; returns false if it was cancelled first.

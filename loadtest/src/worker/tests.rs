@@ -16,7 +16,7 @@ const ACCEPTED: &str = r#"{"status":"Accepted","interval":300,"currentTime":"202
 struct Stage {
     listener: TcpListener,
     shared: Arc<Shared>,
-    station: tokio::task::JoinHandle<Account>,
+    station: tokio::task::JoinHandle<Ledger>,
 }
 
 impl Stage {
@@ -49,10 +49,10 @@ impl Stage {
         accept_hdr_async(stream, echo).await.unwrap()
     }
 
-    async fn account(self) -> (Account, Counts) {
-        let account = tokio::time::timeout(Duration::from_secs(5), self.station).await.unwrap().unwrap();
+    async fn ledger(self) -> (Ledger, Counts) {
+        let ledger = tokio::time::timeout(Duration::from_secs(5), self.station).await.unwrap().unwrap();
         let counts = self.shared.tally().totals.counts;
-        (account, counts)
+        (ledger, counts)
     }
 }
 
@@ -87,8 +87,8 @@ async fn what_was_not_answered_is_sent_again_on_the_next_connection() {
     answer(&mut socket, 2, "{}").await;
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))), "it leaves with a close frame");
     drop(socket);
-    let (account, counts) = stage.account().await;
-    assert_eq!((account.sent, account.answered.count(), account.again.len()), (3, 3, 1));
+    let (ledger, counts) = stage.ledger().await;
+    assert_eq!((ledger.sent, ledger.answered.count(), ledger.again.len()), (3, 3, 1));
     assert_eq!((counts.connects, counts.disconnects, counts.again), (2, 1, 1));
     assert_eq!((counts.connected, counts.registered, counts.answered), (0, 1, 3));
 }
@@ -106,7 +106,7 @@ async fn commands_are_answered_and_pings_are_sent() {
     answer(&mut socket, 0, ACCEPTED).await;
     while !matches!(socket.next().await, Some(Ok(Message::Close(_)))) {}
     drop(socket);
-    let (_, counts) = stage.account().await;
+    let (_, counts) = stage.ledger().await;
     assert_eq!((counts.commands, counts.unexpected), (1, 1));
     assert!(counts.pings >= 1);
 }
@@ -127,8 +127,8 @@ async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_ending() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     stage.shared.rest.cancel();
     stage.shared.end.cancel();
-    let (account, counts) = stage.account().await;
-    assert!(account.answered.count() < u64::from(account.sent));
+    let (ledger, counts) = stage.ledger().await;
+    assert!(ledger.answered.count() < u64::from(ledger.sent));
     assert_eq!(counts.connected, 0);
 }
 
@@ -141,7 +141,7 @@ async fn a_refusal_is_counted_and_tried_again() {
     let mut socket = stage.accept().await;
     hear(&mut socket).await;
     stage.shared.end.cancel();
-    let (account, counts) = stage.account().await;
+    let (ledger, counts) = stage.ledger().await;
     assert_eq!((counts.attempts, counts.connects), (4, 1));
-    assert_eq!((account.sent, account.answered.count()), (1, 0));
+    assert_eq!((ledger.sent, ledger.answered.count()), (1, 0));
 }

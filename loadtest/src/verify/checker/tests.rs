@@ -15,8 +15,8 @@ fn event(station: u32, seq: u32, id: &str, session: u32) -> Vec<u8> {
     .into_bytes()
 }
 
-fn account(number: u32, sent: u32, answered: Ranges) -> Account {
-    Account { number, behaviour: Behaviour::Ordinary, sent, answered, again: Vec::new() }
+fn ledger(number: u32, sent: u32, answered: Ranges) -> Ledger {
+    Ledger { number, behaviour: Behaviour::Ordinary, sent, answered, again: Vec::new() }
 }
 
 fn checker() -> Checker {
@@ -29,7 +29,7 @@ fn judge(found: &[(u32, &str)]) -> Verdict {
     for (seq, id) in found {
         checker.record(&event(1, *seq, id, 1));
     }
-    checker.compare(&[account(1, 10, Ranges::of(0, 10))])
+    checker.compare(&[ledger(1, 10, Ranges::of(0, 10))])
 }
 
 const ALL: [(u32, &str); 10] =
@@ -98,7 +98,7 @@ fn an_older_session_after_a_newer_one_is_out_of_order() {
     checker.record(&event(1, 0, "a", 5));
     checker.record(&event(1, 1, "b", 6));
     checker.record(&event(1, 2, "c", 5));
-    assert_eq!(checker.compare(&[account(1, 3, Ranges::of(0, 3))]).faults(), [("reordered", 1)]);
+    assert_eq!(checker.compare(&[ledger(1, 3, Ranges::of(0, 3))]).faults(), [("reordered", 1)]);
 }
 
 #[test]
@@ -108,9 +108,9 @@ fn each_send_of_what_is_never_remembered_may_be_an_event() {
         for (seq, id) in [(0, "a"), (1, "b"), (1, "c"), (1, "d"), (2, "e")] {
             checker.record(&event(1, seq, id, 1));
         }
-        let mut account = account(1, 3, Ranges::of(0, 3));
-        account.again.push(Again { seq: 1, times, never_remembered });
-        checker.compare(&[account])
+        let mut ledger = ledger(1, 3, Ranges::of(0, 3));
+        ledger.again.push(Again { seq: 1, times, never_remembered });
+        checker.compare(&[ledger])
     };
     assert_eq!(again(2, true).faults(), []);
     assert_eq!(again(2, true).repeated, 2);
@@ -124,9 +124,9 @@ fn a_restarted_gateway_may_have_forgotten_what_it_did_not_answer() {
     for (seq, id) in [(0, "a"), (0, "b"), (1, "c"), (1, "d")] {
         checker.record(&event(1, seq, id, 1));
     }
-    let mut account = account(1, 2, Ranges::of(0, 2));
-    account.again.push(Again { seq: 0, times: 1, never_remembered: false });
-    let verdict = checker.compare(&[account]);
+    let mut ledger = ledger(1, 2, Ranges::of(0, 2));
+    ledger.again.push(Again { seq: 0, times: 1, never_remembered: false });
+    let verdict = checker.compare(&[ledger]);
     assert_eq!(verdict.after_restart, 1);
     assert_eq!(verdict.faults(), [("duplicated", 1)], "the other was sent once");
 }
@@ -137,7 +137,7 @@ fn without_an_answer_both_are_right() {
     for (seq, id) in [(0, "a"), (2, "b")] {
         checker.record(&event(1, seq, id, 1));
     }
-    let verdict = checker.compare(&[account(1, 4, Ranges::of(0, 1))]);
+    let verdict = checker.compare(&[ledger(1, 4, Ranges::of(0, 1))]);
     assert_eq!(verdict.faults(), []);
     assert_eq!((verdict.unanswered_found, verdict.unanswered_missing), (1, 2));
 }
@@ -158,7 +158,7 @@ fn others_do_not_matter() {
     checker.record(text.replace("k7-0", "other-0").as_bytes());
     checker.record(text.replace("LT-000001", "CP-1").as_bytes());
     checker.record(text.replace("ocpp.message.received", "ocpp.message.sent").as_bytes());
-    let verdict = checker.compare(&[account(1, 0, Ranges::default())]);
+    let verdict = checker.compare(&[ledger(1, 0, Ranges::default())]);
     assert_eq!((verdict.faults(), verdict.events, verdict.calls), (vec![], 3, 0));
 }
 
@@ -200,7 +200,7 @@ proptest! {
         for (station, seq, id) in &events {
             checker.record(&event(*station, *seq, id, 1));
         }
-        let accounts: Vec<_> = (0..3).map(|number| account(number, 20, Ranges::of(0, 20))).collect();
-        prop_assert_eq!(checker.compare(&accounts).faults(), [(wanted, 1)]);
+        let ledgers: Vec<_> = (0..3).map(|number| ledger(number, 20, Ranges::of(0, 20))).collect();
+        prop_assert_eq!(checker.compare(&ledgers).faults(), [(wanted, 1)]);
     }
 }
