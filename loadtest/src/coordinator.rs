@@ -131,7 +131,7 @@ impl Run {
         while self.workers.iter().any(Option::is_some) {
             tokio::select! {
                 news = self.news.recv() => match news {
-                    Some(news) => self.hear(news).await,
+                    Some(news) => self.handle(news).await,
                     None => return,
                 },
                 () = tokio::time::sleep_until(talking.into()), if !self.no_more_commands.is_cancelled() => {
@@ -171,7 +171,7 @@ impl Run {
         while self.verifier.is_some() {
             tokio::select! {
                 news = self.news.recv() => match news {
-                    Some(news) => self.hear(news).await,
+                    Some(news) => self.handle(news).await,
                     None => return,
                 },
                 _ = self.interrupt.recv() => self.no_verification("it was interrupted").await,
@@ -180,7 +180,7 @@ impl Run {
         }
     }
 
-    async fn hear(&mut self, news: News) {
+    async fn handle(&mut self, news: News) {
         match news {
             News::Sample(sample) => {
                 // A later sample is no part of the run.

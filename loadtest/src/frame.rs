@@ -6,16 +6,16 @@ use serde_json::value::RawValue;
 
 /// A frame from the gateway.
 #[derive(Debug)]
-pub enum Heard<'a> {
+pub enum Frame<'a> {
     /// `[3, id, payload]`
-    Result {
+    CallResult {
         /// The id of the station's CALL.
         id: &'a str,
         /// Its payload.
         payload: &'a RawValue,
     },
     /// `[4, id, code, description, details]`
-    Error {
+    CallError {
         /// The id of the station's CALL.
         id: &'a str,
         /// The error code.
@@ -29,20 +29,20 @@ pub enum Heard<'a> {
         action: &'a str,
     },
     /// Not OCPP: a fault of the gateway.
-    Nonsense,
+    Invalid,
 }
 
 /// Parses one text. Ids, codes and actions that contain escapes count as invalid: the gateway writes none.
-pub fn read(text: &str) -> Heard<'_> {
-    let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Heard::Nonsense };
+pub fn parse(text: &str) -> Frame<'_> {
+    let Ok(elements) = serde_json::from_str::<Vec<&RawValue>>(text) else { return Frame::Invalid };
     let string = |at: usize| -> Option<&str> { serde_json::from_str(elements.get(at)?.get()).ok() };
-    let heard = match (elements.first().map(|first| first.get()), elements.len()) {
-        (Some("3"), 3) => string(1).map(|id| Heard::Result { id, payload: elements[2] }),
-        (Some("4"), 5) => string(1).zip(string(2)).map(|(id, code)| Heard::Error { id, code }),
-        (Some("2"), 4) => string(1).zip(string(2)).map(|(id, action)| Heard::Call { id, action }),
+    let frame = match (elements.first().map(|first| first.get()), elements.len()) {
+        (Some("3"), 3) => string(1).map(|id| Frame::CallResult { id, payload: elements[2] }),
+        (Some("4"), 5) => string(1).zip(string(2)).map(|(id, code)| Frame::CallError { id, code }),
+        (Some("2"), 4) => string(1).zip(string(2)).map(|(id, action)| Frame::Call { id, action }),
         _ => None,
     };
-    heard.unwrap_or(Heard::Nonsense)
+    frame.unwrap_or(Frame::Invalid)
 }
 
 /// Writes a CALL. `id` and `action` must need no escapes; `payload` is JSON.
@@ -85,18 +85,18 @@ mod tests {
     #[test]
     fn what_a_gateway_says_is_understood() {
         assert!(
-            matches!(read(r#"[3,"r-7",{"a":[1, 2]}]"#), Heard::Result { id: "r-7", payload } if payload.get() == r#"{"a":[1, 2]}"#)
+            matches!(parse(r#"[3,"r-7",{"a":[1, 2]}]"#), Frame::CallResult { id: "r-7", payload } if payload.get() == r#"{"a":[1, 2]}"#)
         );
         assert!(matches!(
-            read(r#"[4,"r-8","SecurityError","no",{}]"#),
-            Heard::Error { id: "r-8", code: "SecurityError" }
+            parse(r#"[4,"r-8","SecurityError","no",{}]"#),
+            Frame::CallError { id: "r-8", code: "SecurityError" }
         ));
         assert!(matches!(
-            read(r#"[2,"x","Reset",{"type":"Soft"}]"#),
-            Heard::Call { id: "x", action: "Reset" }
+            parse(r#"[2,"x","Reset",{"type":"Soft"}]"#),
+            Frame::Call { id: "x", action: "Reset" }
         ));
         for nonsense in ["", "{}", "[3]", "[3,1,{}]", r#"[9,"a",{}]"#, r#"[3,"a"]"#] {
-            assert!(matches!(read(nonsense), Heard::Nonsense), "{nonsense}");
+            assert!(matches!(parse(nonsense), Frame::Invalid), "{nonsense}");
         }
     }
 

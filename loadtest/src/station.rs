@@ -87,7 +87,7 @@ pub enum Step {
 
 /// What a text from the gateway turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Received {
     /// The answer to a CALL.
     Answered {
         /// The CALL's action.

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{Open, Outcome, Station, parse_message_id};
-use crate::frame::{self, Heard};
+use super::{Open, Received, Station, parse_message_id};
+use crate::frame::{self, Frame};
 
 /// The least delay before another BootNotification, whatever the answer says.
 const SHORTEST_BOOT_WAIT: Duration = Duration::from_secs(1);
 
 impl Station {
     /// Handles a text from the gateway.
-    pub fn hear(&mut self, text: &str, now: Instant) -> Outcome {
-        match frame::read(text) {
-            Heard::Result { id, payload } => {
-                let Some(open) = self.take(id, now) else { return Outcome::Unexpected };
+    pub fn receive(&mut self, text: &str, now: Instant) -> Received {
+        match frame::parse(text) {
+            Frame::CallResult { id, payload } => {
+                let Some(open) = self.take(id, now) else { return Received::Unexpected };
                 self.learn(&open, payload.get(), now);
-                Outcome::Answered { action: open.action, latency: now - open.due, refused: false }
+                Received::Answered { action: open.action, latency: now - open.due, refused: false }
             }
-            Heard::Error { id, code } => {
-                let Some(open) = self.take(id, now) else { return Outcome::Unexpected };
+            Frame::CallError { id, code } => {
+                let Some(open) = self.take(id, now) else { return Received::Unexpected };
                 if open.action == "BootNotification" {
                     self.boot_due = now + SHORTEST_BOOT_WAIT;
                 } else if code == "SecurityError" {
@@ -30,10 +30,10 @@ impl Station {
                     self.registered = false;
                     self.boot_due = now;
                 }
-                Outcome::Answered { action: open.action, latency: now - open.due, refused: true }
+                Received::Answered { action: open.action, latency: now - open.due, refused: true }
             }
-            Heard::Call { id, action } => Outcome::Command(frame::answer(id, action)),
-            Heard::Nonsense => Outcome::Unexpected,
+            Frame::Call { id, action } => Received::Command(frame::answer(id, action)),
+            Frame::Invalid => Received::Unexpected,
         }
     }
 

@@ -51,8 +51,8 @@ impl Stage {
         }
     }
 
-    fn answer(&mut self, seq: u32, payload: &str) -> Outcome {
-        self.station.hear(&format!("[3,\"{RUN}-{seq}\",{payload}]"), self.now)
+    fn answer(&mut self, seq: u32, payload: &str) -> Received {
+        self.station.receive(&format!("[3,\"{RUN}-{seq}\",{payload}]"), self.now)
     }
 
     /// Boots and reports; returns the number of the next CALL.
@@ -95,7 +95,7 @@ fn latency_counts_from_the_due_time_even_when_the_one_before_was_slow() {
     let Some(Step::Send { lag, .. }) = stage.station.step(stage.now) else { panic!("it is due") };
     assert_eq!(lag, Some(Duration::ZERO), "the gateway was slow, not the load test");
     stage.pass(Duration::from_millis(5));
-    let Outcome::Answered { latency, refused: false, .. } = stage.answer(seq + 1, "{}") else { panic!() };
+    let Received::Answered { latency, refused: false, .. } = stage.answer(seq + 1, "{}") else { panic!() };
     assert_eq!(latency, stage.now - due);
     assert!(latency > Duration::from_secs(90));
     // And the one after that is due in the past, too: nothing of the schedule is left out.
@@ -123,10 +123,10 @@ fn what_was_not_answered_is_sent_again_with_the_same_id() {
     stage.station.lost();
     stage.pass(Duration::from_secs(2)).connect();
     // An answer to what was not sent on this connection is nothing that was asked for.
-    assert_eq!(stage.answer(seq, "{}"), Outcome::Unexpected);
+    assert_eq!(stage.answer(seq, "{}"), Received::Unexpected);
     assert_eq!(stage.step(), Step::Send { text, lag: None });
-    assert!(matches!(stage.answer(seq, "{}"), Outcome::Answered { .. }));
-    assert_eq!(stage.answer(seq, "{}"), Outcome::Unexpected, "it was answered");
+    assert!(matches!(stage.answer(seq, "{}"), Received::Answered { .. }));
+    assert_eq!(stage.answer(seq, "{}"), Received::Unexpected, "it was answered");
     let next = stage.sent();
     assert!(next.contains(&format!("\"{RUN}-{}\"", seq + 1)), "{next}");
     let ledger = stage.station.into_ledger();
@@ -144,7 +144,7 @@ fn no_boot_after_a_mere_reconnect_unless_the_gateway_forgot() {
     stage.connect();
     assert!(!stage.sent().contains("BootNotification"));
     let refusal = format!("[4,\"{RUN}-{seq}\",\"SecurityError\",\"\",{{}}]");
-    assert!(matches!(stage.station.hear(&refusal, stage.now), Outcome::Answered { refused: true, .. }));
+    assert!(matches!(stage.station.receive(&refusal, stage.now), Received::Answered { refused: true, .. }));
     assert!(stage.sent().contains("BootNotification"));
 }
 
@@ -200,11 +200,11 @@ fn commands_are_answered_and_nonsense_is_noticed() {
     stage.boot();
     let command = r#"[2,"c1","Reset",{"type":"Soft"}]"#;
     assert_eq!(
-        stage.station.hear(command, stage.now),
-        Outcome::Command(r#"[3,"c1",{"status":"Accepted"}]"#.into())
+        stage.station.receive(command, stage.now),
+        Received::Command(r#"[3,"c1",{"status":"Accepted"}]"#.into())
     );
-    assert_eq!(stage.station.hear("[3]", stage.now), Outcome::Unexpected);
-    assert_eq!(stage.station.hear(r#"[3,"other-0",{}]"#, stage.now), Outcome::Unexpected);
+    assert_eq!(stage.station.receive("[3]", stage.now), Received::Unexpected);
+    assert_eq!(stage.station.receive(r#"[3,"other-0",{}]"#, stage.now), Received::Unexpected);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::Shared;
 use super::socket::{Door, Socket};
-use crate::station::{Behaviour, Ledger, Outcome, Station, Step};
+use crate::station::{Behaviour, Ledger, Received, Station, Step};
 
 /// How long a station waits for the gateway's close frame after its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -125,8 +125,8 @@ impl Conversation<'_> {
                     resting = true;
                     self.station.rest();
                 }
-                heard = self.socket.next(), if !self.station.is_deaf() => {
-                    let Err(parting) = self.hear(heard).await else { continue };
+                received = self.socket.next(), if !self.station.is_deaf() => {
+                    let Err(parting) = self.receive(received).await else { continue };
                     return parting;
                 }
                 () = alarm.as_mut(), if next.is_some() => {}
@@ -167,15 +167,15 @@ impl Conversation<'_> {
         }
     }
 
-    async fn hear(&mut self, heard: Option<Result<Message, Error>>) -> Result<(), Parting> {
-        match heard {
+    async fn receive(&mut self, received: Option<Result<Message, Error>>) -> Result<(), Parting> {
+        match received {
             Some(Ok(Message::Text(text))) => {
-                let outcome = self.station.hear(&text, Instant::now());
-                self.note(outcome).await
+                let received = self.station.receive(&text, Instant::now());
+                self.note(received).await
             }
             // The library answers pings itself.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
-            Some(Ok(Message::Binary(_))) => self.note(Outcome::Unexpected).await,
+            Some(Ok(Message::Binary(_))) => self.note(Received::Unexpected).await,
             Some(Ok(Message::Close(frame))) => {
                 let code = frame.map_or_else(|| "no code".into(), |frame| u16::from(frame.code).to_string());
                 Err(Parting::Lost(format!("closed by the gateway: {code}")))
@@ -185,9 +185,9 @@ impl Conversation<'_> {
         }
     }
 
-    async fn note(&mut self, outcome: Outcome) -> Result<(), Parting> {
-        match outcome {
-            Outcome::Answered { action, latency, refused } => {
+    async fn note(&mut self, received: Received) -> Result<(), Parting> {
+        match received {
+            Received::Answered { action, latency, refused } => {
                 let mut tally = self.shared.tally();
                 tally.answered(self.station.behaviour(), action, latency, refused);
                 if self.station.was_registered() && !self.was_registered {
@@ -196,11 +196,11 @@ impl Conversation<'_> {
                 }
                 Ok(())
             }
-            Outcome::Command(answer) => {
+            Received::Command(answer) => {
                 self.shared.tally().totals.counts.commands += 1;
                 self.socket.send(Message::text(answer)).await.map_err(lost)
             }
-            Outcome::Unexpected => {
+            Received::Unexpected => {
                 self.shared.tally().totals.counts.unexpected += 1;
                 Ok(())
             }

@@ -56,7 +56,7 @@ impl Stage {
     }
 }
 
-async fn hear(socket: &mut WebSocketStream<TcpStream>) -> String {
+async fn next_text(socket: &mut WebSocketStream<TcpStream>) -> String {
     loop {
         match socket.next().await.unwrap().unwrap() {
             Message::Text(text) => return text.to_string(),
@@ -74,14 +74,14 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>, seq: u32, payload: &str
 async fn what_was_not_answered_is_sent_again_on_the_next_connection() {
     let stage = Stage::new("[reconnect]\nfirst = '10ms'\nlongest = '10ms'\n[connect]\nover = '0s'").await;
     let mut socket = stage.accept().await;
-    assert!(hear(&mut socket).await.contains("BootNotification"));
+    assert!(next_text(&mut socket).await.contains("BootNotification"));
     answer(&mut socket, 0, ACCEPTED).await;
-    let unanswered = hear(&mut socket).await;
+    let unanswered = next_text(&mut socket).await;
     drop(socket);
     let mut socket = stage.accept().await;
-    assert_eq!(hear(&mut socket).await, unanswered);
+    assert_eq!(next_text(&mut socket).await, unanswered);
     answer(&mut socket, 1, "{}").await;
-    hear(&mut socket).await;
+    next_text(&mut socket).await;
     // No new CALL after this one.
     stage.shared.rest.cancel();
     answer(&mut socket, 2, "{}").await;
@@ -97,10 +97,10 @@ async fn what_was_not_answered_is_sent_again_on_the_next_connection() {
 async fn commands_are_answered_and_pings_are_sent() {
     let stage = Stage::new("[connect]\nover = '0s'\n[traffic]\nping_every = '20ms'").await;
     let mut socket = stage.accept().await;
-    hear(&mut socket).await;
+    next_text(&mut socket).await;
     while !matches!(socket.next().await, Some(Ok(Message::Ping(_)))) {}
     socket.send(Message::text(r#"[2,"c1","Reset",{"type":"Soft"}]"#)).await.unwrap();
-    assert_eq!(hear(&mut socket).await, r#"[3,"c1",{"status":"Accepted"}]"#);
+    assert_eq!(next_text(&mut socket).await, r#"[3,"c1",{"status":"Accepted"}]"#);
     socket.send(Message::text("nonsense")).await.unwrap();
     stage.shared.rest.cancel();
     answer(&mut socket, 0, ACCEPTED).await;
@@ -115,10 +115,10 @@ async fn commands_are_answered_and_pings_are_sent() {
 async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_ending() {
     let stage = Stage::new("[connect]\nover = '0s'\n[traffic]\nmeter_values_bytes = 900000\n[chatty]\nstations = 1\nevery = '1ms'\nwindow = 100").await;
     let mut socket = stage.accept().await;
-    hear(&mut socket).await;
+    next_text(&mut socket).await;
     answer(&mut socket, 0, ACCEPTED).await;
     for seq in 1.. {
-        if !hear(&mut socket).await.contains("StatusNotification") {
+        if !next_text(&mut socket).await.contains("StatusNotification") {
             break;
         }
         answer(&mut socket, seq, "{}").await;
@@ -139,7 +139,7 @@ async fn a_refusal_is_counted_and_tried_again() {
         drop(stage.listener.accept().await.unwrap());
     }
     let mut socket = stage.accept().await;
-    hear(&mut socket).await;
+    next_text(&mut socket).await;
     stage.shared.end.cancel();
     let (ledger, counts) = stage.ledger().await;
     assert_eq!((counts.attempts, counts.connects), (4, 1));
