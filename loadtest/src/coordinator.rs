@@ -156,10 +156,10 @@ impl Run {
         self.no_more_commands.cancel();
         if self.interrupts == 1 {
             self.progress.say("ending: waiting for answers (once more to wait no longer)");
-            self.tell_workers(&ToWorker::Rest).await;
+            self.tell_workers(&ToWorker::Drain).await;
             return Instant::now() + self.options.scenario.settle + PATIENCE;
         }
-        self.tell_workers(&ToWorker::End).await;
+        self.tell_workers(&ToWorker::Stop).await;
         Instant::now() + PATIENCE
     }
 

@@ -125,7 +125,7 @@ pub struct Station {
     /// Mean time between CALLs; `None` if the scenario has no traffic.
     interval: Option<Duration>,
     connected: bool,
-    resting: bool,
+    draining: bool,
     misbehaving: bool,
     registered: bool,
     /// Whether it has ever been registered; from then on it follows its schedule.
@@ -173,7 +173,7 @@ impl Station {
             script,
             interval: interval(scenario),
             connected: false,
-            resting: false,
+            draining: false,
             misbehaving: false,
             registered: false,
             talking: false,
@@ -213,7 +213,7 @@ impl Station {
     }
 
     /// Whether it has stopped reading.
-    pub fn is_deaf(&self) -> bool {
+    pub fn has_stopped_reading(&self) -> bool {
         self.misbehaving && self.behaviour == Behaviour::SlowReader
     }
 
@@ -229,13 +229,13 @@ impl Station {
     }
 
     /// Makes no new CALLs from now on.
-    pub fn rest(&mut self) {
-        self.resting = true;
+    pub fn drain(&mut self) {
+        self.draining = true;
     }
 
     /// Whether nothing is left to do.
     pub fn is_done(&self) -> bool {
-        self.resting && (self.open.is_empty() || self.is_deaf())
+        self.draining && (self.open.is_empty() || self.has_stopped_reading())
     }
 
     /// Returns the ledger of its CALLs.
@@ -263,13 +263,13 @@ impl Station {
     /// Its connection was lost.
     pub fn lost(&mut self) {
         self.connected = false;
-        if self.is_deaf() {
+        if self.has_stopped_reading() {
             self.open.clear();
         }
     }
 
     /// Returns how long to back off before the next attempt.
-    pub fn pause(&mut self) -> Duration {
+    pub fn backoff(&mut self) -> Duration {
         let reconnect = self.settings.scenario.reconnect;
         let doubled = reconnect.first.saturating_mul(1 << self.failures.min(16)).min(reconnect.longest);
         self.failures += 1;

@@ -24,7 +24,7 @@ use crate::pipe::{self, Outgoing, PipeError};
 use crate::process::Meter;
 use crate::scenario::Scenario;
 use crate::station::{Behaviour, Ledger, Settings, Station};
-use socket::{Door, Target, TargetError};
+use socket::{Dialer, Target, TargetError};
 pub use tally::{Counts, Tally, Totals};
 
 /// A message to a worker.
@@ -36,9 +36,9 @@ pub enum ToWorker {
     /// Begin at this time, in milliseconds since 1970: the same moment in all processes.
     Start(u64),
     /// Make no new CALLs; disconnect when everything is answered.
-    Rest,
+    Drain,
     /// Leave now.
-    End,
+    Stop,
 }
 
 /// The share of a run that a worker carries out.
@@ -104,9 +104,9 @@ pub enum WorkerError {
 pub(crate) struct Shared {
     tally: Mutex<Tally>,
     /// No new CALLs.
-    rest: CancellationToken,
+    drain: CancellationToken,
     /// Leave now.
-    end: CancellationToken,
+    stop: CancellationToken,
 }
 
 impl Shared {
@@ -164,8 +164,8 @@ impl Worker {
         let settings = Arc::new(Settings { scenario: plan.scenario, run: plan.run, start, wall });
         let shared = Arc::new(Shared {
             tally: Mutex::default(),
-            rest: CancellationToken::new(),
-            end: CancellationToken::new(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
         });
         let scenario = &settings.scenario;
         let numbers: Vec<u32> = (plan.worker..scenario.stations)
@@ -174,18 +174,18 @@ impl Worker {
         // Room for every ledger: a station at its end never waits.
         let (sender, ledgers) = mpsc::channel(numbers.len().max(1));
         let stations = TaskTracker::new();
-        for (place, number) in (0..).zip(numbers) {
+        for (index, number) in (0..).zip(numbers) {
             let station = Station::new(number, Arc::clone(&settings));
-            let door = Door {
+            let dialer = Dialer {
                 target: targets[number as usize % targets.len()].clone(),
                 worker: plan.worker,
-                place,
+                index,
                 timeout: scenario.connect.timeout,
                 slow_reader: station.behaviour() == Behaviour::SlowReader,
             };
             let (shared, sender) = (Arc::clone(&shared), sender.clone());
             drop(stations.spawn(async move {
-                let ledger = lifecycle::live(station, door, shared).await;
+                let ledger = lifecycle::run(station, dialer, shared).await;
                 // The receiver is gone only when the process exits anyway.
                 drop(sender.try_send(ledger));
             }));
@@ -212,23 +212,23 @@ impl Worker {
         let (step, talking, settle) = (scenario.step(), scenario.talking(), scenario.settle);
         let mut ticks = tokio::time::interval_at((start + step).into(), step);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut rest_at = start + talking;
+        let mut drain_at = start + talking;
         let stations = self.stations.clone();
         loop {
-            let resting = self.shared.rest.is_cancelled();
-            let next = if resting { rest_at + settle } else { rest_at };
+            let draining = self.shared.drain.is_cancelled();
+            let next = if draining { drain_at + settle } else { drain_at };
             tokio::select! {
                 () = stations.wait() => break,
                 _ = ticks.tick() => outgoing.send(&FromWorker::Tick(Box::new(self.tick()))).await?,
-                () = tokio::time::sleep_until(next.into()), if !self.shared.end.is_cancelled() => {
-                    if resting { self.shared.end.cancel() } else { self.shared.rest.cancel() }
+                () = tokio::time::sleep_until(next.into()), if !self.shared.stop.is_cancelled() => {
+                    if draining { self.shared.stop.cancel() } else { self.shared.drain.cancel() }
                 }
                 order = orders.recv() => match order {
-                    Some(Ok(ToWorker::Rest)) => {
-                        rest_at = Instant::now();
-                        self.shared.rest.cancel();
+                    Some(Ok(ToWorker::Drain)) => {
+                        drain_at = Instant::now();
+                        self.shared.drain.cancel();
                     }
-                    Some(Ok(ToWorker::End)) => self.shared.end.cancel(),
+                    Some(Ok(ToWorker::Stop)) => self.shared.stop.cancel(),
                     Some(Ok(ToWorker::Plan(_) | ToWorker::Start(_))) => return Err(WorkerError::Order),
                     Some(Err(error)) => return Err(error.into()),
                     None => return Err(PipeError::Ended.into()),

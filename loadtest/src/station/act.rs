@@ -38,7 +38,7 @@ impl Station {
             Act::Misbehave => {
                 self.misbehaving = true;
                 self.next_due = now;
-                if self.is_deaf() {
+                if self.has_stopped_reading() {
                     self.open.clear();
                     self.unsent = 0;
                 }
@@ -92,10 +92,10 @@ impl Station {
             consider(self.ready_since, Act::Resend);
             return first;
         }
-        if !self.settings.scenario.traffic.ping_every.is_zero() && !self.is_deaf() {
+        if !self.settings.scenario.traffic.ping_every.is_zero() && !self.has_stopped_reading() {
             consider(self.ping_due, Act::Ping);
         }
-        if self.resting || self.open.len() >= self.window() {
+        if self.draining || self.open.len() >= self.window() {
             return first;
         }
         if !self.registered {

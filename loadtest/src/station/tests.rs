@@ -169,8 +169,8 @@ fn a_slow_reader_sends_on_without_answers() {
     for _ in 0..50 {
         assert!(stage.sent().contains("Heartbeat"));
     }
-    assert!(stage.station.is_deaf());
-    stage.station.rest();
+    assert!(stage.station.has_stopped_reading());
+    stage.station.drain();
     assert!(stage.station.is_done());
 }
 
@@ -208,11 +208,11 @@ fn commands_are_answered_and_nonsense_is_noticed() {
 }
 
 #[test]
-fn at_rest_only_what_is_open_counts() {
+fn while_draining_only_open_calls_count() {
     let mut stage = Stage::new(3, QUIET);
     let seq = stage.boot();
     stage.sent();
-    stage.station.rest();
+    stage.station.drain();
     assert!(!stage.station.is_done());
     stage.answer(seq, "{}");
     assert!(stage.station.is_done());
@@ -223,7 +223,7 @@ fn at_rest_only_what_is_open_counts() {
 fn waits_between_attempts_grow_up_to_the_longest() {
     let mut stage = Stage::new(3, "[reconnect]\nfirst = '1s'\nlongest = '8s'");
     for longest in [1.5, 3.0, 6.0, 12.0, 12.0] {
-        let pause = stage.station.pause().as_secs_f64();
+        let pause = stage.station.backoff().as_secs_f64();
         assert!((longest / 3.0..longest).contains(&pause), "{pause} for {longest}");
     }
 }

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::Shared;
-use super::socket::{Door, Socket};
+use super::socket::{Dialer, Socket};
 use crate::station::{Behaviour, Ledger, Received, Station, Step};
 
 /// How long a station waits for the gateway's close frame after its own.
@@ -21,11 +21,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a connection ended.
 #[derive(Debug)]
-enum Parting {
+enum Ending {
     /// The station has nothing left to do.
     Done,
     /// The run is over.
-    End,
+    Stopped,
     /// The scenario cuts the connection.
     Cut,
     /// The gateway closed it, or the network failed.
@@ -33,50 +33,49 @@ enum Parting {
 }
 
 /// Runs a station until it has drained, or the run is over.
-pub(super) async fn live(mut station: Station, door: Door, shared: Arc<Shared>) -> Ledger {
+pub(super) async fn run(mut station: Station, dialer: Dialer, shared: Arc<Shared>) -> Ledger {
     // When the next connection is due. A failed attempt does not move it: the station has been waiting ever since.
     let mut due = station.connect_due();
-    if !wait_until(due, &shared.rest).await {
+    if !wait_until(due, &shared.drain).await {
         return station.into_ledger();
     }
     loop {
-        if shared.rest.is_cancelled() {
-            station.rest();
+        if shared.drain.is_cancelled() {
+            station.drain();
             if station.is_done() {
                 return station.into_ledger();
             }
         }
-        let opening = door.open(station.identity(), station.version());
-        let Some(opened) = shared.end.run_until_cancelled(opening).await else { break };
-        let pause = match opened {
+        let dialing = dialer.dial(station.identity(), station.version());
+        let Some(dialed) = shared.stop.run_until_cancelled(dialing).await else { break };
+        let pause = match dialed {
             Ok(socket) => {
                 let now = Instant::now();
                 shared.tally().connected(now.saturating_duration_since(due));
                 station.connected(now);
                 let (behaviour, was_registered) = (station.behaviour(), station.was_registered());
-                let parting = Conversation { station: &mut station, socket, shared: &shared, was_registered }
-                    .hold()
-                    .await;
+                let ending =
+                    Connection { station: &mut station, socket, shared: &shared, was_registered }.run().await;
                 station.lost();
-                let reason = if let Parting::Lost(reason) = &parting { Some(reason.as_str()) } else { None };
+                let reason = if let Ending::Lost(reason) = &ending { Some(reason.as_str()) } else { None };
                 shared.tally().left(behaviour, station.is_misbehaving(), reason);
-                let pause = match parting {
-                    Parting::Done | Parting::End => break,
-                    Parting::Cut => {
+                let pause = match ending {
+                    Ending::Done | Ending::Stopped => break,
+                    Ending::Cut => {
                         shared.tally().totals.counts.cut += 1;
                         Duration::ZERO
                     }
-                    Parting::Lost(_) => station.pause(),
+                    Ending::Lost(_) => station.backoff(),
                 };
                 due = Instant::now() + pause;
                 pause
             }
             Err(refusal) => {
                 shared.tally().failed(&refusal.to_string());
-                station.pause()
+                station.backoff()
             }
         };
-        if !wait_until(Instant::now() + pause, &shared.end).await {
+        if !wait_until(Instant::now() + pause, &shared.stop).await {
             break;
         }
     }
@@ -89,45 +88,45 @@ async fn wait_until(due: Instant, cancelled: &CancellationToken) -> bool {
 }
 
 /// One connection.
-struct Conversation<'a> {
+struct Connection<'a> {
     station: &'a mut Station,
     socket: Socket,
     shared: &'a Shared,
     was_registered: bool,
 }
 
-impl Conversation<'_> {
+impl Connection<'_> {
     /// Does what is due and handles what arrives. Of several at the same time the first in this list wins:
     ///
     /// * the end of the run, which ends everything
     /// * the order to drain: no new CALLs
     /// * a text, a close frame or an error, unless the station has stopped reading
     /// * the station's next step
-    async fn hold(mut self) -> Parting {
+    async fn run(mut self) -> Ending {
         let shared = self.shared;
-        let (mut end, mut rest) = (pin!(shared.end.cancelled()), pin!(shared.rest.cancelled()));
+        let (mut stop, mut drain) = (pin!(shared.stop.cancelled()), pin!(shared.drain.cancelled()));
         let mut alarm = pin!(tokio::time::sleep_until(Instant::now().into()));
-        let mut resting = false;
+        let mut draining = false;
         loop {
-            if let Err(parting) = self.act(end.as_mut()).await {
-                return parting;
+            if let Err(ending) = self.act(stop.as_mut()).await {
+                return ending;
             }
             if self.station.is_done() {
                 self.close().await;
-                return Parting::Done;
+                return Ending::Done;
             }
             let next = self.station.next_at();
             set(alarm.as_mut(), next);
             tokio::select! {
                 biased;
-                () = end.as_mut() => return Parting::End,
-                () = rest.as_mut(), if !resting => {
-                    resting = true;
-                    self.station.rest();
+                () = stop.as_mut() => return Ending::Stopped,
+                () = drain.as_mut(), if !draining => {
+                    draining = true;
+                    self.station.drain();
                 }
-                received = self.socket.next(), if !self.station.is_deaf() => {
-                    let Err(parting) = self.receive(received).await else { continue };
-                    return parting;
+                received = self.socket.next(), if !self.station.has_stopped_reading() => {
+                    let Err(ending) = self.receive(received).await else { continue };
+                    return ending;
                 }
                 () = alarm.as_mut(), if next.is_some() => {}
             }
@@ -135,9 +134,9 @@ impl Conversation<'_> {
     }
 
     /// Does everything that is due, with one flush.
-    async fn act(&mut self, end: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), Parting> {
+    async fn act(&mut self, stop: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), Ending> {
         let now = Instant::now();
-        let mut said = false;
+        let mut sent = false;
         let acting = async {
             while let Some(step) = self.station.step(now) {
                 let message = match step {
@@ -149,43 +148,43 @@ impl Conversation<'_> {
                         self.shared.tally().totals.counts.pings += 1;
                         Message::Ping(bytes::Bytes::from_static(b"loadtest"))
                     }
-                    Step::Cut => return Err(Parting::Cut),
+                    Step::Cut => return Err(Ending::Cut),
                     Step::Changed => continue,
                 };
-                said = true;
+                sent = true;
                 self.socket.feed(message).await.map_err(lost)?;
             }
-            if said {
+            if sent {
                 self.socket.flush().await.map_err(lost)?;
             }
             Ok(())
         };
         // A gateway that does not read must not keep the run from ending.
-        match select(pin!(acting), end).await {
+        match select(pin!(acting), stop).await {
             Either::Left((acted, _)) => acted,
-            Either::Right(_) => Err(Parting::End),
+            Either::Right(_) => Err(Ending::Stopped),
         }
     }
 
-    async fn receive(&mut self, received: Option<Result<Message, Error>>) -> Result<(), Parting> {
+    async fn receive(&mut self, received: Option<Result<Message, Error>>) -> Result<(), Ending> {
         match received {
             Some(Ok(Message::Text(text))) => {
                 let received = self.station.receive(&text, Instant::now());
-                self.note(received).await
+                self.handle(received).await
             }
             // The library answers pings itself.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => Ok(()),
-            Some(Ok(Message::Binary(_))) => self.note(Received::Unexpected).await,
+            Some(Ok(Message::Binary(_))) => self.handle(Received::Unexpected).await,
             Some(Ok(Message::Close(frame))) => {
                 let code = frame.map_or_else(|| "no code".into(), |frame| u16::from(frame.code).to_string());
-                Err(Parting::Lost(format!("closed by the gateway: {code}")))
+                Err(Ending::Lost(format!("closed by the gateway: {code}")))
             }
             Some(Err(error)) => Err(lost(error)),
-            None => Err(Parting::Lost("ended without a close frame".into())),
+            None => Err(Ending::Lost("ended without a close frame".into())),
         }
     }
 
-    async fn note(&mut self, received: Received) -> Result<(), Parting> {
+    async fn handle(&mut self, received: Received) -> Result<(), Ending> {
         match received {
             Received::Answered { action, latency, refused } => {
                 let mut tally = self.shared.tally();
@@ -209,7 +208,7 @@ impl Conversation<'_> {
 
     /// Leaves as a station does that is switched off: with close frames both ways.
     async fn close(&mut self) {
-        if self.station.behaviour() == Behaviour::SlowReader && self.station.is_deaf() {
+        if self.station.behaviour() == Behaviour::SlowReader && self.station.has_stopped_reading() {
             return;
         }
         let closing = async {
@@ -231,8 +230,8 @@ fn set(alarm: Pin<&mut Sleep>, next: Option<Instant>) {
     }
 }
 
-fn lost(error: Error) -> Parting {
-    Parting::Lost(match error {
+fn lost(error: Error) -> Ending {
+    Ending::Lost(match error {
         Error::Io(error) => format!("TCP: {}", error.kind()),
         Error::ConnectionClosed | Error::AlreadyClosed => "ended without a close frame".into(),
         other => other.to_string(),

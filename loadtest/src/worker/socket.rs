@@ -90,36 +90,36 @@ impl Target {
 
     /// Returns the source address for a station of a worker; `None` unless the target is on this machine, where all of
     /// 127.0.0.0/8 can be used.
-    fn source(&self, worker: u32, place: u32) -> Option<SocketAddr> {
+    fn source(&self, worker: u32, index: u32) -> Option<SocketAddr> {
         let IpAddr::V4(address) = self.address.ip() else { return None };
         let byte = |number: u32| u8::try_from(number % 250).unwrap_or_default();
-        let source = Ipv4Addr::new(127, 1, byte(worker) + 1, byte(place / STATIONS_PER_ADDRESS) + 1);
+        let source = Ipv4Addr::new(127, 1, byte(worker) + 1, byte(index / STATIONS_PER_ADDRESS) + 1);
         address.is_loopback().then(|| SocketAddr::from((source, 0)))
     }
 }
 
 /// Connects one station to its target.
 #[derive(Clone, Debug)]
-pub(super) struct Door {
+pub(super) struct Dialer {
     /// Where to connect.
     pub(super) target: Target,
     /// The number of the worker.
     pub(super) worker: u32,
     /// The station's index in its worker.
-    pub(super) place: u32,
+    pub(super) index: u32,
     /// Limit for TCP and the handshake together.
     pub(super) timeout: Duration,
     /// Whether the station will stop reading at some time.
     pub(super) slow_reader: bool,
 }
 
-impl Door {
+impl Dialer {
     /// Connects, and makes the handshake.
     ///
     /// # Errors
     /// When TCP or the handshake fails, or takes too long.
-    pub(super) async fn open(&self, identity: &str, version: Version) -> Result<Socket, Refusal> {
-        let opening = async {
+    pub(super) async fn dial(&self, identity: &str, version: Version) -> Result<Socket, Refusal> {
+        let dialing = async {
             let stream = self.connect().await?;
             let (socket, _) = client_async_with_config(
                 self.request(identity, version).map_err(refusal)?,
@@ -130,7 +130,7 @@ impl Door {
             .map_err(refusal)?;
             Ok(socket)
         };
-        tokio::time::timeout(self.timeout, opening).await.unwrap_or(Err(Refusal::Timeout))
+        tokio::time::timeout(self.timeout, dialing).await.unwrap_or(Err(Refusal::Timeout))
     }
 
     async fn connect(&self) -> Result<TcpStream, std::io::Error> {
@@ -140,7 +140,7 @@ impl Door {
             SockRef::from(&socket).set_tcp_mss(SLOW_SEGMENT)?;
             socket.set_recv_buffer_size(SLOW_WINDOW)?;
         }
-        if let Some(source) = self.target.source(self.worker, self.place) {
+        if let Some(source) = self.target.source(self.worker, self.index) {
             socket.bind(source)?;
         }
         let stream = socket.connect(address).await?;
@@ -182,8 +182,8 @@ mod tests {
         let target = Target::resolve("ws://127.0.0.1:9000/ocpp/").await.unwrap();
         assert_eq!(target.base, "ws://127.0.0.1:9000/ocpp");
         let mut sources = Vec::new();
-        for (worker, place) in [(0, 0), (0, 3999), (0, 4000), (1, 0), (1, 17_999)] {
-            sources.push(target.source(worker, place).unwrap().ip().to_string());
+        for (worker, index) in [(0, 0), (0, 3999), (0, 4000), (1, 0), (1, 17_999)] {
+            sources.push(target.source(worker, index).unwrap().ip().to_string());
         }
         assert_eq!(sources, ["127.1.1.1", "127.1.1.1", "127.1.1.2", "127.1.2.1", "127.1.2.5"]);
         let far = Target { base: String::new(), address: "192.0.2.1:80".parse().unwrap() };
@@ -196,8 +196,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let target = Target::resolve(&format!("ws://{address}/ocpp")).await.unwrap();
-        let door = Door { target, worker: 0, place: 0, timeout: Duration::from_secs(5), slow_reader: true };
-        let refusal = door.open("CP", Version::V16).await.unwrap_err();
+        let dialer =
+            Dialer { target, worker: 0, index: 0, timeout: Duration::from_secs(5), slow_reader: true };
+        let refusal = dialer.dial("CP", Version::V16).await.unwrap_err();
         assert_eq!(refusal.to_string(), "TCP: connection refused");
     }
 }

@@ -28,14 +28,14 @@ impl Stage {
         let settings = Settings { scenario, run: RUN.into(), start: Instant::now(), wall: SystemTime::now() };
         let station = Station::new(0, Arc::new(settings));
         let slow_reader = station.behaviour() == Behaviour::SlowReader;
-        let door = Door { target, worker: 0, place: 0, timeout: Duration::from_secs(5), slow_reader };
+        let dialer = Dialer { target, worker: 0, index: 0, timeout: Duration::from_secs(5), slow_reader };
         let shared = Arc::new(Shared {
             tally: Mutex::default(),
-            rest: CancellationToken::new(),
-            end: CancellationToken::new(),
+            drain: CancellationToken::new(),
+            stop: CancellationToken::new(),
         });
         let tasks = TaskTracker::new();
-        let station = tasks.spawn(lifecycle::live(station, door, Arc::clone(&shared)));
+        let station = tasks.spawn(lifecycle::run(station, dialer, Arc::clone(&shared)));
         Self { listener, shared, station }
     }
 
@@ -83,7 +83,7 @@ async fn what_was_not_answered_is_sent_again_on_the_next_connection() {
     answer(&mut socket, 1, "{}").await;
     next_text(&mut socket).await;
     // No new CALL after this one.
-    stage.shared.rest.cancel();
+    stage.shared.drain.cancel();
     answer(&mut socket, 2, "{}").await;
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))), "it leaves with a close frame");
     drop(socket);
@@ -102,7 +102,7 @@ async fn commands_are_answered_and_pings_are_sent() {
     socket.send(Message::text(r#"[2,"c1","Reset",{"type":"Soft"}]"#)).await.unwrap();
     assert_eq!(next_text(&mut socket).await, r#"[3,"c1",{"status":"Accepted"}]"#);
     socket.send(Message::text("nonsense")).await.unwrap();
-    stage.shared.rest.cancel();
+    stage.shared.drain.cancel();
     answer(&mut socket, 0, ACCEPTED).await;
     while !matches!(socket.next().await, Some(Ok(Message::Close(_)))) {}
     drop(socket);
@@ -125,8 +125,8 @@ async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_ending() {
     }
     // Megabytes wait for a reader that does not come.
     tokio::time::sleep(Duration::from_millis(300)).await;
-    stage.shared.rest.cancel();
-    stage.shared.end.cancel();
+    stage.shared.drain.cancel();
+    stage.shared.stop.cancel();
     let (ledger, counts) = stage.ledger().await;
     assert!(ledger.answered.count() < u64::from(ledger.sent));
     assert_eq!(counts.connected, 0);
@@ -140,7 +140,7 @@ async fn a_refusal_is_counted_and_tried_again() {
     }
     let mut socket = stage.accept().await;
     next_text(&mut socket).await;
-    stage.shared.end.cancel();
+    stage.shared.stop.cancel();
     let (ledger, counts) = stage.ledger().await;
     assert_eq!((counts.attempts, counts.connects), (4, 1));
     assert_eq!((ledger.sent, ledger.answered.count()), (1, 0));
