@@ -126,15 +126,15 @@ impl Run {
     /// Handles input until every worker is done, or gone.
     async fn until_stations_left(&mut self) {
         let scenario = &self.options.scenario;
-        let talking = self.start + scenario.talking();
-        let mut deadline = talking + scenario.settle + PATIENCE;
+        let sending_until = self.start + scenario.sending_time();
+        let mut deadline = sending_until + scenario.settle + PATIENCE;
         while self.workers.iter().any(Option::is_some) {
             tokio::select! {
                 news = self.news.recv() => match news {
                     Some(news) => self.handle(news).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(talking.into()), if !self.no_more_commands.is_cancelled() => {
+                () = tokio::time::sleep_until(sending_until.into()), if !self.no_more_commands.is_cancelled() => {
                     self.no_more_commands.cancel();
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {

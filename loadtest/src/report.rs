@@ -221,7 +221,7 @@ impl Report {
     pub fn cpu_per_call(&self, watched: usize) -> Option<f64> {
         let share = self.share(self.watched.get(watched)?);
         let from = self.scenario.connect.over + self.scenario.step();
-        let (from, to) = (from.as_secs_f64(), self.scenario.talking().as_secs_f64());
+        let (from, to) = (from.as_secs_f64(), self.scenario.sending_time().as_secs_f64());
         let steady = self.timeline.iter().filter(|point| point.at > from && point.at <= to);
         let (mut cores, mut calls) = (0.0, 0.0);
         for point in steady {

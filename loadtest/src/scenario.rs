@@ -126,9 +126,9 @@ pub struct Moment {
     #[serde(with = "units")]
     pub at: Duration,
     /// What.
-    pub what: Happening,
+    pub what: MomentKind,
     /// The share of the stations it happens to, 0 to 1.
-    #[serde(default = "everyone")]
+    #[serde(default = "all_stations")]
     pub share: f64,
     /// The time over which it is spread.
     #[serde(default, with = "units")]
@@ -141,7 +141,7 @@ pub struct Moment {
 /// What can happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Happening {
+pub enum MomentKind {
     /// The connection is cut without a close frame, and reopened at once.
     Reconnect,
     /// A large DataTransfer is sent.
@@ -257,14 +257,14 @@ impl Scenario {
     }
 
     /// Returns the time from the start of a run until no new CALLs are made.
-    pub fn talking(&self) -> Duration {
+    pub fn sending_time(&self) -> Duration {
         self.connect.over + self.duration
     }
 
     /// Returns how often everything is sampled: each second, or less often in a run of more than an hour.
     pub fn step(&self) -> Duration {
         const MOST_POINTS: u64 = 3600;
-        Duration::from_secs(((self.talking() + self.settle).as_secs() / MOST_POINTS).max(1))
+        Duration::from_secs(((self.sending_time() + self.settle).as_secs() / MOST_POINTS).max(1))
     }
 }
 
@@ -275,7 +275,7 @@ impl Versions {
     }
 }
 
-fn everyone() -> f64 {
+fn all_stations() -> f64 {
     1.0
 }
 

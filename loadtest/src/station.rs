@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::Random;
 use crate::ranges::Ranges;
-use crate::scenario::{Happening, Scenario};
+use crate::scenario::{MomentKind, Scenario};
 pub use ledger::{Again, Ledger, identity, message_id, parse_message_id};
 use script::Script;
 pub use version::Version;
@@ -129,14 +129,14 @@ pub struct Station {
     misbehaving: bool,
     registered: bool,
     /// Whether it has ever been registered; from then on it follows its schedule.
-    talking: bool,
+    has_registered: bool,
     boot_due: Instant,
     reported: u32,
     next_due: Instant,
     ping_due: Instant,
     /// Since when only its schedule keeps it from sending.
     ready_since: Instant,
-    moments: VecDeque<(Instant, Happening, usize)>,
+    moments: VecDeque<(Instant, MomentKind, usize)>,
     large: VecDeque<(Instant, usize)>,
     /// Sent and unanswered, oldest first.
     open: VecDeque<Open>,
@@ -176,7 +176,7 @@ impl Station {
             draining: false,
             misbehaving: false,
             registered: false,
-            talking: false,
+            has_registered: false,
             boot_due: settings.start,
             reported: 0,
             next_due: settings.start,
@@ -219,7 +219,7 @@ impl Station {
 
     /// Whether the gateway has ever accepted its boot.
     pub fn was_registered(&self) -> bool {
-        self.talking
+        self.has_registered
     }
 
     /// When its first connection is due: first connections are spread evenly over the scenario's time.
@@ -255,7 +255,8 @@ impl Station {
         let every = self.settings.scenario.traffic.ping_every;
         self.ping_due = now + self.random.around(every);
         // A cut that fell due without a connection has nothing to cut.
-        while self.moments.front().is_some_and(|moment| moment.0 <= now && moment.1 == Happening::Reconnect) {
+        while self.moments.front().is_some_and(|moment| moment.0 <= now && moment.1 == MomentKind::Reconnect)
+        {
             self.moments.pop_front();
         }
     }

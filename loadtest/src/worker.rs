@@ -209,10 +209,10 @@ impl Worker {
     ) -> Result<(), WorkerError> {
         let start = self.settings.start;
         let scenario = &self.settings.scenario;
-        let (step, talking, settle) = (scenario.step(), scenario.talking(), scenario.settle);
+        let (step, sending, settle) = (scenario.step(), scenario.sending_time(), scenario.settle);
         let mut ticks = tokio::time::interval_at((start + step).into(), step);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut drain_at = start + talking;
+        let mut drain_at = start + sending;
         let stations = self.stations.clone();
         loop {
             let draining = self.shared.drain.is_cancelled();

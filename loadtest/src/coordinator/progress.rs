@@ -51,7 +51,7 @@ impl Progress {
 
 fn line(scenario: &Scenario, timeline: &Timeline) -> Option<String> {
     let (point, counts) = (timeline.now()?, timeline.counts());
-    let whole = scenario.talking().as_secs();
+    let whole = scenario.sending_time().as_secs();
     let at = point.at as u64;
     let mut text = format!(
         "{}:{:02}/{}:{:02}  {} of {} connected  {:.0}/s  p50 {:.1} p99 {:.1} max {:.0} ms  {} open",

@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use super::script::Script;
 use super::{Again, Behaviour, Message, Open, Station, Step, message_id};
 use crate::frame;
-use crate::scenario::{Happening, Misbehaviour};
+use crate::scenario::{Misbehaviour, MomentKind};
 
 /// The kinds of next steps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Act {
+enum Next {
     Misbehave,
-    Happen,
+    Moment,
     Resend,
     Ping,
     Boot,
     Report,
     Large,
-    Talk,
+    Scheduled,
 }
 
 /// Actions that the gateway does not deduplicate: a boot begins a new registration, and a heartbeat asks for the time.
@@ -33,9 +33,9 @@ impl Station {
 
     /// Takes the next step if it is due.
     pub fn step(&mut self, now: Instant) -> Option<Step> {
-        let (at, act) = self.next().filter(|next| next.0 <= now)?;
-        Some(match act {
-            Act::Misbehave => {
+        let (at, next) = self.next().filter(|(at, _)| *at <= now)?;
+        Some(match next {
+            Next::Misbehave => {
                 self.misbehaving = true;
                 self.next_due = now;
                 if self.has_stopped_reading() {
@@ -44,78 +44,78 @@ impl Station {
                 }
                 Step::Changed
             }
-            Act::Happen => match self.moments.pop_front() {
-                Some((_, Happening::Reconnect, _)) => Step::Cut,
-                Some((at, Happening::LargeMessage, bytes)) => {
+            Next::Moment => match self.moments.pop_front() {
+                Some((_, MomentKind::Reconnect, _)) => Step::Cut,
+                Some((at, MomentKind::LargeMessage, bytes)) => {
                     self.large.push_back((at, bytes));
                     Step::Changed
                 }
                 None => Step::Changed,
             },
-            Act::Resend => self.send_again()?,
-            Act::Ping => {
+            Next::Resend => self.resend()?,
+            Next::Ping => {
                 self.ping_due = now + self.settings.scenario.traffic.ping_every;
                 Step::Ping
             }
-            Act::Boot => self.send(self.script.boot(), at, now),
-            Act::Report => {
+            Next::Boot => self.send(self.script.boot(), at, now),
+            Next::Report => {
                 let report = self.script.report(self.reported, &self.settings.time(now));
                 self.reported += 1;
                 self.send(report, at, now)
             }
-            Act::Large => {
+            Next::Large => {
                 let (due, bytes) = self.large.pop_front()?;
                 self.send(Script::large(bytes), due, now)
             }
-            Act::Talk => self.talk(now),
+            Next::Scheduled => self.send_scheduled(now),
         })
     }
 
-    fn next(&self) -> Option<(Instant, Act)> {
-        let mut first: Option<(Instant, Act)> = None;
+    fn next(&self) -> Option<(Instant, Next)> {
+        let mut first: Option<(Instant, Next)> = None;
         // On a tie, the one considered first wins.
-        let mut consider = |at: Instant, act: Act| {
+        let mut consider = |at: Instant, next: Next| {
             if first.is_none_or(|(earliest, _)| at < earliest) {
-                first = Some((at, act));
+                first = Some((at, next));
             }
         };
         if let Some(group) = self.group().filter(|_| !self.misbehaving) {
-            consider(self.settings.start + group.after, Act::Misbehave);
+            consider(self.settings.start + group.after, Next::Misbehave);
         }
         if let Some(moment) = self.moments.front() {
-            consider(moment.0, Act::Happen);
+            consider(moment.0, Next::Moment);
         }
         if !self.connected {
             return None;
         }
         if self.unsent < self.open.len() {
-            consider(self.ready_since, Act::Resend);
+            consider(self.ready_since, Next::Resend);
             return first;
         }
         if !self.settings.scenario.traffic.ping_every.is_zero() && !self.has_stopped_reading() {
-            consider(self.ping_due, Act::Ping);
+            consider(self.ping_due, Next::Ping);
         }
         if self.draining || self.open.len() >= self.window() {
             return first;
         }
         if !self.registered {
             if self.open.is_empty() {
-                consider(self.boot_due, Act::Boot);
+                consider(self.boot_due, Next::Boot);
             }
         } else if self.reported < self.script.reports() {
-            consider(self.ready_since, Act::Report);
+            consider(self.ready_since, Next::Report);
         } else {
             if let Some(large) = self.large.front() {
-                consider(large.0, Act::Large);
+                consider(large.0, Next::Large);
             }
             if self.misbehaving || self.interval.is_some() {
-                consider(self.next_due, Act::Talk);
+                consider(self.next_due, Next::Scheduled);
             }
         }
         first
     }
 
-    fn talk(&mut self, now: Instant) -> Step {
+    fn send_scheduled(&mut self, now: Instant) -> Step {
         let due = self.next_due;
         let time = self.settings.time(now);
         let group = self.group().filter(|_| self.misbehaving);
@@ -153,7 +153,7 @@ impl Station {
         Step::Send { text, lag: Some(lag) }
     }
 
-    fn send_again(&mut self) -> Option<Step> {
+    fn resend(&mut self) -> Option<Step> {
         let open = self.open.get(self.unsent)?;
         self.unsent += 1;
         match self.ledger.again.iter_mut().rev().find(|again| again.seq == open.seq) {

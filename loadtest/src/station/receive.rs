@@ -78,8 +78,8 @@ impl Station {
     fn registered(&mut self, now: Instant) {
         self.registered = true;
         self.reported = 0;
-        if !self.talking {
-            self.talking = true;
+        if !self.has_registered {
+            self.has_registered = true;
             self.next_due =
                 now + self.interval.map_or(Duration::ZERO, |interval| self.random.up_to(interval));
         }

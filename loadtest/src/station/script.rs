@@ -17,9 +17,9 @@ pub(super) struct Script {
     meter_values: u32,
     bytes: usize,
     connectors: u32,
-    place: Place,
+    phase: Phase,
     /// CALLs made so far.
-    told: u32,
+    sent: u32,
     /// Number of the current charging session.
     session: u32,
     /// Energy register, in Wh.
@@ -32,7 +32,7 @@ pub(super) struct Script {
 
 /// The next message of a charging session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
+enum Phase {
     Occupied,
     Authorize,
     Start,
@@ -51,8 +51,8 @@ impl Script {
             bytes: traffic.meter_values_bytes,
             connectors: traffic.connectors,
             // Each station starts somewhere else in the middle of a session, so that the mix is steady from the first second.
-            place: Place::Meter { left: 1 + random.below(traffic.meter_values_per_session.max(1)) },
-            told: random.below(traffic.heartbeat_every.max(1)),
+            phase: Phase::Meter { left: 1 + random.below(traffic.meter_values_per_session.max(1)) },
+            sent: random.below(traffic.heartbeat_every.max(1)),
             session: 1,
             energy: u64::from(random.below(10_000_000)),
             transaction: -1,
@@ -103,34 +103,34 @@ impl Script {
 
     /// Returns the next CALL.
     pub(super) fn next(&mut self, time: &str) -> Message {
-        self.told = self.told.wrapping_add(1);
-        let heartbeat = self.heartbeat_every > 0 && self.told.is_multiple_of(self.heartbeat_every);
+        self.sent = self.sent.wrapping_add(1);
+        let heartbeat = self.heartbeat_every > 0 && self.sent.is_multiple_of(self.heartbeat_every);
         if heartbeat || self.meter_values == 0 {
             return Self::heartbeat();
         }
         let connector = 1 + self.session % self.connectors;
-        let (message, place) = match self.place {
-            Place::Occupied => {
+        let (message, phase) = match self.phase {
+            Phase::Occupied => {
                 self.session += 1;
                 self.transaction = -1;
                 self.number = 0;
                 let payload = payload::status(self.version, connector, true, time);
-                (Message { action: "StatusNotification", payload }, Place::Authorize)
+                (Message { action: "StatusNotification", payload }, Phase::Authorize)
             }
-            Place::Authorize => {
+            Phase::Authorize => {
                 let payload = payload::authorize(self.version);
-                (Message { action: "Authorize", payload }, Place::Start)
+                (Message { action: "Authorize", payload }, Phase::Start)
             }
-            Place::Start => {
+            Phase::Start => {
                 let message = if self.version == Version::V16 {
                     let payload = payload::start(connector, self.energy, time);
                     Message { action: "StartTransaction", payload }
                 } else {
                     self.event(Event::Started, time)
                 };
-                (message, Place::Meter { left: self.meter_values })
+                (message, Phase::Meter { left: self.meter_values })
             }
-            Place::Meter { left } => {
+            Phase::Meter { left } => {
                 self.energy += 250;
                 let message = if self.version == Version::V16 {
                     let id = Some(self.transaction);
@@ -139,23 +139,23 @@ impl Script {
                 } else {
                     self.event(Event::Updated, time)
                 };
-                (message, if left > 1 { Place::Meter { left: left - 1 } } else { Place::Stop })
+                (message, if left > 1 { Phase::Meter { left: left - 1 } } else { Phase::Stop })
             }
-            Place::Stop => {
+            Phase::Stop => {
                 let message = if self.version == Version::V16 {
                     let payload = payload::stop(self.transaction, self.energy, time);
                     Message { action: "StopTransaction", payload }
                 } else {
                     self.event(Event::Ended, time)
                 };
-                (message, Place::Available)
+                (message, Phase::Available)
             }
-            Place::Available => {
+            Phase::Available => {
                 let payload = payload::status(self.version, connector, false, time);
-                (Message { action: "StatusNotification", payload }, Place::Occupied)
+                (Message { action: "StatusNotification", payload }, Phase::Occupied)
             }
         };
-        self.place = place;
+        self.phase = phase;
         message
     }
 
@@ -214,14 +214,14 @@ mod tests {
     fn most_of_what_it_says_is_meter_values() {
         for version in Version::ALL {
             let mut script = script(version);
-            let mut told = BTreeMap::new();
+            let mut sent = BTreeMap::new();
             for _ in 0..1000 {
-                *told.entry(script.next(TIME).action).or_insert(0) += 1;
+                *sent.entry(script.next(TIME).action).or_insert(0) += 1;
             }
             let meter = if version == Version::V16 { "MeterValues" } else { "TransactionEvent" };
-            assert!((480..680).contains(&told[meter]), "{told:?}");
-            assert_eq!(told["Heartbeat"], 200, "{told:?}");
-            assert!(told["Authorize"] > 40, "{told:?}");
+            assert!((480..680).contains(&sent[meter]), "{sent:?}");
+            assert_eq!(sent["Heartbeat"], 200, "{sent:?}");
+            assert!(sent["Authorize"] > 40, "{sent:?}");
         }
     }
 
@@ -229,10 +229,10 @@ mod tests {
     fn a_stop_names_the_transaction_that_was_given() {
         let mut script = script(Version::V16);
         let start =
-            std::iter::repeat_with(|| script.next(TIME)).find(|told| told.action == "StartTransaction");
+            std::iter::repeat_with(|| script.next(TIME)).find(|sent| sent.action == "StartTransaction");
         assert!(start.is_some());
         script.transaction_is(77);
-        let stop = std::iter::repeat_with(|| script.next(TIME)).find(|told| told.action == "StopTransaction");
+        let stop = std::iter::repeat_with(|| script.next(TIME)).find(|sent| sent.action == "StopTransaction");
         assert!(stop.unwrap().payload.contains(r#""transactionId":77"#));
     }
 }
