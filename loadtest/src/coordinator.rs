@@ -28,7 +28,7 @@ use crate::verify::{FromVerifier, Source, ToVerifier};
 use crate::worker::{FromWorker, ToWorker, Totals};
 use child::Child;
 use commander::Commander;
-use progress::Progress;
+use progress::ProgressLine;
 use timeline::Timeline;
 use watch::Sample;
 pub use watch::Watch;
@@ -68,16 +68,16 @@ pub enum RunError {
 
 /// What the coordinator's loop receives.
 #[derive(Debug)]
-enum News {
+enum Input {
     Worker(usize, Result<FromWorker, PipeError>),
     Verifier(Result<FromVerifier, PipeError>),
     Sample(Box<Sample>),
 }
 
 /// Capacity of the loop's channel.
-const WAITING: usize = 64;
+const CAPACITY: usize = 64;
 /// How long processes may take to become ready, and to exit after their time.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a scenario and returns its report.
 ///
@@ -89,8 +89,8 @@ pub async fn run(options: Options) -> Result<Report, RunError> {
     for gateway in &gateways {
         start::await_ready(gateway).await?;
     }
-    let (sender, news) = mpsc::channel(WAITING);
-    let mut run = Run::start(options, gateways, tasks, sender, news).await?;
+    let (sender, inputs) = mpsc::channel(CAPACITY);
+    let mut run = Run::start(options, gateways, tasks, sender, inputs).await?;
     run.until_stations_left().await;
     run.until_verified().await;
     Ok(run.finish().await)
@@ -101,8 +101,8 @@ struct Run {
     options: Options,
     gateways: Vec<Http>,
     tasks: TaskTracker,
-    sender: mpsc::Sender<News>,
-    news: mpsc::Receiver<News>,
+    sender: mpsc::Sender<Input>,
+    inputs: mpsc::Receiver<Input>,
     interrupt: Signal,
     terminate: Signal,
     workers: Vec<Option<Child>>,
@@ -111,15 +111,15 @@ struct Run {
     started: SystemTime,
     start: Instant,
     timeline: Timeline,
-    progress: Progress,
+    progress: ProgressLine,
     totals: Totals,
     verdict: Option<Verdict>,
     commander: Commander,
-    no_more_commands: CancellationToken,
-    no_more_looks: CancellationToken,
+    stop_commands: CancellationToken,
+    stop_sampling: CancellationToken,
     interrupts: u32,
-    left: Option<Instant>,
-    broken: Vec<String>,
+    stations_left: Option<Instant>,
+    problems: Vec<String>,
 }
 
 impl Run {
@@ -127,51 +127,51 @@ impl Run {
     async fn until_stations_left(&mut self) {
         let scenario = &self.options.scenario;
         let sending_until = self.start + scenario.sending_time();
-        let mut deadline = sending_until + scenario.settle + PATIENCE;
+        let mut deadline = sending_until + scenario.settle + TIMEOUT;
         while self.workers.iter().any(Option::is_some) {
             tokio::select! {
-                news = self.news.recv() => match news {
-                    Some(news) => self.handle(news).await,
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.handle(input).await,
                     None => return,
                 },
-                () = tokio::time::sleep_until(sending_until.into()), if !self.no_more_commands.is_cancelled() => {
-                    self.no_more_commands.cancel();
+                () = tokio::time::sleep_until(sending_until.into()), if !self.stop_commands.is_cancelled() => {
+                    self.stop_commands.cancel();
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    self.broke("processes of stations did not end in time".into());
+                    self.add_problem("processes of stations did not end in time".into());
                     self.workers.clear();
                 }
                 _ = self.interrupt.recv() => deadline = self.interrupted().await,
                 _ = self.terminate.recv() => deadline = self.interrupted().await,
             }
         }
-        self.left = Some(Instant::now());
-        self.no_more_commands.cancel();
-        self.no_more_looks.cancel();
+        self.stations_left = Some(Instant::now());
+        self.stop_commands.cancel();
+        self.stop_sampling.cancel();
     }
 
     /// Handles an interrupt: the first drains, the second stops at once. Returns the new deadline.
     async fn interrupted(&mut self) -> Instant {
         self.interrupts += 1;
-        self.no_more_commands.cancel();
+        self.stop_commands.cancel();
         if self.interrupts == 1 {
             self.progress.say("ending: waiting for answers (once more to wait no longer)");
-            self.tell_workers(&ToWorker::Drain).await;
-            return Instant::now() + self.options.scenario.settle + PATIENCE;
+            self.broadcast(&ToWorker::Drain).await;
+            return Instant::now() + self.options.scenario.settle + TIMEOUT;
         }
-        self.tell_workers(&ToWorker::Stop).await;
-        Instant::now() + PATIENCE
+        self.broadcast(&ToWorker::Stop).await;
+        Instant::now() + TIMEOUT
     }
 
     async fn until_verified(&mut self) {
         if let Some(verifier) = &mut self.verifier {
             self.progress.say("the stations have left; reading the bus to its end");
-            verifier.say(&ToVerifier::Finish).await;
+            verifier.send(&ToVerifier::Finish).await;
         }
         while self.verifier.is_some() {
             tokio::select! {
-                news = self.news.recv() => match news {
-                    Some(news) => self.handle(news).await,
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.handle(input).await,
                     None => return,
                 },
                 _ = self.interrupt.recv() => self.no_verification("it was interrupted").await,
@@ -180,46 +180,46 @@ impl Run {
         }
     }
 
-    async fn handle(&mut self, news: News) {
-        match news {
-            News::Sample(sample) => {
+    async fn handle(&mut self, input: Input) {
+        match input {
+            Input::Sample(sample) => {
                 // A later sample is no part of the run.
-                if self.left.is_none() {
+                if self.stations_left.is_none() {
                     self.timeline.sample(*sample);
                 }
             }
-            News::Worker(number, Ok(FromWorker::Tick(tick))) => {
+            Input::Worker(number, Ok(FromWorker::Tick(tick))) => {
                 self.timeline.tick(number, &tick);
                 self.progress.show(&self.options.scenario, &self.timeline);
             }
-            News::Worker(_, Ok(FromWorker::Ledgers(ledgers))) => {
+            Input::Worker(_, Ok(FromWorker::Ledgers(ledgers))) => {
                 if let Some(verifier) = &mut self.verifier {
-                    verifier.say(&ToVerifier::Ledgers(ledgers)).await;
+                    verifier.send(&ToVerifier::Ledgers(ledgers)).await;
                 }
             }
-            News::Worker(number, Ok(FromWorker::Done(totals))) => {
+            Input::Worker(number, Ok(FromWorker::Done(totals))) => {
                 self.totals.add(&totals);
                 self.worker_ended(number).await;
             }
-            News::Worker(_, Ok(FromWorker::Ready)) | News::Verifier(Ok(FromVerifier::Ready)) => {}
-            News::Worker(number, Ok(FromWorker::Failed(problem))) => {
-                self.broke(format!("worker {number}: {problem}"));
+            Input::Worker(_, Ok(FromWorker::Ready)) | Input::Verifier(Ok(FromVerifier::Ready)) => {}
+            Input::Worker(number, Ok(FromWorker::Failed(problem))) => {
+                self.add_problem(format!("worker {number}: {problem}"));
                 self.worker_ended(number).await;
             }
-            News::Worker(number, Err(error)) => {
+            Input::Worker(number, Err(error)) => {
                 // The pipe of a worker that is done ends with this error.
                 if self.workers.get(number).is_some_and(Option::is_some) {
-                    self.broke(format!("worker {number} ended before its time: {error}"));
+                    self.add_problem(format!("worker {number} ended before its time: {error}"));
                     self.worker_ended(number).await;
                 }
             }
-            News::Verifier(Ok(FromVerifier::Progress(progress))) => self.timeline.progress(progress),
-            News::Verifier(Ok(FromVerifier::Verdict(verdict))) => {
+            Input::Verifier(Ok(FromVerifier::Progress(progress))) => self.timeline.progress(progress),
+            Input::Verifier(Ok(FromVerifier::Verdict(verdict))) => {
                 self.verdict = Some(*verdict);
                 self.verifier_ended().await;
             }
-            News::Verifier(Ok(FromVerifier::Failed(problem))) => self.no_verification(&problem).await,
-            News::Verifier(Err(error)) => {
+            Input::Verifier(Ok(FromVerifier::Failed(problem))) => self.no_verification(&problem).await,
+            Input::Verifier(Err(error)) => {
                 if self.verifier.is_some() {
                     self.no_verification(&error.to_string()).await;
                 }
@@ -228,9 +228,9 @@ impl Run {
     }
 
     /// Notes a fault of the load test itself: the run goes on, but says nothing about the gateway.
-    fn broke(&mut self, what: String) {
+    fn add_problem(&mut self, what: String) {
         self.progress.say(&what);
-        self.broken.push(what);
+        self.problems.push(what);
     }
 
     async fn worker_ended(&mut self, number: usize) {
@@ -241,7 +241,7 @@ impl Run {
     }
 
     async fn no_verification(&mut self, why: &str) {
-        self.broke(format!("the bus could not be read to its end: {why}"));
+        self.add_problem(format!("the bus could not be read to its end: {why}"));
         self.verifier_ended().await;
     }
 
@@ -251,9 +251,9 @@ impl Run {
         }
     }
 
-    async fn tell_workers(&mut self, message: &ToWorker) {
+    async fn broadcast(&mut self, message: &ToWorker) {
         for worker in self.workers.iter_mut().flatten() {
-            worker.say(message).await;
+            worker.send(message).await;
         }
     }
 }

@@ -15,11 +15,11 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 /// The largest body that is collected: a page of metrics has some 100 KB.
-const LARGEST_BODY: usize = 16 << 20;
+const MAX_BODY: usize = 16 << 20;
 /// Timeout of a request, body included.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout of a command; longer than the gateway's own.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(45);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Why a request failed.
 #[derive(Debug, Error)]
@@ -70,8 +70,8 @@ impl Http {
     /// # Errors
     /// When there is no response with status 200 in time.
     pub async fn get(&self, path: &str) -> Result<Bytes, HttpError> {
-        let getting = async { whole(self.stream(path).await?).await };
-        tokio::time::timeout(PATIENCE, getting).await.map_err(|_| HttpError::Timeout)?
+        let getting = async { collect(self.stream(path).await?).await };
+        tokio::time::timeout(TIMEOUT, getting).await.map_err(|_| HttpError::Timeout)?
     }
 
     /// Posts JSON and returns the body of the response.
@@ -81,9 +81,9 @@ impl Http {
     pub async fn post(&self, path: &str, json: String) -> Result<Bytes, HttpError> {
         let posting = async {
             let response = self.send(Method::POST, path, json.into()).await?;
-            whole(checked(response)?).await
+            collect(check_status(response)?).await
         };
-        tokio::time::timeout(COMMAND_PATIENCE, posting).await.map_err(|_| HttpError::Timeout)?
+        tokio::time::timeout(COMMAND_TIMEOUT, posting).await.map_err(|_| HttpError::Timeout)?
     }
 
     /// Returns the body of a GET as a stream.
@@ -92,7 +92,7 @@ impl Http {
     /// When there is no response with status 200 in time.
     pub async fn stream(&self, path: &str) -> Result<Incoming, HttpError> {
         let asking = self.send(Method::GET, path, Bytes::new());
-        checked(tokio::time::timeout(PATIENCE, asking).await.map_err(|_| HttpError::Timeout)??)
+        check_status(tokio::time::timeout(TIMEOUT, asking).await.map_err(|_| HttpError::Timeout)??)
     }
 
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, HttpError> {
@@ -118,14 +118,14 @@ impl Http {
     }
 }
 
-fn checked(response: Response<Incoming>) -> Result<Incoming, HttpError> {
+fn check_status(response: Response<Incoming>) -> Result<Incoming, HttpError> {
     match response.status() {
         StatusCode::OK => Ok(response.into_body()),
         other => Err(HttpError::Status(other)),
     }
 }
 
-async fn whole(body: Incoming) -> Result<Bytes, HttpError> {
-    let collected = Limited::new(body, LARGEST_BODY).collect().await.map_err(|_| HttpError::Body)?;
+async fn collect(body: Incoming) -> Result<Bytes, HttpError> {
+    let collected = Limited::new(body, MAX_BODY).collect().await.map_err(|_| HttpError::Body)?;
     Ok(collected.to_bytes())
 }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 /// The longest line, in bytes. The longest messages are the final distributions of a worker: some dozen of at most 60 KB each.
 pub const LONGEST_LINE: u64 = 16 << 20;
 /// Capacity of a channel of messages that were read.
-const WAITING: usize = 16;
+const CAPACITY: usize = 16;
 
 /// Why a message could not be read or written.
 #[derive(Debug, Error)]
@@ -66,17 +66,17 @@ impl<R: AsyncBufRead + Unpin> Incoming<R> {
         R: Send + 'static,
         T: DeserializeOwned + Send + 'static,
     {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         self.forward(tasks, sender, |message| message);
         receiver
     }
 
-    /// The same into an existing channel, with each message converted by `form`.
+    /// The same into an existing channel, with each message converted by `convert`.
     pub fn forward<T, M>(
         mut self,
         tasks: &TaskTracker,
         sender: mpsc::Sender<M>,
-        form: impl Fn(Result<T, PipeError>) -> M + Send + 'static,
+        convert: impl Fn(Result<T, PipeError>) -> M + Send + 'static,
     ) where
         R: Send + 'static,
         T: DeserializeOwned + Send + 'static,
@@ -86,7 +86,7 @@ impl<R: AsyncBufRead + Unpin> Incoming<R> {
             loop {
                 let message = self.next().await;
                 let failed = message.is_err();
-                if sender.send(form(message)).await.is_err() || failed {
+                if sender.send(convert(message)).await.is_err() || failed {
                     return;
                 }
             }

@@ -46,7 +46,7 @@ pub struct Report {
     /// Whether it was interrupted.
     pub interrupted: bool,
     /// What the run is worth.
-    pub outcome: Outcome,
+    pub outcome: Conclusion,
     /// Counters of all stations.
     pub counts: Counts,
     /// How long connections took, from when they were due to the end of the handshake, failed attempts included.
@@ -78,7 +78,7 @@ pub struct Report {
 /// The judgement of a run, and the reasons for it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Outcome {
+pub struct Conclusion {
     /// The judgement.
     pub judgement: Judgement,
     /// What the gateway did wrong.

@@ -83,7 +83,7 @@ pub enum FromVerifier {
     /// The source is open.
     Ready,
     /// How far it has read.
-    Progress(Progress),
+    Progress(ReadProgress),
     /// The result of the comparison.
     Verdict(Box<Verdict>),
     /// The bus cannot be read.
@@ -93,7 +93,7 @@ pub enum FromVerifier {
 /// How far the verification has come, and what it costs.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Progress {
+pub struct ReadProgress {
     /// Events read.
     pub events: u64,
     /// CALLs of this run found.
@@ -164,10 +164,10 @@ pub async fn run() -> Result<(), VerifierError> {
     Ok(outgoing.send(&FromVerifier::Verdict(Box::new(checker.compare(&ledgers)))).await?)
 }
 
-fn progress(checker: &SharedChecker, meter: &mut Meter) -> Progress {
+fn progress(checker: &SharedChecker, meter: &mut Meter) -> ReadProgress {
     let (events, calls) = checker.lock().unwrap_or_else(PoisonError::into_inner).read();
     let usage = meter.read().unwrap_or_default();
-    Progress { events, calls, cores: usage.cores, cpu_seconds: usage.cpu_seconds, memory: usage.memory }
+    ReadProgress { events, calls, cores: usage.cores, cpu_seconds: usage.cpu_seconds, memory: usage.memory }
 }
 
 /// A source that was opened at its end.

@@ -25,7 +25,7 @@ impl Child {
         role: &str,
         tasks: &TaskTracker,
         sender: mpsc::Sender<M>,
-        form: impl Fn(Result<T, PipeError>) -> M + Send + 'static,
+        wrap: impl Fn(Result<T, PipeError>) -> M + Send + 'static,
     ) -> std::io::Result<Self>
     where
         T: DeserializeOwned + Send + 'static,
@@ -42,19 +42,19 @@ impl Child {
         let missing = || std::io::Error::other("a pipe is missing");
         let outgoing = Outgoing::new(process.stdin.take().ok_or_else(missing)?);
         let incoming = Incoming::new(BufReader::new(process.stdout.take().ok_or_else(missing)?));
-        incoming.forward(tasks, sender, form);
+        incoming.forward(tasks, sender, wrap);
         Ok(Self { process, outgoing })
     }
 
     /// Sends a message. A process that is gone is noticed by the error at the end of its own pipe.
-    pub(super) async fn say<T: Serialize>(&mut self, message: &T) {
+    pub(super) async fn send<T: Serialize>(&mut self, message: &T) {
         drop(self.outgoing.send(message).await);
     }
 
     /// Waits until it exits; kills it if it does not.
     pub(super) async fn end(mut self) {
         drop(self.outgoing);
-        if tokio::time::timeout(PATIENCE, self.process.wait()).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, self.process.wait()).await.is_err() {
             // Nothing else can be done about a process that cannot be killed.
             drop(self.process.kill().await);
         }
@@ -62,4 +62,4 @@ impl Child {
 }
 
 /// How long a process may take to exit after its last message.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

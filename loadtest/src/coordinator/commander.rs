@@ -19,18 +19,18 @@ use crate::scenario::Scenario;
 use crate::station::identity;
 
 /// Limit on commands without an outcome. Further ones wait, which their latency shows.
-const MOST_AT_ONCE: usize = 64;
+const MAX_IN_FLIGHT: usize = 64;
 /// The body of every command: valid in every version, and it changes nothing.
 const BODY: &str = r#"{"action":"DataTransfer","payload":{"vendorId":"Loadtest","data":"are you there?"}}"#;
 
 /// The commands sent so far.
 #[derive(Debug, Default)]
 pub(super) struct Commander {
-    books: Arc<Mutex<Books>>,
+    stats: Arc<Mutex<Stats>>,
 }
 
 #[derive(Debug, Default)]
-struct Books {
+struct Stats {
     sent: u64,
     outcomes: BTreeMap<String, u64>,
     latency: Latency,
@@ -53,25 +53,25 @@ impl Commander {
         if rate <= 0.0 || gateways.is_empty() || range == 0 {
             return;
         }
-        let (books, targets) = (Arc::clone(&self.books), scenario.targets.len());
+        let (stats, targets) = (Arc::clone(&self.stats), scenario.targets.len());
         let prefix = scenario.prefix.clone();
         let every = Duration::from_secs_f64(1.0 / rate);
         let own = tasks.clone();
         drop(tasks.spawn(async move {
-            let places = Arc::new(Semaphore::new(MOST_AT_ONCE));
+            let permits = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
             let mut random = Random::new(0xC0);
             let mut due = start;
             while stop.run_until_cancelled(tokio::time::sleep_until(due.into())).await.is_some() {
-                let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let number = first + random.below(range);
                 // The gateway that this station connects to, if each has its own admin listener here.
                 let at = if gateways.len() == targets { number as usize % targets } else { 0 };
                 let gateway = gateways[at].clone();
                 let path = format!("/api/v1/stations/{}/commands", identity(&prefix, number));
-                let (books, this) = (Arc::clone(&books), due);
+                let (stats, this) = (Arc::clone(&stats), due);
                 drop(own.spawn(async move {
-                    let _place = place;
-                    command(&gateway, &path, this, &books).await;
+                    let _permit = permit;
+                    command(&gateway, &path, this, &stats).await;
                 }));
                 due += random.around(every);
             }
@@ -80,12 +80,12 @@ impl Commander {
 
     /// Returns how the commands ended.
     pub(super) fn outcome(&self) -> Commands {
-        let books = self.books.lock().unwrap_or_else(PoisonError::into_inner);
-        Commands { sent: books.sent, outcomes: books.outcomes.clone(), latency: books.latency.percentiles() }
+        let stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        Commands { sent: stats.sent, outcomes: stats.outcomes.clone(), latency: stats.latency.percentiles() }
     }
 }
 
-async fn command(gateway: &Http, path: &str, due: Instant, books: &Mutex<Books>) {
+async fn command(gateway: &Http, path: &str, due: Instant, stats: &Mutex<Stats>) {
     #[derive(Deserialize)]
     struct Answer {
         status: String,
@@ -95,8 +95,8 @@ async fn command(gateway: &Http, path: &str, due: Instant, books: &Mutex<Books>)
             .map_or_else(|_| "no status".into(), |answer| answer.status),
         Err(error) => error.to_string(),
     };
-    let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
-    books.sent += 1;
-    books.latency.record(due.elapsed());
-    *books.outcomes.entry(outcome).or_default() += 1;
+    let mut stats = stats.lock().unwrap_or_else(PoisonError::into_inner);
+    stats.sent += 1;
+    stats.latency.record(due.elapsed());
+    *stats.outcomes.entry(outcome).or_default() += 1;
 }

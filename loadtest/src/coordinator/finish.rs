@@ -5,18 +5,18 @@ use std::time::Instant;
 use super::Run;
 use crate::process::Usage;
 use crate::report::judge::judge;
-use crate::report::{Cost, Judgement, Load, Outcome, Report, SCHEMA, Verification};
+use crate::report::{Conclusion, Cost, Judgement, Load, Report, SCHEMA, Verification};
 use crate::verify::Source;
 
 impl Run {
     /// Waits for what is still in progress, and judges the run.
     pub(super) async fn finish(mut self) -> Report {
         // Commands have their own timeouts.
-        self.news.close();
+        self.inputs.close();
         self.tasks.close();
         self.tasks.wait().await;
         self.progress.clear();
-        let end = self.left.unwrap_or_else(Instant::now);
+        let end = self.stations_left.unwrap_or_else(Instant::now);
         let seconds = end.saturating_duration_since(self.start).as_secs_f64();
         let finished = self.timeline.finish(seconds);
         let own = Usage::of(std::process::id());
@@ -28,7 +28,7 @@ impl Run {
             started: humantime::format_rfc3339_millis(self.started).to_string(),
             seconds,
             interrupted: self.interrupts > 0,
-            outcome: Outcome { judgement: Judgement::Invalid, faults: Vec::new(), invalid: Vec::new() },
+            outcome: Conclusion { judgement: Judgement::Invalid, faults: Vec::new(), invalid: Vec::new() },
             counts: self.totals.counts,
             connect: self.totals.connect.percentiles(),
             failures: self.totals.failures,
@@ -63,7 +63,7 @@ impl Run {
             timeline: finished.points,
             scenario: self.options.scenario,
         };
-        report.outcome = judge(&report, &self.broken);
+        report.outcome = judge(&report, &self.problems);
         report
     }
 }

@@ -11,13 +11,13 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// The progress line.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     quiet: bool,
     terminal: bool,
     last: Option<Instant>,
 }
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new(quiet: bool) -> Self {
         Self { quiet, terminal: stderr().is_terminal(), last: None }
     }

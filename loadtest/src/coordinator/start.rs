@@ -9,17 +9,17 @@ use tokio_util::task::TaskTracker;
 
 use super::child::Child;
 use super::commander::Commander;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::timeline::Timeline;
-use super::{News, Options, PATIENCE, Run, RunError, watch};
+use super::{Input, Options, Run, RunError, TIMEOUT, watch};
 use crate::http::Http;
 use crate::verify::{FromVerifier, Setup, Source, ToVerifier};
 use crate::worker::{FromWorker, Plan, ToWorker, Totals};
 
 /// Time between everybody being ready and the start.
-const RUN_UP: Duration = Duration::from_millis(300);
+const START_DELAY: Duration = Duration::from_millis(300);
 /// How long a gateway may take to become ready.
-const GATEWAY_PATIENCE: Duration = Duration::from_secs(20);
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for the last station to boot, after it should have connected.
 const BEFORE_COMMANDS: Duration = Duration::from_secs(2);
 
@@ -29,21 +29,21 @@ impl Run {
         options: Options,
         gateways: Vec<Http>,
         tasks: TaskTracker,
-        sender: mpsc::Sender<News>,
-        mut news: mpsc::Receiver<News>,
+        sender: mpsc::Sender<Input>,
+        mut inputs: mpsc::Receiver<Input>,
     ) -> Result<Self, RunError> {
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut progress = Progress::new(options.quiet);
+        let mut progress = ProgressLine::new(options.quiet);
         let id = run_id();
         let verifier = match &options.source {
             None => None,
             Some(source) => {
-                let mut verifier = Child::start("verifier", &tasks, sender.clone(), News::Verifier)?;
-                verifier.say(&ToVerifier::Setup(Box::new(setup(&options, source, &id)))).await;
-                ready(&mut news, |news| match news {
-                    News::Verifier(Ok(FromVerifier::Ready)) => Ok(true),
-                    News::Verifier(Ok(FromVerifier::Failed(problem))) => Err(format!("the bus: {problem}")),
-                    News::Verifier(Err(error)) => Err(format!("the verifier: {error}")),
+                let mut verifier = Child::start("verifier", &tasks, sender.clone(), Input::Verifier)?;
+                verifier.send(&ToVerifier::Setup(Box::new(setup(&options, source, &id)))).await;
+                ready(&mut inputs, |input| match input {
+                    Input::Verifier(Ok(FromVerifier::Ready)) => Ok(true),
+                    Input::Verifier(Ok(FromVerifier::Failed(problem))) => Err(format!("the bus: {problem}")),
+                    Input::Verifier(Err(error)) => Err(format!("the verifier: {error}")),
                     _ => Ok(false),
                 })
                 .await?;
@@ -60,42 +60,42 @@ impl Run {
         let mut workers = Vec::new();
         for number in 0..count {
             let index = workers.len();
-            let form = move |message| News::Worker(index, message);
-            let mut worker = Child::start("worker", &tasks, sender.clone(), form)?;
+            let wrap = move |message| Input::Worker(index, message);
+            let mut worker = Child::start("worker", &tasks, sender.clone(), wrap)?;
             let plan = Plan { scenario: options.scenario.clone(), run: id.clone(), worker: number };
-            worker.say(&ToWorker::Plan(Box::new(plan))).await;
+            worker.send(&ToWorker::Plan(Box::new(plan))).await;
             workers.push(Some(worker));
         }
         let mut waiting = count;
-        ready(&mut news, |news| match news {
-            News::Worker(_, Ok(FromWorker::Ready)) => {
+        ready(&mut inputs, |input| match input {
+            Input::Worker(_, Ok(FromWorker::Ready)) => {
                 waiting -= 1;
                 Ok(waiting == 0)
             }
-            News::Worker(_, Ok(FromWorker::Failed(problem))) => Err(problem.clone()),
-            News::Worker(number, Err(error)) => Err(format!("worker {number}: {error}")),
+            Input::Worker(_, Ok(FromWorker::Failed(problem))) => Err(problem.clone()),
+            Input::Worker(number, Err(error)) => Err(format!("worker {number}: {error}")),
             _ => Ok(false),
         })
         .await?;
-        let started = SystemTime::now() + RUN_UP;
+        let started = SystemTime::now() + START_DELAY;
         let at = started.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let step = options.scenario.step();
         let mut run = Self {
             timeline: Timeline::new(step, workers.len(), options.watch.clone()),
-            start: Instant::now() + RUN_UP,
+            start: Instant::now() + START_DELAY,
             commander: Commander::default(),
-            no_more_commands: CancellationToken::new(),
-            no_more_looks: CancellationToken::new(),
+            stop_commands: CancellationToken::new(),
+            stop_sampling: CancellationToken::new(),
             totals: Totals::default(),
             verdict: None,
             interrupts: 0,
-            left: None,
-            broken: Vec::new(),
+            stations_left: None,
+            problems: Vec::new(),
             options,
             gateways,
             tasks,
             sender,
-            news,
+            inputs,
             interrupt,
             terminate,
             workers,
@@ -104,12 +104,13 @@ impl Run {
             started,
             progress,
         };
-        run.tell_workers(&ToWorker::Start(u64::try_from(at).unwrap_or_default())).await;
-        let looking = watch::look(run.options.watch.clone(), run.gateways.clone(), step, run.sender.clone());
-        let stop = run.no_more_looks.clone();
-        drop(run.tasks.spawn(async move { stop.run_until_cancelled(looking).await }));
+        run.broadcast(&ToWorker::Start(u64::try_from(at).unwrap_or_default())).await;
+        let sampling =
+            watch::sample(run.options.watch.clone(), run.gateways.clone(), step, run.sender.clone());
+        let stop = run.stop_sampling.clone();
+        drop(run.tasks.spawn(async move { stop.run_until_cancelled(sampling).await }));
         let commands_from = run.start + run.options.scenario.connect.over + BEFORE_COMMANDS;
-        let stop = run.no_more_commands.clone();
+        let stop = run.stop_commands.clone();
         run.commander.start(&run.options.scenario, run.gateways.clone(), commands_from, stop, &run.tasks);
         Ok(run)
     }
@@ -117,7 +118,7 @@ impl Run {
 
 /// Waits until a gateway is ready, which takes a moment after its start.
 pub(super) async fn await_ready(gateway: &Http) -> Result<(), RunError> {
-    let deadline = Instant::now() + GATEWAY_PATIENCE;
+    let deadline = Instant::now() + GATEWAY_TIMEOUT;
     loop {
         match gateway.get("/readyz").await {
             Ok(_) => return Ok(()),
@@ -129,21 +130,21 @@ pub(super) async fn await_ready(gateway: &Http) -> Result<(), RunError> {
     }
 }
 
-/// Waits until `is_it` says that everybody is ready.
+/// Waits until `is_ready` says that everybody is ready.
 async fn ready(
-    news: &mut mpsc::Receiver<News>,
-    mut is_it: impl FnMut(&News) -> Result<bool, String>,
+    inputs: &mut mpsc::Receiver<Input>,
+    mut is_ready: impl FnMut(&Input) -> Result<bool, String>,
 ) -> Result<(), RunError> {
     let waiting = async {
-        while let Some(one) = news.recv().await {
-            if is_it(&one).map_err(RunError::Child)? {
+        while let Some(input) = inputs.recv().await {
+            if is_ready(&input).map_err(RunError::Child)? {
                 return Ok(());
             }
         }
         Err(RunError::Child("a process ended".into()))
     };
     let late = || RunError::Child("a process did not get ready in time".into());
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn setup(options: &Options, source: &Source, run: &str) -> Setup {

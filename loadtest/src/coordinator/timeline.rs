@@ -10,7 +10,7 @@ use super::watch::{Sample, Watch};
 use crate::latency::Latency;
 use crate::report::judge::WHOLE_CORE;
 use crate::report::{Cost, Point, Watched, is_gateway};
-use crate::verify::Progress;
+use crate::verify::ReadProgress;
 use crate::worker::{Counts, Tick};
 
 /// The run so far.
@@ -25,7 +25,7 @@ pub(super) struct Timeline {
     watches: Vec<Watch>,
     first: Option<Sample>,
     latest: Sample,
-    reading: Progress,
+    reading: ReadProgress,
     verifier: Cost,
 }
 
@@ -60,7 +60,7 @@ impl Timeline {
             watches,
             first: None,
             latest: Sample::default(),
-            reading: Progress::default(),
+            reading: ReadProgress::default(),
             verifier: Cost::default(),
         }
     }
@@ -95,7 +95,7 @@ impl Timeline {
         self.latest = sample;
     }
 
-    pub(super) fn progress(&mut self, progress: Progress) {
+    pub(super) fn progress(&mut self, progress: ReadProgress) {
         self.reading = progress;
         self.verifier.cpu_seconds = progress.cpu_seconds;
         self.verifier.memory_max = self.verifier.memory_max.max(progress.memory);
@@ -118,7 +118,7 @@ impl Timeline {
         gateways.filter_map(|(_, reading)| reading.map(|reading| reading.cores)).reduce(|sum, one| sum + one)
     }
 
-    pub(super) fn reading(&self) -> &Progress {
+    pub(super) fn reading(&self) -> &ReadProgress {
         &self.reading
     }
 
@@ -139,9 +139,9 @@ impl Timeline {
     }
 
     fn complete(&mut self) {
-        let told = self.workers.iter().filter(|worker| !worker.ended).map(|worker| worker.next).min();
-        let told = told.unwrap_or(u64::MAX);
-        while let Some(entry) = self.steps.first_entry().filter(|entry| *entry.key() < told) {
+        let reported = self.workers.iter().filter(|worker| !worker.ended).map(|worker| worker.next).min();
+        let reported = reported.unwrap_or(u64::MAX);
+        while let Some(entry) = self.steps.first_entry().filter(|entry| *entry.key() < reported) {
             let (index, step) = entry.remove_entry();
             self.point(index, &step);
         }

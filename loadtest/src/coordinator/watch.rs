@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::News;
+use super::Input;
 use crate::http::Http;
 use crate::process::{Meter, Reading};
 use crate::scrape::Scrape;
@@ -23,11 +23,11 @@ pub(super) struct Sample {
 }
 
 /// Takes a sample each step until nobody receives them.
-pub(super) async fn look(
+pub(super) async fn sample(
     watches: Vec<Watch>,
     gateways: Vec<Http>,
     step: Duration,
-    sender: mpsc::Sender<News>,
+    sender: mpsc::Sender<Input>,
 ) {
     let mut meters: Vec<Meter> = watches.into_iter().map(|(_, pid)| Meter::new(pid)).collect();
     let mut steps = tokio::time::interval(step);
@@ -41,7 +41,7 @@ pub(super) async fn look(
             Ok(Ok(scrape)) if !gateways.is_empty() => Some(scrape),
             _ => None,
         };
-        if sender.send(News::Sample(Box::new(Sample { watched, gateway }))).await.is_err() {
+        if sender.send(Input::Sample(Box::new(Sample { watched, gateway }))).await.is_err() {
             return;
         }
     }

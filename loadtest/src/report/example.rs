@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    BTreeMap, Commands, Cost, Judgement, Latency, Load, Outcome, Percentiles, Point, Report, SCHEMA,
+    BTreeMap, Commands, Conclusion, Cost, Judgement, Latency, Load, Percentiles, Point, Report, SCHEMA,
     Scenario, Scrape, Verdict, Verification, Watched,
 };
 use crate::worker::Counts;
@@ -25,7 +25,7 @@ pub(crate) fn report() -> Report {
         started: "2026-11-20T10:30:00.000Z".into(),
         seconds: 70.0,
         interrupted: false,
-        outcome: Outcome { judgement: Judgement::Passed, faults: vec![], invalid: vec![] },
+        outcome: Conclusion { judgement: Judgement::Passed, faults: vec![], invalid: vec![] },
         counts: Counts {
             registered: 100,
             attempts: 101,

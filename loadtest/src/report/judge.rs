@@ -3,16 +3,16 @@
 //! Owns the rules. An event that is lost, duplicated or out of order fails the run whatever else happened: no overload of the
 //! load test can excuse it. A missed limit fails it only if the load test can be trusted.
 
-use super::{Judgement, Outcome, Report};
+use super::{Conclusion, Judgement, Report};
 
 /// A worker that uses a whole core for this long cannot be trusted with latencies.
-const PEGGED: f64 = 10.0;
+const PEGGED_SECONDS: f64 = 10.0;
 /// The share of a core that counts as all of it.
 pub const WHOLE_CORE: f64 = 0.95;
 
-/// Judges a run. `broken` is what went wrong with the load test's own processes.
-pub fn judge(report: &Report, broken: &[String]) -> Outcome {
-    let invalid = invalid(report, broken);
+/// Judges a run. `problems` is what went wrong with the load test's own processes.
+pub fn judge(report: &Report, problems: &[String]) -> Conclusion {
+    let invalid = invalid(report, problems);
     let losses = losses(report);
     let missed = missed(report);
     let judgement = if !losses.is_empty() {
@@ -24,7 +24,7 @@ pub fn judge(report: &Report, broken: &[String]) -> Outcome {
     } else {
         Judgement::Failed
     };
-    Outcome { judgement, faults: losses.into_iter().chain(missed).collect(), invalid }
+    Conclusion { judgement, faults: losses.into_iter().chain(missed).collect(), invalid }
 }
 
 /// Broken promises.
@@ -79,15 +79,15 @@ fn missed(report: &Report) -> Vec<String> {
 }
 
 /// Reasons not to trust the run.
-fn invalid(report: &Report, broken: &[String]) -> Vec<String> {
-    let mut invalid = broken.to_vec();
+fn invalid(report: &Report, problems: &[String]) -> Vec<String> {
+    let mut invalid = problems.to_vec();
     let limit = report.scenario.limits.send_lag_p99.as_secs_f64() * 1000.0;
     let lag = report.load.send_lag.p99;
     if lag > limit {
         invalid.push(format!("the load test sent late: p99 {lag:.1} ms, more than {limit:.1} ms"));
     }
     for (number, worker) in report.load.workers.iter().enumerate() {
-        if worker.pegged_seconds >= PEGGED {
+        if worker.pegged_seconds >= PEGGED_SECONDS {
             invalid.push(format!(
                 "worker {number} used a whole core for {:.0} s without a break: use more workers",
                 worker.pegged_seconds
@@ -111,7 +111,7 @@ mod tests {
     use crate::report::{Cost, Verification, example};
     use crate::verify::checker::Verdict;
 
-    fn judged(change: impl FnOnce(&mut Report)) -> Outcome {
+    fn judged(change: impl FnOnce(&mut Report)) -> Conclusion {
         let mut report = example::report();
         change(&mut report);
         judge(&report, &[])
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn a_run_without_faults_passes() {
         let outcome = judged(|_| {});
-        assert_eq!(outcome, Outcome { judgement: Judgement::Passed, faults: vec![], invalid: vec![] });
+        assert_eq!(outcome, Conclusion { judgement: Judgement::Passed, faults: vec![], invalid: vec![] });
     }
 
     #[test]

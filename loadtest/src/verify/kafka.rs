@@ -16,13 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::checker::Checker;
 
 /// Timeout of a request to the broker.
-const REQUEST: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a poll may take before it is checked whether the run is over.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_TIMEOUT: Duration = Duration::from_millis(100);
 /// How often a topic that does not exist yet is looked for.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const TOPIC_INTERVAL: Duration = Duration::from_secs(1);
 /// At the end, silence for this long while records are missing is an error.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a topic could not be read to its end.
 #[derive(Debug, Error)]
@@ -61,7 +61,7 @@ impl Topic {
             .create()?;
         let mut topic = Self { consumer, name: name.to_owned(), next: BTreeMap::new() };
         for partition in topic.partitions()? {
-            let (_, end) = topic.consumer.fetch_watermarks(name, partition, REQUEST)?;
+            let (_, end) = topic.consumer.fetch_watermarks(name, partition, REQUEST_TIMEOUT)?;
             topic.next.insert(partition, end);
         }
         topic.assign()?;
@@ -74,18 +74,18 @@ impl Topic {
     /// When the end cannot be reached.
     pub fn read(mut self, checker: &Mutex<Checker>, finish: &CancellationToken) -> Result<(), TopicError> {
         let mut ends = None;
-        let mut last_news = Instant::now();
+        let mut last_record = Instant::now();
         loop {
             if finish.is_cancelled() && ends.is_none() {
                 ends = self.ends()?;
-                last_news = Instant::now();
+                last_record = Instant::now();
             }
             if let Some(ends) = &ends {
                 let missing = self.missing(ends);
                 if missing.is_empty() {
                     return Ok(());
                 }
-                if last_news.elapsed() > PATIENCE {
+                if last_record.elapsed() > TIMEOUT {
                     return Err(TopicError::Silent(missing));
                 }
             }
@@ -93,12 +93,12 @@ impl Topic {
                 self.wait_for_topic()?;
                 continue;
             }
-            match self.consumer.poll(POLL) {
+            match self.consumer.poll(POLL_TIMEOUT) {
                 Some(Ok(record)) => {
                     self.next.insert(record.partition(), record.offset() + 1);
                     let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
                     checker.record(record.payload().unwrap_or_default());
-                    last_news = Instant::now();
+                    last_record = Instant::now();
                 }
                 // The client recovers by itself when the broker is back, but not from records that are gone.
                 Some(Err(error)) if is_final(&error) => return Err(error.into()),
@@ -108,7 +108,7 @@ impl Topic {
     }
 
     fn partitions(&self) -> Result<Vec<i32>, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.name), REQUEST)?;
+        let metadata = self.consumer.fetch_metadata(Some(&self.name), REQUEST_TIMEOUT)?;
         let topic =
             metadata.topics().iter().find(|topic| topic.name() == self.name && topic.error().is_none());
         Ok(topic.map(|topic| topic.partitions().iter().map(|one| one.id()).collect()).unwrap_or_default())
@@ -125,7 +125,7 @@ impl Topic {
     fn wait_for_topic(&mut self) -> Result<(), KafkaError> {
         self.next = self.partitions()?.into_iter().map(|partition| (partition, 0)).collect();
         if self.next.is_empty() {
-            std::thread::sleep(LOOK_AGAIN);
+            std::thread::sleep(TOPIC_INTERVAL);
             return Ok(());
         }
         self.assign()
@@ -135,7 +135,7 @@ impl Topic {
     fn ends(&mut self) -> Result<Option<BTreeMap<i32, i64>>, KafkaError> {
         let mut ends = BTreeMap::new();
         for partition in self.partitions()? {
-            let (_, end) = self.consumer.fetch_watermarks(&self.name, partition, REQUEST)?;
+            let (_, end) = self.consumer.fetch_watermarks(&self.name, partition, REQUEST_TIMEOUT)?;
             ends.insert(partition, end);
         }
         if self.next.is_empty() && !ends.is_empty() {
@@ -172,7 +172,7 @@ mod tests {
             let (key, value) = (format!("LT-{number:06}"), format!("{{\"number\":{number}}}"));
             producer.send(BaseRecord::to(topic).key(&key).payload(&value)).map_err(|error| error.0).unwrap();
         }
-        producer.flush(REQUEST).unwrap();
+        producer.flush(REQUEST_TIMEOUT).unwrap();
     }
 
     #[test]

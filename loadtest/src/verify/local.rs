@@ -18,11 +18,11 @@ use crate::http::{Http, HttpError};
 /// The only type of interest; the gateway leaves out the others.
 const KIND: &str = "ocpp.message.received";
 /// Delay before a broken stream is opened again.
-const PAUSE: Duration = Duration::from_millis(500);
-/// Attempts to reach a gateway at the end, one each [`PAUSE`].
-const LAST_ATTEMPTS: u32 = 60;
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+/// Attempts to reach a gateway at the end, one each [`RETRY_DELAY`].
+const MAX_ATTEMPTS: u32 = 60;
 /// How long a stream may be silent; it sends a comment at least every 15 seconds.
-const SILENCE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a log could not be read to its end.
 #[derive(Debug, Error)]
@@ -87,7 +87,7 @@ impl Log {
                     match stream.take() {
                         Some(stream) => self.follow(stream, checker).await,
                         None => {
-                            tokio::time::sleep(PAUSE).await;
+                            tokio::time::sleep(RETRY_DELAY).await;
                             let from = self.from();
                             let again = self.ask(&from).await?;
                             self.follow(again, checker).await
@@ -104,10 +104,10 @@ impl Log {
         loop {
             match self.read_to_end(checker).await {
                 Ok(()) => return Ok(()),
-                Err(error) if attempts == LAST_ATTEMPTS => return Err(error),
+                Err(error) if attempts == MAX_ATTEMPTS => return Err(error),
                 Err(_) => attempts += 1,
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -129,7 +129,8 @@ impl Log {
     async fn follow(&mut self, mut body: Incoming, checker: &Mutex<Checker>) -> Result<(), LocalError> {
         let mut stream = Stream::default();
         loop {
-            let frame = tokio::time::timeout(SILENCE, body.frame()).await.map_err(|_| LocalError::Silent)?;
+            let frame =
+                tokio::time::timeout(IDLE_TIMEOUT, body.frame()).await.map_err(|_| LocalError::Silent)?;
             let Some(frame) = frame else { return Ok(()) };
             let Ok(piece) = frame?.into_data() else { continue };
             let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
