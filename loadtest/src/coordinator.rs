@@ -138,7 +138,7 @@ impl Run {
                     self.stop_commands.cancel();
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    self.add_problem("processes of stations did not end in time".into());
+                    self.add_problem("workers did not end in time".into());
                     self.workers.clear();
                 }
                 _ = self.interrupt.recv() => deadline = self.interrupted().await,
@@ -155,7 +155,7 @@ impl Run {
         self.interrupts += 1;
         self.stop_commands.cancel();
         if self.interrupts == 1 {
-            self.progress.say("ending: waiting for answers (once more to wait no longer)");
+            self.progress.say("draining: waiting for answers (interrupt again to stop at once)");
             self.broadcast(&ToWorker::Drain).await;
             return Instant::now() + self.options.scenario.settle + TIMEOUT;
         }
@@ -174,8 +174,8 @@ impl Run {
                     Some(input) => self.handle(input).await,
                     None => return,
                 },
-                _ = self.interrupt.recv() => self.no_verification("it was interrupted").await,
-                _ = self.terminate.recv() => self.no_verification("it was interrupted").await,
+                _ = self.interrupt.recv() => self.no_verification("interrupted").await,
+                _ = self.terminate.recv() => self.no_verification("interrupted").await,
             }
         }
     }

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_gateway_says_is_understood() {
+    fn frames_of_a_gateway_are_parsed() {
         assert!(
             matches!(parse(r#"[3,"r-7",{"a":[1, 2]}]"#), Frame::CallResult { id: "r-7", payload } if payload.get() == r#"{"a":[1, 2]}"#)
         );

@@ -31,19 +31,19 @@ pub enum HttpError {
     #[error("no connection")]
     Connect(#[source] std::io::Error),
     /// HTTP failed.
-    #[error("no HTTP")]
+    #[error("the HTTP connection failed")]
     Http(#[from] hyper::Error),
     /// The request could not be built.
-    #[error("no request")]
+    #[error("the request could not be built")]
     Request(#[from] hyper::http::Error),
     /// The body could not be read, or exceeds the limit.
-    #[error("no body, or one that is too long")]
+    #[error("no body, or one over the limit")]
     Body,
     /// A status other than 200.
     #[error("HTTP {0}")]
     Status(StatusCode),
     /// The timeout passed.
-    #[error("no answer in time")]
+    #[error("the request timed out")]
     Timeout,
 }
 

@@ -17,8 +17,10 @@
 //! * [`coordinator`]: a run from the plan to the report; [`scrape`], [`http`]: the gateway's metrics
 //! * [`report`]: JSON, a summary, a page with plots; whether the run passed
 //! * [`pipe`], [`process`]: messages between processes, and what a process costs
+//! * [`error`]: errors as text for people
 
 pub mod coordinator;
+pub mod error;
 pub mod frame;
 pub mod http;
 pub mod latency;

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ocpp_loadtest::coordinator::{self, Options, Watch};
+use ocpp_loadtest::error::chain;
 use ocpp_loadtest::report::{Report, html, standalone, summary};
 use ocpp_loadtest::scenario::{Scenario, builtin, units};
-use ocpp_loadtest::verify::{self, Source, chain};
+use ocpp_loadtest::verify::{self, Source};
 use ocpp_loadtest::worker;
+use tokio::runtime::{Builder, Runtime};
 
 /// Simulates charging stations (OCPP 1.6, 2.0.1, 2.1) against a gateway, and verifies that nothing is lost.
 #[derive(Parser)]
@@ -141,18 +143,12 @@ fn main() -> ExitCode {
         Command::Scenarios { name: None } => list(),
         Command::Scenarios { name: Some(name) } => match builtin::find(&name) {
             Some(text) => print(text),
-            None => fail(&format!("there is no scenario {name:?}")),
+            None => fail(&format!("there is no built-in scenario {name:?}")),
         },
-        Command::Html { json, html } => done(again(&json, &html)),
+        Command::Html { json, html } => done(render(&json, &html)),
         Command::Plots { json, folder, only } => done(plots(&json, &folder, &only)),
-        Command::Worker => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            play(runtime, worker::run())
-        }
-        Command::Verifier => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            play(runtime, verify::run())
-        }
+        Command::Worker => play(worker::run()),
+        Command::Verifier => play(verify::run()),
     }
 }
 
@@ -165,9 +161,9 @@ fn run(args: RunArgs) -> ExitCode {
     if let Err(error) = std::fs::create_dir_all(&out) {
         return fail(&format!("{}: {error}", out.display()));
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+        Err(problem) => return fail(&problem),
     };
     let report = match runtime.block_on(Box::pin(coordinator::run(options))) {
         Ok(report) => report,
@@ -203,7 +199,7 @@ fn options(args: RunArgs) -> Result<Options, String> {
         Bus::Kafka => Some(Source::Kafka { brokers: args.kafka, topic: args.topic }),
         Bus::Local if args.no_admin => {
             return Err(
-                "the local log is read through the admin listener: without it, --bus kafka or none".into()
+                "the local log is read through the admin listener; with --no-admin, use --bus kafka or --bus none".into()
             );
         }
         Bus::Local => Some(Source::Local { admins: args.admin.clone() }),
@@ -225,7 +221,7 @@ fn write(report: &Report, json: &Path, page: &Path) -> Result<(), String> {
     save(page, &html::page(report))
 }
 
-fn again(json: &Path, page: &Path) -> Result<(), String> {
+fn render(json: &Path, page: &Path) -> Result<(), String> {
     save(page, &html::page(&read(json)?))
 }
 
@@ -233,7 +229,7 @@ fn plots(json: &Path, folder: &Path, only: &[String]) -> Result<(), String> {
     let files = standalone::files(&read(json)?);
     if let Some(unknown) = only.iter().find(|name| files.iter().all(|file| file.0 != name.as_str())) {
         let names: Vec<_> = files.iter().map(|file| file.0).collect();
-        return Err(format!("there is no plot {unknown:?}, but {}", names.join(", ")));
+        return Err(format!("there is no plot {unknown:?}; the plots are {}", names.join(", ")));
     }
     std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     for (name, text) in files {
@@ -261,13 +257,10 @@ fn done(result: Result<(), String>) -> ExitCode {
 }
 
 /// Runs a role in a process that the coordinator started.
-fn play<E: std::error::Error + 'static>(
-    runtime: std::io::Result<tokio::runtime::Runtime>,
-    role: impl Future<Output = Result<(), E>>,
-) -> ExitCode {
-    let runtime = match runtime {
+fn play<E: std::error::Error + 'static>(role: impl Future<Output = Result<(), E>>) -> ExitCode {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start the runtime: {error}")),
+        Err(problem) => return fail(&problem),
     };
     let result = runtime.block_on(Box::pin(role));
     // A read from standard input may still be pending.
@@ -276,6 +269,11 @@ fn play<E: std::error::Error + 'static>(
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&chain(&error)),
     }
+}
+
+fn runtime() -> Result<Runtime, String> {
+    let built = Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| format!("cannot start the runtime: {error}"))
 }
 
 fn list() -> ExitCode {

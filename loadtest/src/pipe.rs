@@ -23,7 +23,7 @@ pub enum PipeError {
     #[error("the pipe broke")]
     Io(#[from] std::io::Error),
     /// A line that is not the expected message.
-    #[error("a line that is no message")]
+    #[error("a line that is not a message")]
     Json(#[from] serde_json::Error),
     /// The other process closed the pipe.
     #[error("the other process ended")]
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn messages_come_as_they_were_sent_and_the_end_is_told() {
+    async fn messages_arrive_as_they_were_sent_and_the_end_is_an_error() {
         let (near, far) = tokio::io::duplex(64);
         let tasks = TaskTracker::new();
         let mut channel = Incoming::new(BufReader::new(far)).into_channel::<Vec<u32>>(&tasks);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_message_is_an_error() {
+    async fn an_invalid_line_is_an_error() {
         let mut incoming = Incoming::new(BufReader::new(&b"{}\n"[..]));
         assert!(matches!(incoming.next::<u32>().await, Err(PipeError::Json(_))));
         let mut incoming = Incoming::new(BufReader::new(&b"12"[..]));

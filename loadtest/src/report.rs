@@ -7,6 +7,7 @@
 mod example;
 pub mod html;
 pub mod judge;
+mod markup;
 mod plots;
 mod scale;
 pub mod standalone;
@@ -217,7 +218,7 @@ pub struct Point {
 
 impl Report {
     /// Returns the processor time of a watched process in microseconds for each CALL that it handled, while all stations were
-    /// connected and none had been told to leave; `None` without such a time.
+    /// connected and none was draining; `None` without such a time.
     pub fn cpu_per_call(&self, watched: usize) -> Option<f64> {
         let share = self.share(self.watched.get(watched)?);
         let from = self.scenario.connect.over + self.scenario.step();

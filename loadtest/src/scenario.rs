@@ -197,7 +197,7 @@ pub struct Limits {
 #[derive(Debug, Error)]
 pub enum ScenarioError {
     /// Neither a readable file nor a built-in name.
-    #[error("{name:?} is neither a file that can be read ({source}) nor one of {known}")]
+    #[error("{name:?} is neither a readable file ({source}) nor one of {known}")]
     NotFound {
         /// The name or path that was given.
         name: String,

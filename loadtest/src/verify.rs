@@ -19,6 +19,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::error::chain;
 use crate::http::Http;
 use crate::pipe::{self, PipeError};
 use crate::process::Meter;
@@ -225,19 +226,4 @@ impl Opened {
             }
         }
     }
-}
-
-/// Formats an error together with its sources.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let more = error.to_string();
-        // Some libraries repeat the source in their own text.
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        source = error.source();
-    }
-    text
 }

@@ -52,7 +52,7 @@ impl Run {
         };
         let count = options.scenario.workers();
         progress.say(&format!(
-            "{}: {} stations from {count} processes to {}",
+            "{}: {} stations in {count} workers, connecting to {}",
             options.scenario.name,
             options.scenario.stations,
             options.scenario.targets.join(", ")
@@ -143,7 +143,7 @@ async fn ready(
         }
         Err(RunError::Child("a process ended".into()))
     };
-    let late = || RunError::Child("a process did not get ready in time".into());
+    let late = || RunError::Child("a process did not become ready in time".into());
     tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| Err(late()))
 }
 

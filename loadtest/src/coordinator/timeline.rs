@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_was_skipped_or_a_worker_that_is_gone_holds_up_nothing() {
+    fn neither_a_skipped_step_nor_a_worker_that_is_gone_holds_up_a_point() {
         let mut timeline = Timeline::new(Duration::from_secs(1), 2, vec![]);
         timeline.tick(0, &tick(0, 10, 1, 0.1));
         timeline.tick(1, &tick(2, 30, 1, 0.1));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_told_before_at_most_and_while_all_were_connected() {
+    fn memory_is_reported_before_at_its_peak_and_with_all_connected() {
         let mut timeline = Timeline::new(Duration::from_secs(1), 1, vec![("gateway".into(), 7)]);
         for (index, (memory, connected)) in [(10, 0), (50, 5), (30, 5), (20, 1)].into_iter().enumerate() {
             let reading = Reading { memory, cpu_seconds: index as f64, cores: 0.0 };

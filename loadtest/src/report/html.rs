@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::markup::escape;
 use super::plots::{self, Axis};
 use super::scale::thousands;
 use super::svg::{AXIS, Content, Plot, number, swatch};
@@ -17,11 +18,6 @@ pub fn page(report: &Report) -> String {
     // Writing to a String cannot fail.
     let _written = write(&mut text, report);
     text
-}
-
-/// Text as HTML shows it, in content and in attributes.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn write(text: &mut String, report: &Report) -> std::fmt::Result {
@@ -42,7 +38,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
         "<title>{word}: {name}, ocpp-loadtest</title><style>{PALETTE}{STYLE}</style></head><body>"
     )?;
     writeln!(text, "<h1>{name} <span class=\"word {class}\">{word}</span></h1>")?;
-    let early = if report.interrupted { ", ended before its time" } else { "" };
+    let early = if report.interrupted { ", interrupted" } else { "" };
     writeln!(
         text,
         "<p>{}</p><p class=\"soft\">{} · {:.0} s{early} · {} stations · ocpp-loadtest {}</p>",
@@ -74,11 +70,11 @@ fn reasons(text: &mut String, report: &Report) -> std::fmt::Result {
         }
         writeln!(text, "</ul></section>")
     };
-    list("failed", "The gateway did not keep these", faults.iter().collect())?;
-    list("failed", "For example", examples)?;
+    list("failed", "What the gateway did wrong", faults.iter().collect())?;
+    list("failed", "Examples", examples)?;
     list(
         "invalid",
-        "Nothing is said about the gateway's limits: the load test is at fault",
+        "What was wrong with the load test: nothing is said about the gateway's limits",
         invalid.iter().collect(),
     )
 }
@@ -94,16 +90,16 @@ fn cards(text: &mut String, report: &Report) -> std::fmt::Result {
     card(counts.connects == 0, thousands(counts.connects), &attempts)?;
     let calls = format!("of {} CALLs were answered", thousands(counts.sent));
     card(counts.answered < counts.sent, thousands(counts.answered), &calls)?;
-    card(false, format!("{:.1} ms", report.latency.p50), "median from due to answer")?;
-    card(false, format!("{:.1} ms", report.latency.p99), "p99 from due to answer")?;
+    card(false, format!("{:.1} ms", report.latency.p50), "median latency, from due to answered")?;
+    card(false, format!("{:.1} ms", report.latency.p99), "p99 latency, from due to answered")?;
     match &report.verification {
         Some(verification) => {
             let verdict = &verification.verdict;
             let counts = [verdict.lost, verdict.duplicated, verdict.reordered];
-            let told = counts.map(thousands).join(" / ");
-            card(!verdict.faults().is_empty(), told, "lost / duplicated / reordered")?;
+            let shown = counts.map(thousands).join(" / ");
+            card(!verdict.faults().is_empty(), shown, "lost / duplicated / reordered")?;
         }
-        None => card(true, "not verified".into(), "nothing is proved about what was stored")?,
+        None => card(true, "not verified".into(), "what was stored is unknown")?,
     }
     for (number, gateway) in report.watched.iter().enumerate().filter(|watched| watched.1.is_gateway()) {
         if let Some(micros) = report.cpu_per_call(number) {
@@ -117,20 +113,20 @@ fn cards(text: &mut String, report: &Report) -> std::fmt::Result {
             )?;
         }
     }
-    card(false, format!("{:.1} ms", report.load.send_lag.p99), "p99 of the load test's own lateness")?;
+    card(false, format!("{:.1} ms", report.load.send_lag.p99), "p99 of the load test's own send lag")?;
     writeln!(text, "</div>")
 }
 
 fn plots(text: &mut String, report: &Report) -> std::fmt::Result {
     let axis = Axis::of(report);
     let plots = plots::of(report, &axis);
-    writeln!(text, "<h2>Over time</h2><p class=\"soft\">Times are since the start.")?;
+    writeln!(text, "<h2>Over time</h2><p class=\"soft\">Times count from the start.")?;
     if !axis.marks.is_empty() {
-        writeln!(text, "Dotted upright lines are what the scenario did to the stations.")?;
+        writeln!(text, "Dotted vertical lines are the scenario's moments.")?;
     }
     writeln!(
         text,
-        "<span class=\"scripted\" hidden>Point at a plot to see its values; the arrow keys do it, too.</span></p>"
+        "<span class=\"scripted\" hidden>Point at a plot to see its values, or use the arrow keys.</span></p>"
     )?;
     for (number, plot) in plots.iter().enumerate() {
         figure(text, number, plot)?;

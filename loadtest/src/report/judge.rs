@@ -37,7 +37,10 @@ fn losses(report: &Report) -> Vec<String> {
         losses.extend(of_the_bus.map(|(what, count)| format!("{what}: {count}")));
     }
     if report.counts.unexpected > 0 {
-        losses.push(format!("{} texts that nobody asked for, or no OCPP", report.counts.unexpected));
+        losses.push(format!(
+            "{} texts from the gateway that were neither asked for nor OCPP",
+            report.counts.unexpected
+        ));
     }
     losses
 }
@@ -66,7 +69,7 @@ fn missed(report: &Report) -> Vec<String> {
     at_least("commands answered", answered, report.commands.sent, limits.commands_answered);
     if counts.disconnects > limits.disconnects {
         missed.push(format!(
-            "connections of well-behaved stations that ended: {}, more than {}",
+            "unwanted ends of well-behaved stations' connections: {}, more than {}",
             counts.disconnects, limits.disconnects
         ));
     }

@@ -1,10 +1,9 @@
 //! Which plots a report has, and what they show.
 
+use super::scale::MIB;
 use super::svg::{Content, Plot, Series};
 use super::{Point, Report};
 use crate::latency::Percentiles;
-
-const MIB: f64 = 1_048_576.0;
 
 /// The times of the points, and of the scenario's moments.
 pub(super) struct Axis {
@@ -34,7 +33,7 @@ pub(super) fn of<'a>(report: &Report, axis: &'a Axis) -> Vec<Plot<'a>> {
         plot("rates", "Rates", "per second", lines(rates(report))),
         plot(
             "latency",
-            "Latency from due to answer",
+            "Latency from due to answered",
             "ms",
             Content::Lines { series: latency(report), log: true },
         ),
@@ -69,7 +68,7 @@ fn rates(report: &Report) -> Vec<Series> {
         line(report, "connects", |point| Some(point.connects)),
     ];
     if report.timeline.iter().any(|point| point.misbehaved > 0.0) {
-        rates.push(line(report, "CALLs of stations that misbehave", |point| Some(point.misbehaved)));
+        rates.push(line(report, "CALLs of misbehaving stations", |point| Some(point.misbehaved)));
     }
     rates
 }
@@ -83,7 +82,7 @@ fn latency(report: &Report) -> Vec<Series> {
         of("p90", |latency| latency.p90),
         of("p99", |latency| latency.p99),
         of("max", |latency| latency.max),
-        line(report, "sent late by (p99)", |point| (point.sent > 0.0).then_some(point.lag_p99)),
+        line(report, "send lag (p99)", |point| (point.sent > 0.0).then_some(point.lag_p99)),
     ]
 }
 
@@ -117,7 +116,7 @@ fn waiting(report: &Report) -> Vec<Series> {
 
 fn state(point: &Point) -> String {
     match &point.gateway {
-        Some(gateway) if gateway.bus_states.is_empty() => "not told".into(),
+        Some(gateway) if gateway.bus_states.is_empty() => "unknown".into(),
         Some(gateway) => gateway.bus_states.iter().cloned().collect::<Vec<_>>().join(" + "),
         None => "no answer".into(),
     }
@@ -135,7 +134,7 @@ mod tests {
         gateway.bus_states = ["spooling".into(), "direct".into()].into();
         assert_eq!(state(&report.timeline[0]), "direct + spooling");
         report.timeline[0].gateway.as_mut().unwrap().bus_states.clear();
-        assert_eq!(state(&report.timeline[0]), "not told");
+        assert_eq!(state(&report.timeline[0]), "unknown");
         report.timeline[0].gateway = None;
         assert_eq!(state(&report.timeline[0]), "no answer");
     }

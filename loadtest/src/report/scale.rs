@@ -18,6 +18,9 @@ enum Kind {
     },
 }
 
+/// Bytes of a mebibyte.
+pub(super) const MIB: f64 = 1_048_576.0;
+
 /// Steps between ticks, approximately.
 const TICKS: f64 = 5.0;
 /// The decades that a logarithmic scale shows at most, the highest ones.
@@ -188,7 +191,7 @@ mod tests {
         assert_eq!(labels(&scale), ["0.5", "1", "2", "5", "10", "20", "50"]);
         assert!(scale.part(43.0) > scale.part(0.9) && scale.part(0.9) > 0.0 && scale.part(0.0) == 0.0);
         let wide = Scale::logarithmic([0.09, 300.0].into_iter());
-        assert_eq!(labels(&wide), ["0.05", "0.1", "1", "10", "100", "500"], "both ends are told");
+        assert_eq!(labels(&wide), ["0.05", "0.1", "1", "10", "100", "500"], "both ends are labelled");
         assert_eq!(labels(&Scale::logarithmic([5.0].into_iter())), ["5", "10", "20", "50"]);
         assert_eq!(
             labels(&Scale::logarithmic(std::iter::empty())),
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn more_decades_than_one_can_see_are_cut_below_and_it_says_so() {
+    fn too_many_decades_are_cut_at_the_bottom_and_labelled_so() {
         let scale = Scale::logarithmic([0.004, 2950.0].into_iter());
         assert_eq!(labels(&scale), ["≤ 0.1", "1", "10", "100", "1,000", "5,000"]);
         assert_eq!(scale.part(0.004), 0.0);
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_told_as_a_clock_tells_it() {
+    fn times_are_formatted_as_a_clock_shows_them() {
         assert_eq!(
             [59.6, 61.0, 3599.0, 3600.0, 36_061.0].map(clock),
             ["1:00", "1:01", "59:59", "1:00:00", "10:01:01"]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Report;
-use super::html::escape;
+use super::markup::escape;
 use super::plots::{self, Axis};
 use super::svg::{AXIS, Plot, swatch};
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::scale::MIB;
 use super::{Cost, Judgement, Report};
 use crate::latency::Percentiles;
 
@@ -16,7 +17,7 @@ pub fn summary(report: &Report) -> String {
 fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     let counts = &report.counts;
     writeln!(text, "\n{}  {}", report.scenario.name, report.scenario.about)?;
-    let early = if report.interrupted { ", ended before its time" } else { "" };
+    let early = if report.interrupted { ", interrupted" } else { "" };
     writeln!(text, "{} stations, {:.0} s{early}\n", report.scenario.stations, report.seconds)?;
     writeln!(
         text,
@@ -39,7 +40,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     if counts.misbehaved_sent > 0 {
         writeln!(
             text,
-            "                {} more from stations that misbehave, {} answered",
+            "                {} more from misbehaving stations, {} answered",
             counts.misbehaved_sent, counts.misbehaved_answered
         )?;
     }
@@ -70,7 +71,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
                 writeln!(text, "                {example}")?;
             }
         }
-        None => writeln!(text, "  verification  none: nothing is proved about what was stored")?,
+        None => writeln!(text, "  verification  none: what was stored is unknown")?,
     }
     writeln!(text)?;
     latencies(text, report)?;
@@ -78,7 +79,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     let word = match report.outcome.judgement {
         Judgement::Passed => "PASSED",
         Judgement::Failed => "FAILED",
-        Judgement::Invalid => "INVALID: nothing is said about the gateway",
+        Judgement::Invalid => "INVALID: the run says nothing about the gateway",
     };
     writeln!(text, "\n{word}")?;
     for reason in report.outcome.faults.iter().chain(&report.outcome.invalid) {
@@ -111,12 +112,12 @@ fn latencies(text: &mut String, report: &Report) -> std::fmt::Result {
         row("(commands)", &report.commands.latency)?;
     }
     row("(connecting)", &report.connect)?;
-    row("(sent late by)", &report.load.send_lag)
+    row("(send lag)", &report.load.send_lag)
 }
 
 fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "\n  {:<22} {:>9} {:>9} {:>12}", "cost", "CPU s", "of a core", "memory MiB")?;
-    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let mib = |bytes: u64| bytes as f64 / MIB;
     for (number, watched) in report.watched.iter().enumerate() {
         let [before, most, last] = watched.memory.map(mib);
         write!(
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_in_a_million_is_not_nothing() {
+    fn all_but_one_in_a_million_is_not_everything() {
         assert_eq!(percent(999_999, 1_000_000), "99.99");
         assert_eq!(percent(7, 7), "100.00");
         assert_eq!(percent(0, 0), "0.00");

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::html::escape;
+use super::markup::escape;
 use super::scale::{Scale, clock, times};
 
 /// A plot.
@@ -95,11 +95,11 @@ impl Plot<'_> {
     /// A description in words, for those who cannot see it.
     pub(super) fn description(&self) -> String {
         let end = clock(self.times.last().copied().unwrap_or_default());
-        let told: Vec<String> = match &self.content {
+        let parts: Vec<String> = match &self.content {
             Content::Lines { series, .. } => series.iter().map(Series::description).collect(),
             Content::States(_) => self.keys().iter().map(|key| key.name.to_owned()).collect(),
         };
-        format!("Over {end}: {}.", told.join("; "))
+        format!("Over {end}: {}.", parts.join("; "))
     }
 
     /// Renders the shapes, for an SVG that begins where the values do and lets the axes overflow.
@@ -201,7 +201,7 @@ fn line_class(number: usize, series: &Series) -> String {
 
 /// A state has the same colour in every report.
 fn state_class(name: &str) -> String {
-    let known = ["direct", "spooling", "draining", "holding", "not told", "no answer"];
+    let known = ["direct", "spooling", "draining", "holding", "unknown", "no answer"];
     format!("state c{}", known.iter().position(|known| *known == name).unwrap_or(COLOURS - 1))
 }
 
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_can_be_drawn() {
+    fn an_empty_plot_can_be_drawn() {
         for log in [false, true] {
             let nothing = lines(vec![], log) + &lines(vec![None, None], log);
             assert_eq!(nothing.matches("nothing was measured").count(), 2);

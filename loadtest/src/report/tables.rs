@@ -3,10 +3,8 @@
 use std::fmt::Write;
 
 use super::Report;
-use super::html::escape;
-use super::scale::thousands;
-
-const MIB: f64 = 1_048_576.0;
+use super::markup::escape;
+use super::scale::{MIB, thousands};
 
 pub(super) fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     latencies(text, report)?;
@@ -47,10 +45,10 @@ fn table(text: &mut String, title: &str, heads: &[&str], rows: Vec<Vec<String>>)
 fn latencies(text: &mut String, report: &Report) -> std::fmt::Result {
     let more = [
         ("all", &report.latency),
-        ("stations that flood", &report.chatty),
+        ("flooding stations", &report.chatty),
         ("commands", &report.commands.latency),
         ("connecting", &report.connect),
-        ("sent late by", &report.load.send_lag),
+        ("send lag", &report.load.send_lag),
     ];
     let rows = report.actions.iter().map(|(action, values)| (action.as_str(), values)).chain(more);
     let rows = rows.filter(|row| row.1.count > 0).map(|(name, values)| {
@@ -80,7 +78,7 @@ fn costs(text: &mut String, report: &Report) -> std::fmt::Result {
         let (seconds, cores) = (format!("{:.1}", cost.cpu_seconds), format!("{:.1}", cost.cores * 100.0));
         vec![format!("load: {name}"), seconds, cores, String::new(), mib(cost.memory_max), String::new()]
     });
-    let heads = ["process", "CPU s", "% of a core", "MiB before", "MiB at most", "MiB at the end"];
+    let heads = ["process", "CPU s", "% of a core", "MiB before", "MiB at peak", "MiB at the end"];
     table(text, "Cost", &heads, watched.chain(load).collect())
 }
 

@@ -24,7 +24,7 @@ mod tests {
     use crate::scenario::Scenario;
 
     #[test]
-    fn every_scenario_can_be_used_and_says_what_it_is_for() {
+    fn every_scenario_is_valid_and_says_what_it_is_for() {
         for (name, text) in SCENARIOS {
             let scenario = Scenario::parse(name, text).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(!scenario.about.is_empty(), "{name} says nothing about itself");

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_a_station_says_satisfies_the_schemas() {
+    fn everything_a_station_sends_satisfies_the_schemas() {
         for version in Version::ALL {
             let mut script = script(version);
             check(version, &script.boot());
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn most_of_what_it_says_is_meter_values() {
+    fn most_of_what_it_sends_is_meter_values() {
         for version in Version::ALL {
             let mut script = script(version);
             let mut sent = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What a station does, driven by hand.
+//! A station driven step by step.
 
 use super::*;
 use crate::scenario::Versions;
@@ -33,7 +33,7 @@ impl Stage {
         self
     }
 
-    /// Goes to the next thing that happens and does it.
+    /// Advances to the next step and takes it.
     fn step(&mut self) -> Step {
         loop {
             self.now = self.now.max(self.station.next_at().expect("something to do"));
@@ -68,11 +68,11 @@ impl Stage {
     }
 }
 
-const QUIET: &str = "stations = 10\n[traffic]\nmessages_per_second = 1.0\nping_every = '0s'";
+const IDLE: &str = "stations = 10\n[traffic]\nmessages_per_second = 1.0\nping_every = '0s'";
 
 #[test]
-fn nothing_is_said_before_the_boot_is_accepted() {
-    let mut stage = Stage::new(3, QUIET);
+fn nothing_is_sent_before_the_boot_is_accepted() {
+    let mut stage = Stage::new(3, IDLE);
     stage.connect();
     assert!(stage.sent().contains("BootNotification"));
     assert_eq!(stage.station.next_at(), None, "it waits");
@@ -84,11 +84,11 @@ fn nothing_is_said_before_the_boot_is_accepted() {
 }
 
 #[test]
-fn latency_counts_from_the_due_time_even_when_the_one_before_was_slow() {
-    let mut stage = Stage::new(3, QUIET);
+fn latency_counts_from_the_due_time_even_if_the_previous_answer_was_slow() {
+    let mut stage = Stage::new(3, IDLE);
     let seq = stage.boot();
     stage.sent();
-    // The first answer takes so long that the next CALLs become due meanwhile.
+    // The first answer takes so long that further CALLs become due meanwhile.
     let due = stage.station.next_due;
     stage.pass(Duration::from_secs(120));
     stage.answer(seq, "{}");
@@ -98,13 +98,13 @@ fn latency_counts_from_the_due_time_even_when_the_one_before_was_slow() {
     let Received::Answered { latency, refused: false, .. } = stage.answer(seq + 1, "{}") else { panic!() };
     assert_eq!(latency, stage.now - due);
     assert!(latency > Duration::from_secs(90));
-    // And the one after that is due in the past, too: nothing of the schedule is left out.
+    // The next one is due in the past as well: nothing of the schedule is skipped.
     assert!(stage.station.next_at().unwrap() < stage.now);
 }
 
 #[test]
 fn the_schedule_keeps_its_rate() {
-    let mut stage = Stage::new(3, QUIET);
+    let mut stage = Stage::new(3, IDLE);
     let first = stage.boot();
     let begin = stage.now;
     for seq in first..first + 1000 {
@@ -116,13 +116,13 @@ fn the_schedule_keeps_its_rate() {
 }
 
 #[test]
-fn what_was_not_answered_is_sent_again_with_the_same_id() {
-    let mut stage = Stage::new(3, QUIET);
+fn an_unanswered_call_is_resent_with_the_same_id() {
+    let mut stage = Stage::new(3, IDLE);
     let seq = stage.boot();
     let text = stage.sent();
     stage.station.lost();
     stage.pass(Duration::from_secs(2)).connect();
-    // An answer to what was not sent on this connection is nothing that was asked for.
+    // The CALL has not been sent on this connection, so that its answer was not asked for.
     assert_eq!(stage.answer(seq, "{}"), Received::Unexpected);
     assert_eq!(stage.step(), Step::Send { text, lag: None });
     assert!(matches!(stage.answer(seq, "{}"), Received::Answered { .. }));
@@ -137,8 +137,8 @@ fn what_was_not_answered_is_sent_again_with_the_same_id() {
 }
 
 #[test]
-fn no_boot_after_a_mere_reconnect_unless_the_gateway_forgot() {
-    let mut stage = Stage::new(3, QUIET);
+fn a_reconnect_needs_no_boot_unless_the_gateway_forgot() {
+    let mut stage = Stage::new(3, IDLE);
     let seq = stage.boot();
     stage.station.lost();
     stage.connect();
@@ -149,8 +149,8 @@ fn no_boot_after_a_mere_reconnect_unless_the_gateway_forgot() {
 }
 
 #[test]
-fn one_that_floods_has_several_calls_open_and_sends_all_of_them_again_in_order() {
-    let mut stage = Stage::new(0, &format!("{QUIET}\n[chatty]\nstations = 1\nevery = '10ms'\nwindow = 3"));
+fn a_flooding_station_has_several_calls_open_and_resends_them_in_order() {
+    let mut stage = Stage::new(0, &format!("{IDLE}\n[chatty]\nstations = 1\nevery = '10ms'\nwindow = 3"));
     let seq = stage.boot();
     let texts = [stage.sent(), stage.sent(), stage.sent()];
     assert_eq!(stage.station.next_at(), None, "the window is full");
@@ -163,8 +163,8 @@ fn one_that_floods_has_several_calls_open_and_sends_all_of_them_again_in_order()
 }
 
 #[test]
-fn a_slow_reader_sends_on_without_answers() {
-    let mut stage = Stage::new(0, &format!("{QUIET}\n[slow_readers]\nstations = 1\nevery = '10ms'"));
+fn a_slow_reader_keeps_sending_without_answers() {
+    let mut stage = Stage::new(0, &format!("{IDLE}\n[slow_readers]\nstations = 1\nevery = '10ms'"));
     stage.boot();
     for _ in 0..50 {
         assert!(stage.sent().contains("Heartbeat"));
@@ -195,8 +195,8 @@ fn moments_come_at_their_time() {
 }
 
 #[test]
-fn commands_are_answered_and_nonsense_is_noticed() {
-    let mut stage = Stage::new(3, QUIET);
+fn commands_are_answered_and_invalid_frames_are_noticed() {
+    let mut stage = Stage::new(3, IDLE);
     stage.boot();
     let command = r#"[2,"c1","Reset",{"type":"Soft"}]"#;
     assert_eq!(
@@ -209,7 +209,7 @@ fn commands_are_answered_and_nonsense_is_noticed() {
 
 #[test]
 fn while_draining_only_open_calls_count() {
-    let mut stage = Stage::new(3, QUIET);
+    let mut stage = Stage::new(3, IDLE);
     let seq = stage.boot();
     stage.sent();
     stage.station.drain();
@@ -220,7 +220,7 @@ fn while_draining_only_open_calls_count() {
 }
 
 #[test]
-fn waits_between_attempts_grow_up_to_the_longest() {
+fn backoff_grows_up_to_its_limit() {
     let mut stage = Stage::new(3, "[reconnect]\nfirst = '1s'\nlongest = '8s'");
     for longest in [1.5, 3.0, 6.0, 12.0, 12.0] {
         let pause = stage.station.backoff().as_secs_f64();
@@ -229,7 +229,7 @@ fn waits_between_attempts_grow_up_to_the_longest() {
 }
 
 #[test]
-fn versions_are_mixed_as_wanted() {
+fn versions_are_mixed_as_configured() {
     let shares = Versions { v16: 60, v201: 30, v21: 10 };
     let count = |version| (0..10_000).filter(|number| Version::of(*number, shares) == version).count();
     assert!((5800..6200).contains(&count(Version::V16)));

@@ -31,7 +31,7 @@ pub enum TopicError {
     #[error("Kafka")]
     Kafka(#[from] KafkaError),
     /// No records arrive any more.
-    #[error("nothing came for a minute, and these partitions are not at their end: {0}")]
+    #[error("no records for a minute, and these partitions are not at their end: {0}")]
     Silent(String),
 }
 

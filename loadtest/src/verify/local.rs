@@ -34,10 +34,10 @@ pub enum LocalError {
     #[error("the stream broke")]
     Broken(#[from] hyper::Error),
     /// It fell silent.
-    #[error("nothing came for a minute")]
+    #[error("no data for a minute")]
     Silent,
     /// The response is not an event stream.
-    #[error("no stream of events")]
+    #[error("not an event stream")]
     Form(#[from] TooLong),
     /// The gateway cannot read its log.
     #[error("the gateway cannot read its log: {0}")]

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_connection_that_misbehaved_is_no_fault() {
+    fn the_end_of_a_misbehaving_stations_connection_is_not_a_disconnect() {
         let mut tally = Tally::default();
         for (behaviour, misbehaving) in
             [(Behaviour::Ordinary, false), (Behaviour::SlowReader, true), (Behaviour::Chatty, false)]

@@ -71,7 +71,7 @@ async fn answer(socket: &mut WebSocketStream<TcpStream>, seq: u32, payload: &str
 }
 
 #[tokio::test]
-async fn what_was_not_answered_is_sent_again_on_the_next_connection() {
+async fn an_unanswered_call_is_resent_on_the_next_connection() {
     let stage = Stage::new("[reconnect]\nfirst = '10ms'\nlongest = '10ms'\n[connect]\nover = '0s'").await;
     let mut socket = stage.accept().await;
     assert!(next_text(&mut socket).await.contains("BootNotification"));
@@ -112,7 +112,7 @@ async fn commands_are_answered_and_pings_are_sent() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_ending() {
+async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_stopping() {
     let stage = Stage::new("[connect]\nover = '0s'\n[traffic]\nmeter_values_bytes = 900000\n[chatty]\nstations = 1\nevery = '1ms'\nwindow = 100").await;
     let mut socket = stage.accept().await;
     next_text(&mut socket).await;
@@ -123,7 +123,7 @@ async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_ending() {
         }
         answer(&mut socket, seq, "{}").await;
     }
-    // Megabytes wait for a reader that does not come.
+    // Nothing shows that the kernel takes no more; by now the station waits in a write.
     tokio::time::sleep(Duration::from_millis(300)).await;
     stage.shared.drain.cancel();
     stage.shared.stop.cancel();
@@ -133,7 +133,7 @@ async fn a_gateway_that_does_not_read_cannot_keep_a_station_from_ending() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_counted_and_tried_again() {
+async fn a_refused_attempt_is_counted_and_repeated() {
     let stage = Stage::new("[reconnect]\nfirst = '10ms'\nlongest = '10ms'\n[connect]\nover = '0s'").await;
     for _ in 0..3 {
         drop(stage.listener.accept().await.unwrap());

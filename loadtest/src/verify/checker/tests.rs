@@ -24,7 +24,7 @@ fn checker() -> Checker {
 }
 
 /// A run of one station whose ten CALLs were all answered, with this found in the bus.
-fn judge(found: &[(u32, &str)]) -> Verdict {
+fn compared(found: &[(u32, &str)]) -> Verdict {
     let mut checker = checker();
     for (seq, id) in found {
         checker.record(&event(1, *seq, id, 1));
@@ -37,7 +37,7 @@ const ALL: [(u32, &str); 10] =
 
 #[test]
 fn everything_found_once_and_in_order_is_no_fault() {
-    let verdict = judge(&ALL);
+    let verdict = compared(&ALL);
     assert_eq!(verdict.faults(), []);
     assert_eq!((verdict.answered, verdict.calls, verdict.events), (10, 10, 10));
 }
@@ -47,28 +47,28 @@ fn what_is_missing_is_lost() {
     let mut found = ALL.to_vec();
     found.remove(4);
     found.pop();
-    let verdict = judge(&found);
+    let verdict = compared(&found);
     assert_eq!(verdict.faults(), [("lost", 2)]);
     assert_eq!(verdict.examples, ["lost: LT-000001 CALL 4", "lost: LT-000001 CALL 9"]);
 }
 
 #[test]
-fn a_bus_without_anything_has_lost_everything() {
-    assert_eq!(judge(&[]).faults(), [("lost", 10)]);
+fn an_empty_bus_has_lost_everything() {
+    assert_eq!(compared(&[]).faults(), [("lost", 10)]);
 }
 
 #[test]
-fn what_comes_after_a_later_one_is_reordered() {
+fn a_call_after_a_later_one_is_reordered() {
     let mut found = ALL.to_vec();
     found.swap(2, 3);
-    assert_eq!(judge(&found).faults(), [("reordered", 1)]);
+    assert_eq!(compared(&found).faults(), [("reordered", 1)]);
 }
 
 #[test]
 fn a_second_event_of_what_was_sent_once_is_a_duplicate() {
     let mut found = ALL.to_vec();
     found.insert(5, (3, "another"));
-    let verdict = judge(&found);
+    let verdict = compared(&found);
     assert_eq!(verdict.faults(), [("duplicated", 1)]);
     assert!(verdict.examples[0].contains("CALL 3, sent 1 times, 2 events"), "{:?}", verdict.examples);
 }
@@ -77,16 +77,16 @@ fn a_second_event_of_what_was_sent_once_is_a_duplicate() {
 fn the_same_event_again_is_a_redelivery() {
     let mut found = ALL.to_vec();
     found.extend(&ALL[4..]);
-    let verdict = judge(&found);
+    let verdict = compared(&found);
     assert_eq!(verdict.faults(), []);
     assert_eq!((verdict.redelivered, verdict.calls), (6, 10));
 }
 
 #[test]
-fn what_nobody_sent_is_known_as_such() {
+fn what_nobody_sent_is_reported() {
     let mut found = ALL.to_vec();
     found.push((10, "k"));
-    assert_eq!(judge(&found).faults(), [("never sent", 1)]);
+    assert_eq!(compared(&found).faults(), [("never sent", 1)]);
     let mut checker = checker();
     checker.record(&event(77, 0, "x", 1));
     assert_eq!(checker.compare(&[]).faults(), [("never sent", 1)]);
@@ -102,7 +102,7 @@ fn an_older_session_after_a_newer_one_is_out_of_order() {
 }
 
 #[test]
-fn each_send_of_what_is_never_remembered_may_be_an_event() {
+fn each_send_of_an_action_that_is_never_deduplicated_may_be_an_event() {
     let again = |times, never_remembered| {
         let mut checker = checker();
         for (seq, id) in [(0, "a"), (1, "b"), (1, "c"), (1, "d"), (2, "e")] {
@@ -132,7 +132,7 @@ fn a_restarted_gateway_may_have_forgotten_what_it_did_not_answer() {
 }
 
 #[test]
-fn without_an_answer_both_are_right() {
+fn an_unanswered_call_may_be_found_or_missing() {
     let mut checker = checker();
     for (seq, id) in [(0, "a"), (2, "b")] {
         checker.record(&event(1, seq, id, 1));
@@ -152,7 +152,7 @@ fn gaps_nonsense_and_stations_without_an_account_are_faults() {
 }
 
 #[test]
-fn others_do_not_matter() {
+fn other_runs_stations_and_types_are_ignored() {
     let mut checker = checker();
     let text = String::from_utf8(event(1, 0, "a", 1)).unwrap();
     checker.record(text.replace("k7-0", "other-0").as_bytes());
