@@ -49,7 +49,7 @@ test-e2e: ## the built binary against real stations and a real Kafka (PYTEST='-k
 	@tools/ws.sh
 	@tools/kafka.sh setup
 	cargo build --locked --package ocpp-gateway --package ocpp-loadtest
-	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway $(python) -m pytest tests/e2e $(PYTEST)
+	OCPP_GATEWAY_BIN=$(abspath $(target))/debug/ocpp-gateway tools/e2e.sh $(PYTEST)
 
 faults: ## every outage and crash, for real, and what was lost (SCENARIO=gateway-killed for some of it, QUICK=1 for less; root)
 	@tools/packages.sh build kafka test

@@ -228,6 +228,7 @@ async def send_without_end(wire, payload):
         await asyncio.sleep(0.001)
 
 
+@pytest.mark.serial
 @pytest.mark.parametrize("size", [10, 100_000])
 @pytest.mark.parametrize("reads", [True, False], ids=["reads", "deaf"])
 async def test_a_flood_does_not_delay_the_others(gateway, reads, size):

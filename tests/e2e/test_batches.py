@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import pytest
 import requests
 from harness.contract import violations
 from harness.station import Station
@@ -110,6 +111,7 @@ async def test_a_list_a_tag_and_all(gateway):
     await crowd.leave()
 
 
+@pytest.mark.serial
 async def test_a_batch_keeps_its_rate(gateway):
     node = gateway()
     crowd = await Crowd.connect(node, 20)

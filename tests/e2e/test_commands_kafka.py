@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 
+import pytest
 from harness.obedient import ACTION, Obedient, body, connect_all
 from harness.orders import show
 from harness.waiting import wait_for
@@ -23,6 +24,7 @@ def percentile(values: list[float], share: float) -> float:
 # -- no station waits for another ---------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 async def test_slow_stations_delay_no_other_on_their_partition(gateway, backends):
     backend = backends(command_partitions=1)
     node = gateway(backend.config())

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from harness.gateway import Gateway
 from harness.obedient import Obedient, body, connect_all, wire_counts
 from harness.orders import ASYNC, in_state, post
@@ -92,6 +93,7 @@ async def test_partitions_that_move_lose_no_command(gateway, backends):
     print(f"\n{len(ids)} commands: {statuses}; results of both nodes: {len(backend.distinct_results())}")
 
 
+@pytest.mark.serial
 async def test_commands_that_wait_use_no_processor_while_kafka_hangs(own_kafka, gateway, backends):
     """The station's connection breaks while no event can be published: its session lasts until one can."""
     own_kafka.start()

@@ -394,6 +394,7 @@ def test_a_changed_credentials_file_takes_effect_without_a_restart(gateway, tmp_
         assert station.message().startswith('[4,"1","SecurityError"'), "a reload does not cut connections"
 
 
+@pytest.mark.serial
 def test_slow_hashes_delay_no_other_station(gateway, tmp_path):
     """A flood of wrong passwords keeps the one slow-hash thread busy; known stations connect at once."""
     flood = [f"FLOOD{number}" for number in range(8)]

@@ -234,6 +234,7 @@ SCENARIOS = [
 ]
 
 
+@pytest.mark.serial
 async def test_a_thousand_races(gateway):
     began = time.monotonic()
     # A connection abandoned in the middle of a frame cannot answer a close frame.

@@ -33,6 +33,7 @@ def read(node) -> int:
     return sum(one["messagesIn"] for one in node.get("/api/v1/stations").json()["stations"])
 
 
+@pytest.mark.serial
 async def test_busy_stations_are_closed_one_by_one(gateway):
     spread, deadline = 2.0, 10.0
     node = gateway({"shutdown": {"close_spread": f"{spread}s", "deadline": f"{deadline}s"}, "log": {"level": "info"}})

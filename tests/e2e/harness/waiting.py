@@ -1,8 +1,9 @@
-"""Waiting for something to become true, and ports to start things on.
+"""Waiting for conditions, and ports for servers.
 
-Tests never sleep for a fixed time: they say what they wait for, and the failure says it too.
+A test says what it waits for, and a failure repeats it. A test that sleeps says why no condition can be waited for.
 """
 
+import os
 import random
 import socket
 import time
@@ -11,11 +12,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+PORTS = range(20000, 32000)
+
 
 def wait_for(condition: Callable[[], T], what: str, timeout: float = 15.0, interval: float = 0.05) -> T:
-    """Calls `condition` until it returns something true and returns that; fails with `what` after `timeout` seconds.
+    """Calls `condition` until it returns something true, and returns that; fails with `what` after `timeout` seconds.
 
-    It blocks: from an `async` test that has to keep reading its sockets meanwhile, use `asyncio.to_thread`.
+    It blocks: an `async` test that must keep reading its sockets calls it with `asyncio.to_thread`.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -27,14 +30,23 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = 15.0, inter
         time.sleep(interval)
 
 
-def free_port(count: int = 1) -> int:
-    """The first of `count` neighbouring free TCP ports on 127.0.0.1.
+def _ports() -> range:
+    """Ports of this process: pytest's workers share none, because a port is free until its server binds it.
 
-    They lie below the range from which the kernel takes the ports of outgoing connections, so that no
-    connection of a test sits on them by chance when the server comes to bind.
+    They lie below the range from which the kernel takes the ports of outgoing connections, so that none of these has the port of
+    a server by chance.
     """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = (PORTS.stop - PORTS.start) // workers
+    return range(PORTS.start + worker * share, PORTS.start + (worker + 1) * share)
+
+
+def free_port(count: int = 1) -> int:
+    """The first of `count` adjacent free TCP ports on 127.0.0.1."""
+    ports = _ports()
     for _ in range(200):
-        first = random.randrange(20000, 32000)
+        first = random.randrange(ports.start, ports.stop - count)
         sockets = [socket.socket() for _ in range(count)]
         try:
             for offset, candidate in enumerate(sockets):
@@ -45,4 +57,4 @@ def free_port(count: int = 1) -> int:
         finally:
             for candidate in sockets:
                 candidate.close()
-    raise AssertionError("no free port between 20000 and 32000")
+    raise AssertionError(f"no free port in {ports}")
