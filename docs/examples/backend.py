@@ -46,7 +46,7 @@ def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
 
     command = {"commandId": str(uuid.uuid4()), "action": "RemoteStartTransaction", "ifOffline": "queue"}
     tell(station, command | {"payload": {"idTag": "TAG-1", "connectorId": 1}})
-    answered: set[str] = set()  # An event may arrive twice, with the same id. A real backend stores these in its database.
+    answered: set[str] = set()  # An event may arrive twice, with the same id; a real backend stores these.
     try:
         while True:
             message = consumer.poll(0.1)
