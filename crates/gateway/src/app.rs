@@ -28,7 +28,7 @@ use crate::command::intake;
 use crate::command::router::Router;
 use crate::config::{AuthMode, Config};
 use crate::events::Events;
-use crate::http::Admin;
+use crate::http;
 use crate::http_client::ClientError;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::listener::{self, Listener, RateLimit};
@@ -262,20 +262,44 @@ impl App {
     }
 
     fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry, stations_known: IntGauge) {
-        let admin = Arc::new(Admin {
-            router: Arc::clone(&self.shared.router),
-            shared: Arc::clone(&self.shared),
+        let Shared { router, backend, stations, bus, journal, registration, .. } = &*self.shared;
+        let max_connections = self.config.admin.max_connections;
+        let api = http::Api {
+            health: http::Sources {
+                readiness: Arc::clone(&self.readiness),
+                registry: Arc::clone(&self.registry),
+                stations: Arc::clone(stations),
+                metrics,
+                stations_known,
+                bus: bus.clone(),
+                stations_journal: journal.clone(),
+                commands_journal: router.journal.clone(),
+            },
+            stations: http::Directory {
+                registry: Arc::clone(&self.registry),
+                stations: Arc::clone(stations),
+                journal: journal.clone(),
+                max_stations: registration.max_stations,
+                commands: Arc::clone(&router.book),
+            },
+            commands: Arc::clone(router),
+            backend: Arc::clone(backend),
             registry: Arc::clone(&self.registry),
-            readiness: Arc::clone(&self.readiness),
-            metrics,
-            stations_known,
-            max_connections: self.config.admin.max_connections,
-            watchers: Arc::new(Semaphore::new((self.config.admin.max_connections / 2).max(1))),
+            events: http::Subscriptions {
+                bus: bus.clone(),
+                permits: Arc::new(Semaphore::new((max_connections / 2).max(1))),
+                tasks: self.rest.clone(),
+                stop: self.stop_rest.clone(),
+            },
+        };
+        let server = http::Server {
+            api: api.into_router(),
+            max_connections,
             tasks: self.rest.clone(),
             stop: self.stop_rest.clone(),
-        });
+        };
         tracing::info!(address = ?listener.local_addr().ok(), "admin listener");
-        drop(self.rest.spawn(admin.serve(listener)));
+        drop(self.rest.spawn(server.serve(listener)));
     }
 
     fn start_station_listeners(

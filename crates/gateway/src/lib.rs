@@ -20,7 +20,7 @@ pub mod command;
 pub mod config;
 pub mod drain;
 pub mod events;
-pub mod http;
+mod http;
 pub mod http_client;
 pub mod listener;
 pub mod metrics;

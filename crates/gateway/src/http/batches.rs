@@ -1,62 +1,98 @@
 //! Batches over HTTP: one command for many stations.
+//!
+//! Owns what is answered; how a batch goes on is `command/batch.rs`.
 
 use std::sync::Arc;
 
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
-use hyper::{Request, StatusCode};
+use axum::extract::{Path, State};
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, LOCATION};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use utoipa_axum::router::UtoipaMethodRouterExt;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::commands::{problem, traceparent};
-use super::{Admin, Answer, Problem, body_of, json};
-use crate::command::batch::Refused;
+use super::commands::traceparent;
+use super::extract::Json;
+use super::interface::Operation;
+use super::problem::Problem;
+use crate::command::batch::{Refused, Summary};
 use crate::command::request::BatchRequest;
+use crate::command::router::Router;
 
-impl Admin {
-    /// Takes a batch in. 202 as soon as that is durable.
-    pub(super) async fn send_batch(&self, request: Request<Incoming>) -> Answer {
-        let header = traceparent(request.headers());
-        let body = body_of(request).await?;
-        let mut stated: BatchRequest =
-            serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
-        stated.traceparent = stated.traceparent.or(header);
-        let id = || Uuid::now_v7().to_string();
-        let router = &self.router;
-        let plan = router.limits.plan(stated, id, |to| router.addressed(to)).map_err(problem)?;
-        let plan = Arc::new(plan);
-        match router.begin_batch(Arc::clone(&plan)).await {
-            // One that is known is not sent again.
-            Ok(()) | Err(Refused::Known) => {}
-            Err(Refused::Busy) => {
-                let detail = "commands.max_batches is reached";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many batches", detail));
-            }
-        }
-        let mut response = json(StatusCode::ACCEPTED, &router.book.batches.summary(&plan.id));
-        let place = format!("/api/v1/batches/{}", utf8_percent_encode(&plan.id, NON_ALPHANUMERIC));
-        if let Ok(place) = HeaderValue::from_str(&place) {
-            response.headers_mut().insert(header::LOCATION, place);
-        }
-        Ok(response)
-    }
+pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
+    [routes!(send_batch), routes!(show_batch), routes!(cancel_batch)]
+        .map(|operation| operation.with_state(Arc::clone(router)))
+        .into()
+}
 
-    /// How a batch is going.
-    pub(super) fn show_batch(&self, id: &str) -> Answer {
-        match self.router.book.batches.summary(id) {
-            Some(summary) => Ok(json(StatusCode::OK, &summary)),
-            None => Err(Problem::not_found(format!("no batch {id:?} is known"))),
+/// Sends one command to many stations, at a pace.
+///
+/// Each has its own `ocpp.command.result`; an `ocpp.command.summary` follows the last. Taken in, durably, when it is answered. A
+/// `batchId` that is known is not sent again.
+#[utoipa::path(post, path = "/api/v1/commands", tag = "commands",
+    params(("traceparent" = Option<String>, Header, description = "W3C Trace Context: the trace that the commands belong to")),
+    request_body = BatchRequest,
+    responses(
+        (status = 202, description = "It is taken in", body = Summary),
+        (status = 400, description = "This is no command for stations"),
+        (status = 413, description = "Too many stations, or too large a payload"),
+        (status = 503, description = "commands.max_batches is reached"),
+    ))]
+async fn send_batch(
+    State(router): State<Arc<Router>>,
+    headers: HeaderMap,
+    Json(mut request): Json<BatchRequest>,
+) -> Result<(StatusCode, [(hyper::header::HeaderName, String); 1], Json<Option<Summary>>), Problem> {
+    request.traceparent = request.traceparent.or_else(|| traceparent(&headers));
+    let id = || Uuid::now_v7().to_string();
+    let plan = Arc::new(router.limits.plan(request, id, |to| router.addressed(to))?);
+    match router.begin_batch(Arc::clone(&plan)).await {
+        // One that is known is not sent again.
+        Ok(()) | Err(Refused::Known) => {}
+        Err(Refused::Busy) => {
+            return Err(Problem::unavailable("too many batches", "commands.max_batches is reached"));
         }
     }
+    let location = format!("/api/v1/batches/{}", utf8_percent_encode(&plan.id, NON_ALPHANUMERIC));
+    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(router.book.batches.summary(&plan.id))))
+}
 
-    /// Calls a batch back.
-    pub(super) async fn call_batch_back(&self, id: &str) -> Answer {
-        if let Some(summary) = self.router.call_batch_back(id).await {
-            return Ok(json(StatusCode::ACCEPTED, &summary));
-        }
-        Err(match self.router.book.batches.summary(id) {
-            Some(_) => Problem::new(StatusCode::CONFLICT, "too late", "the batch has ended"),
-            None => Problem::not_found(format!("no batch {id:?} is known")),
-        })
+/// How a command for many stations is going.
+#[utoipa::path(get, path = "/api/v1/batches/{id}", tag = "commands",
+    params(("id" = String, Path, description = "Its batchId")),
+    responses(
+        (status = 200, description = "It is known", body = Summary),
+        (status = 404, description = "It is not, or was forgotten"),
+    ))]
+async fn show_batch(
+    State(router): State<Arc<Router>>,
+    Path(id): Path<String>,
+) -> Result<Json<Summary>, Problem> {
+    router.book.batches.summary(&id).map(Json).ok_or_else(|| unknown(&id))
+}
+
+/// Calls back what has not been sent of a command for many stations.
+#[utoipa::path(delete, path = "/api/v1/batches/{id}", tag = "commands", operation_id = "call_batch_back",
+    params(("id" = String, Path, description = "Its batchId")),
+    responses(
+        (status = 202, description = "What has not been sent comes to its end", body = Summary),
+        (status = 404, description = "It is not known, or was forgotten"),
+        (status = 409, description = "It has ended"),
+    ))]
+async fn cancel_batch(
+    State(router): State<Arc<Router>>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<Summary>), Problem> {
+    if let Some(summary) = router.call_batch_back(&id).await {
+        return Ok((StatusCode::ACCEPTED, Json(summary)));
     }
+    Err(match router.book.batches.summary(&id) {
+        Some(_) => Problem::conflict("too late", "the batch has ended"),
+        None => unknown(&id),
+    })
+}
+
+fn unknown(id: &str) -> Problem {
+    Problem::not_found(format!("no batch {id:?} is known"))
 }

@@ -1,29 +1,37 @@
-//! Commands over HTTP: sending one and waiting for its outcome or not, asking for it later, calling it back.
+//! Commands over HTTP: sending one and waiting for its outcome or not, asking for it later, cancelling it.
+//!
+//! Owns what a request may say in its headers and the status of each outcome. What becomes of a command is decided in
+//! `command/`.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Request, Response, StatusCode};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::{HeaderMap, LOCATION};
 use ocpp_protocol::Identity;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
+use utoipa_axum::router::UtoipaMethodRouterExt;
+use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Admin, Answer, Body, Problem, body_of, json};
+use super::extract::Json;
+use super::interface::Operation;
+use super::problem::Problem;
 use crate::command::book::{Begun, Ended, Progress, Shown, TooLate};
 use crate::command::request::{CommandRequest, Flaw};
-use crate::command::router::Submitted;
+use crate::command::router::{Router, Submitted};
 
 /// How a command ended.
 #[derive(Serialize, ToSchema)]
 #[schema(as = CommandOutcome)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Outcome<'a> {
+struct Outcome<'a> {
     /// The sender's name for it, or the gateway's.
     command_id: &'a str,
     /// The station, in its registered spelling.
@@ -61,7 +69,7 @@ struct OutcomeError<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = CommandState)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Running<'a> {
+struct Running<'a> {
     /// The sender's name for it, or the gateway's.
     command_id: &'a str,
     /// The station, as the command named it.
@@ -79,11 +87,10 @@ pub(super) struct Running<'a> {
 }
 
 /// A command, whether it has ended or not.
-#[derive(ToSchema)]
+#[derive(Serialize, ToSchema)]
 #[schema(as = KnownCommand)]
 #[serde(untagged)]
-#[allow(dead_code, reason = "only its schema is used: each answer is one of the two")]
-pub(super) enum Known<'a> {
+enum Known<'a> {
     Running(Running<'a>),
     Ended(Outcome<'a>),
 }
@@ -96,89 +103,131 @@ fn object_at_least<S: Serializer>(details: &Option<&RawValue>, serializer: S) ->
     }
 }
 
-impl Admin {
-    /// Sends a command. 200 with its outcome; 202 when it is kept for a station that is away, or with
-    /// `Prefer: respond-async` (RFC 7240) as soon as it is taken in, durably.
-    pub(super) async fn send_command(&self, station: &str, request: Request<Incoming>) -> Answer {
-        let respond_async = prefers_async(request.headers());
-        let header = traceparent(request.headers());
-        let body = body_of(request).await?;
-        let mut stated: CommandRequest =
-            serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
-        stated.traceparent = stated.traceparent.or(header);
-        if stated.station_id.as_deref().is_some_and(|named| named != station) {
-            return Err(Problem::bad_request("stationId is not the station of the path"));
-        }
-        if station.len() > 4 * Identity::MAX_CHARS {
-            return Err(Problem::bad_request("no such station: the name is too long"));
-        }
-        let id = || Uuid::now_v7().to_string();
-        let command =
-            self.router.limits.command(stated, Some(station), id, SystemTime::now()).map_err(problem)?;
-        let (id, station) = (Arc::clone(&command.id), command.station.clone());
-        let progress = match self.router.submit(command) {
-            Submitted::New { saved, progress, .. } => {
-                if respond_async {
-                    saved.await.map_err(|_| leaving())?;
-                    return Ok(accepted(&id, &station, "waiting"));
-                }
-                progress
-            }
-            Submitted::Known(Begun::Running(_)) if respond_async => {
-                self.router.note_again(&id).await;
-                return Ok(accepted(&id, &station, "waiting"));
-            }
-            Submitted::Known(Begun::Running(progress)) => progress,
-            Submitted::Known(Begun::Kept(_)) => {
-                self.router.note_again(&id).await;
-                return Ok(accepted(&id, &station, "kept"));
-            }
-            Submitted::Known(Begun::Ended(ended)) => return outcome(&ended),
-            Submitted::Known(Begun::Crowded(_)) | Submitted::Busy => {
-                let detail = "commands.max_in_flight is reached, or too many wait for this one";
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many commands", detail));
-            }
-            Submitted::Known(Begun::Conflict(_)) => {
-                let detail = format!("commandId {id:?} is another command's");
-                return Err(Problem::new(StatusCode::CONFLICT, "the commandId is taken", detail));
-            }
-            // `submit` never gives these as known.
-            Submitted::Known(Begun::New(..)) => return Err(leaving()),
-        };
-        match progress.await.map_err(|_| leaving())? {
-            Progress::Ended(ended) => outcome(&ended),
-            Progress::Kept => Ok(accepted(&id, &station, "kept")),
-        }
-    }
+pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
+    [routes!(send_command), routes!(show_command), routes!(cancel_command)]
+        .map(|operation| operation.with_state(Arc::clone(router)))
+        .into()
+}
 
-    /// What is known of a command: its outcome, or how far it is.
-    pub(super) fn show_command(&self, id: &str) -> Answer {
-        match self.router.book.show(id) {
-            Some(Shown::Running(state, command)) => {
-                let send_by = Some(ocpp_bus::event::rfc3339(command.send_by()));
-                let (station_id, action) = (command.station.as_str(), Some(command.action.as_str()));
-                let running = Running { command_id: id, station_id, action, state, send_by };
-                Ok(json(StatusCode::OK, &running))
-            }
-            // Nobody hears of an end before it is durable.
-            Some(Shown::Ending(ended)) => {
-                let (station_id, state) = (ended.station.as_str(), "sending");
-                let running = Running { command_id: id, station_id, action: None, state, send_by: None };
-                Ok(json(StatusCode::OK, &running))
-            }
-            Some(Shown::Ended(ended)) => outcome(&ended),
-            None => Err(unknown(id)),
-        }
+/// Sends a command to a station and waits for its outcome.
+///
+/// Whatever the outcome, its `ocpp.command.result` event is durable when this is answered. With `Prefer: respond-async` it is
+/// answered as soon as the command is taken in, durably. A `commandId` that is known gets the first outcome, and nothing is
+/// sent.
+#[utoipa::path(post, path = "/api/v1/stations/{id}/commands", tag = "commands",
+    params(
+        ("id" = String, Path, description = "The station's identity, in any case"),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context: the trace that the command belongs to"),
+    ),
+    request_body = CommandRequest,
+    responses(
+        (status = 200, description = "The command ended; `status` says how", body = Outcome<'static>),
+        (status = 202, description = "It is kept while the station is away, or taken in", body = Running<'static>),
+        (status = 400, description = "This is no command"),
+        (status = 409, description = "The commandId is another command's"),
+        (status = 413, description = "The payload is larger than a station's messages may be"),
+        (status = 503, description = "Too many commands are under way, or the gateway is leaving"),
+    ))]
+async fn send_command(
+    State(router): State<Arc<Router>>,
+    Path(station): Path<String>,
+    headers: HeaderMap,
+    Json(mut request): Json<CommandRequest>,
+) -> Result<Response, Problem> {
+    request.traceparent = request.traceparent.or_else(|| traceparent(&headers));
+    if request.station_id.as_deref().is_some_and(|named| named != station) {
+        return Err(Problem::bad_request("stationId is not the station of the path"));
     }
-
-    /// Calls a command back that has not left. 200 with its outcome; 409 when it is too late.
-    pub(super) async fn call_command_back(&self, id: &str) -> Answer {
-        match self.router.call_back(id).await {
-            Ok(ended) => outcome(&ended),
-            Err(TooLate::Unknown) => Err(unknown(id)),
-            Err(TooLate::Ended) => Err(too_late("the command has ended")),
-            Err(_) => Err(too_late("the command is being sent")),
+    if station.len() > 4 * Identity::MAX_CHARS {
+        return Err(Problem::bad_request("no such station: the name is too long"));
+    }
+    let id = || Uuid::now_v7().to_string();
+    let command = router.limits.command(request, Some(&station), id, SystemTime::now())?;
+    let (id, station) = (Arc::clone(&command.id), command.station.clone());
+    let respond_async = prefers_async(&headers);
+    let progress = match router.submit(command) {
+        Submitted::New { saved, .. } if respond_async => {
+            saved.await.map_err(|_| leaving())?;
+            return Ok(accepted(&id, &station, "waiting"));
         }
+        Submitted::New { progress, .. } => progress,
+        Submitted::Known(Begun::Running(_)) if respond_async => {
+            router.note_again(&id).await;
+            return Ok(accepted(&id, &station, "waiting"));
+        }
+        Submitted::Known(Begun::Running(progress)) => progress,
+        Submitted::Known(Begun::Kept(_)) => {
+            router.note_again(&id).await;
+            return Ok(accepted(&id, &station, "kept"));
+        }
+        Submitted::Known(Begun::Ended(ended)) => return outcome(&ended),
+        Submitted::Known(Begun::Crowded(_)) | Submitted::Busy => {
+            let detail = "commands.max_in_flight is reached, or too many wait for this one";
+            return Err(Problem::unavailable("too many commands", detail));
+        }
+        Submitted::Known(Begun::Conflict(_)) => {
+            let detail = format!("commandId {id:?} is another command's");
+            return Err(Problem::conflict("the commandId is taken", detail));
+        }
+        // `submit` never gives these as known.
+        Submitted::Known(Begun::New(..)) => return Err(leaving()),
+    };
+    match progress.await.map_err(|_| leaving())? {
+        Progress::Ended(ended) => outcome(&ended),
+        Progress::Kept => Ok(accepted(&id, &station, "kept")),
+    }
+}
+
+/// A command, and its outcome if it has ended.
+#[utoipa::path(get, path = "/api/v1/commands/{id}", tag = "commands",
+    params(("id" = String, Path, description = "Its commandId")),
+    responses(
+        (status = 200, description = "Its outcome, or how far it is", body = Known<'static>),
+        (status = 404, description = "It is not known, or was forgotten"),
+    ))]
+async fn show_command(
+    State(router): State<Arc<Router>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let known = |running| Ok(Json(Known::Running(running)).into_response());
+    match router.book.show(&id) {
+        Some(Shown::Running(state, command)) => known(Running {
+            command_id: &id,
+            station_id: &command.station,
+            action: Some(&command.action),
+            state,
+            send_by: Some(ocpp_bus::event::rfc3339(command.send_by())),
+        }),
+        // Nobody hears of an end before it is durable.
+        Some(Shown::Ending(ended)) => known(Running {
+            command_id: &id,
+            station_id: &ended.station,
+            action: None,
+            state: "sending",
+            send_by: None,
+        }),
+        Some(Shown::Ended(ended)) => outcome(&ended),
+        None => Err(unknown(&id)),
+    }
+}
+
+/// Calls a command back that has not been sent.
+#[utoipa::path(delete, path = "/api/v1/commands/{id}", tag = "commands", operation_id = "call_command_back",
+    params(("id" = String, Path, description = "Its commandId")),
+    responses(
+        (status = 200, description = "It has ended so", body = Outcome<'static>),
+        (status = 404, description = "It is not known, or was forgotten"),
+        (status = 409, description = "It is being sent, or has ended"),
+    ))]
+async fn cancel_command(
+    State(router): State<Arc<Router>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    match router.call_back(&id).await {
+        Ok(ended) => outcome(&ended),
+        Err(TooLate::Unknown) => Err(unknown(&id)),
+        Err(TooLate::Ended) => Err(Problem::conflict("too late", "the command has ended")),
+        Err(_) => Err(Problem::conflict("too late", "the command is being sent")),
     }
 }
 
@@ -186,20 +235,18 @@ fn unknown(id: &str) -> Problem {
     Problem::not_found(format!("no command {id:?} is known; ended ones are forgotten after a while"))
 }
 
-fn too_late(detail: &'static str) -> Problem {
-    Problem::new(StatusCode::CONFLICT, "too late", detail)
-}
-
 fn leaving() -> Problem {
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the gateway is leaving", "ask for the command later")
+    Problem::unavailable("the gateway is leaving", "ask for the command later")
 }
 
-pub(super) fn problem(flaw: Flaw) -> Problem {
-    match flaw {
-        Flaw::TooLarge(_) | Flaw::TooMany(_) => {
-            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large", flaw.to_string())
+impl From<Flaw> for Problem {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::TooLarge(_) | Flaw::TooMany(_) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large", flaw.to_string())
+            }
+            other => Self::bad_request(other.to_string()),
         }
-        other => Problem::bad_request(other.to_string()),
     }
 }
 
@@ -216,34 +263,29 @@ fn prefers_async(headers: &HeaderMap) -> bool {
         .any(|word| word.trim().eq_ignore_ascii_case("respond-async"))
 }
 
-fn accepted(command_id: &str, station_id: &str, state: &str) -> Response<Body> {
+fn accepted(command_id: &str, station_id: &str, state: &str) -> Response {
+    let location = format!("/api/v1/commands/{}", utf8_percent_encode(command_id, NON_ALPHANUMERIC));
     let running = Running { command_id, station_id, action: None, state, send_by: None };
-    let mut response = json(StatusCode::ACCEPTED, &running);
-    let place = format!("/api/v1/commands/{}", utf8_percent_encode(command_id, NON_ALPHANUMERIC));
-    if let Ok(place) = HeaderValue::from_str(&place) {
-        response.headers_mut().insert(header::LOCATION, place);
-    }
-    response
+    (StatusCode::ACCEPTED, [(LOCATION, location)], Json(running)).into_response()
 }
 
 /// The outcome, the station's answer spliced in byte for byte.
-fn outcome(ended: &Ended) -> Answer {
+fn outcome(ended: &Ended) -> Result<Response, Problem> {
     let outcome = ended.outcome().ok_or_else(|| {
-        let detail = format!("the result of {:?} is not readable", ended.id);
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "not readable", detail)
+        Problem::internal("not readable", format!("the result of {:?} is not readable", ended.id))
     })?;
     let error = outcome.error.as_ref().map(|error| OutcomeError {
         code: &error.code,
         description: &error.description,
         details: error.details.as_deref(),
     });
-    let written = Outcome {
+    let written = Known::Ended(Outcome {
         command_id: &ended.id,
         station_id: &ended.station,
         status: outcome.status.as_str(),
         sent: outcome.sent.as_str(),
         payload: outcome.payload.as_deref(),
         error,
-    };
-    Ok(json(StatusCode::OK, &written))
+    });
+    Ok(Json(written).into_response())
 }

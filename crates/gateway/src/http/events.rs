@@ -1,74 +1,130 @@
 //! `GET /api/v1/events`: events as server-sent events, live and from a position in the local log.
 //!
-//! Owns how an event is written on the stream and how watchers are filtered. A watcher that is slow slows down only
-//! its own task; the log is read from files, and a live copy (Kafka) tells how many events were missed.
+//! Owns how an event is written on the stream and which events a subscriber gets. A slow subscriber slows down only its own task:
+//! the log is read from files, and of a live copy (Kafka) it is told how many events it missed.
 
-use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
-use ocpp_bus::Class;
+use futures_util::stream;
+use hyper::header::{CONTENT_TYPE, HeaderMap};
 use ocpp_bus::feed::{Feed, Live};
+use ocpp_bus::{Bus, Class};
 use ocpp_log::{Item, LogReader, LogView};
 use ocpp_protocol::IdentityKey;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa_axum::router::UtoipaMethodRouterExt;
+use utoipa_axum::routes;
 
-use super::{Admin, Answer, Problem, StreamedBody};
+use super::extract::{FromQuery, Query, Values};
+use super::interface::Operation;
+use super::problem::Problem;
 
-/// Pieces of the stream that may wait for the client.
+/// Pieces of the stream that may be waiting for the client; a full channel slows the subscriber's task down.
 const PIECES: usize = 16;
-/// How long a client may take nothing.
+/// How long a client may read nothing before its stream ends.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Records read from the log at once.
 const CHUNK_RECORDS: usize = 512;
 const CHUNK_BYTES: usize = 512 * 1024;
-/// A comment is sent this often when there is nothing to say, so that a dead client is noticed.
+/// A comment goes out this often when there are no events, so that a dead client is noticed.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
-impl Admin {
-    pub(super) fn watch_events(&self, query: &BTreeMap<String, String>, last_event: Option<&str>) -> Answer {
-        let filter = Filter {
-            station: query.get("station").map(|station| IdentityKey::of(station)),
-            event_type: query.get("type").cloned(),
-        };
-        let follow = match query.get("follow").map(String::as_str) {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(_) => return Err(Problem::bad_request("follow must be true or false")),
-        };
-        let from = query.get("from").map(String::as_str);
-        let place = Arc::clone(&self.watchers).try_acquire_owned().map_err(|_| {
-            let detail = "half of admin.max_connections watch events already";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many watchers", detail)
-        })?;
-        let (sender, body) = mpsc::channel(PIECES);
-        let pieces = Pieces { sender, _place: place };
-        let stop = self.stop.clone();
-        match self.shared.bus.feed() {
-            Feed::Log(view) => {
-                let position = start(view, from, last_event)?;
-                let watch = from_log(view.clone(), position, filter, follow, pieces, stop);
-                drop(self.tasks.spawn(watch));
-            }
-            Feed::Live(live) => {
-                if from.is_some() || !follow {
-                    let detail = "the kafka bus keeps no local log to read from; read the topic instead";
-                    return Err(Problem::new(StatusCode::CONFLICT, "no positions", detail));
-                }
-                drop(self.tasks.spawn(from_live(live.clone(), filter, pieces, stop)));
-            }
-        }
-        let mut response = Response::new(StreamedBody(body).boxed_unsync());
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(response)
+/// Subscriptions to events.
+pub(crate) struct Subscriptions {
+    pub(crate) bus: Bus,
+    /// One for each subscriber: fewer than connections, so that health can always be asked for.
+    pub(crate) permits: Arc<Semaphore>,
+    /// Each subscriber is served by a task in here, which ends with `stop`.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Subscriptions {
+    pub(super) fn operations(self) -> Vec<Operation> {
+        vec![routes!(watch_events).with_state(Arc::new(self))]
     }
+}
+
+/// Which events are wanted, and from where on.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// `earliest` or a position; from now on if not given. Local bus only
+    from: Option<String>,
+    /// Only this station's, in any case of its identity
+    station: Option<String>,
+    /// Only events of this type
+    #[param(rename = "type")]
+    event_type: Option<String>,
+    /// `false`: end with the durable end. Local bus only
+    follow: Option<bool>,
+}
+
+impl FromQuery for Wanted {
+    fn from_query(mut values: Values) -> Result<Self, Problem> {
+        Ok(Self {
+            from: values.text("from"),
+            station: values.text("station"),
+            event_type: values.text("type"),
+            follow: values.flag("follow")?,
+        })
+    }
+}
+
+/// Watches events as they become durable, as server-sent events.
+///
+/// Each has its CloudEvents object as `data`, its type as `event` and, on the local bus, its position as `id`. `gap`, `missed`
+/// and `error` tell of the stream itself.
+#[utoipa::path(get, path = "/api/v1/events", tag = "events",
+    params(Wanted, ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this position; counts more than `from`")),
+    responses(
+        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A parameter is wrong or unknown"),
+        (status = 409, description = "The Kafka bus keeps no positions here"),
+        (status = 503, description = "Half of admin.max_connections watch already"),
+    ))]
+async fn watch_events(
+    State(subscriptions): State<Arc<Subscriptions>>,
+    Query(wanted): Query<Wanted>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let filter =
+        Filter { station: wanted.station.as_deref().map(IdentityKey::of), event_type: wanted.event_type };
+    let follow = wanted.follow.unwrap_or(true);
+    let from = wanted.from.as_deref();
+    let permit = Arc::clone(&subscriptions.permits).try_acquire_owned().map_err(|_| {
+        Problem::unavailable("too many watchers", "half of admin.max_connections watch events already")
+    })?;
+    let (sender, mut pieces) = mpsc::channel(PIECES);
+    let subscriber = Subscriber { sender, _permit: permit };
+    let stop = subscriptions.stop.clone();
+    match subscriptions.bus.feed() {
+        Feed::Log(view) => {
+            let last_event = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+            let position = start(view, from, last_event)?;
+            let stream = from_log(view.clone(), position, filter, follow, subscriber, stop);
+            drop(subscriptions.tasks.spawn(stream));
+        }
+        Feed::Live(live) => {
+            if from.is_some() || !follow {
+                let detail = "the kafka bus keeps no local log to read from; read the topic instead";
+                return Err(Problem::conflict("no positions", detail));
+            }
+            drop(subscriptions.tasks.spawn(from_live(live.clone(), filter, subscriber, stop)));
+        }
+    }
+    let pieces =
+        stream::poll_fn(move |context| pieces.poll_recv(context).map(|piece| piece.map(Ok::<_, Infallible>)));
+    Ok(([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(pieces)).into_response())
 }
 
 /// Where to begin: after the last event that the client has seen, at the position asked for, or at the end.
@@ -88,13 +144,13 @@ fn start(view: &LogView, from: Option<&str>, last_event: Option<&str>) -> Result
     }
 }
 
-/// The way to the client, and the watcher's place.
-struct Pieces {
+/// A client of the stream.
+struct Subscriber {
     sender: mpsc::Sender<Bytes>,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Pieces {
+impl Subscriber {
     /// Sends a piece; false when the client is gone or takes nothing.
     async fn send(&self, piece: Bytes) -> bool {
         matches!(tokio::time::timeout(PATIENCE, self.sender.send(piece)).await, Ok(Ok(())))
@@ -118,14 +174,14 @@ async fn from_log(
     position: u64,
     filter: Filter,
     follow: bool,
-    pieces: Pieces,
+    subscriber: Subscriber,
     stop: CancellationToken,
 ) {
     let mut durable_end = view.subscribe();
     let mut reader = view.reader(position);
-    // A bare position: a watcher whose stream breaks before its first event goes on from here, and misses nothing.
+    // A bare position: a subscriber whose stream breaks before its first event resumes from here, and misses nothing.
     if let Some(before) = position.min(view.next()).checked_sub(1)
-        && !pieces.send(Bytes::from(format!("id: {before}\n\n"))).await
+        && !subscriber.send(Bytes::from(format!("id: {before}\n\n"))).await
     {
         return;
     }
@@ -135,16 +191,16 @@ async fn from_log(
             Err(error) => {
                 let error = ocpp_bus::chain(error.as_ref());
                 tracing::error!(error, "the local log cannot be read");
-                pieces.send(Bytes::from(format!("event: error\ndata: {error}\n\n"))).await;
+                subscriber.send(Bytes::from(format!("event: error\ndata: {error}\n\n"))).await;
                 return;
             }
         };
         reader = returned;
-        if pieces.sender.is_closed() || stop.is_cancelled() {
+        if subscriber.sender.is_closed() || stop.is_cancelled() {
             return;
         }
         if items.is_empty() {
-            if !follow || !wait_for_more(&mut durable_end, &pieces, &stop).await {
+            if !follow || !wait_for_more(&mut durable_end, &subscriber, &stop).await {
                 return;
             }
             continue;
@@ -164,7 +220,7 @@ async fn from_log(
                 ),
             }
         }
-        if !piece.is_empty() && !pieces.send(Bytes::from(piece)).await {
+        if !piece.is_empty() && !subscriber.send(Bytes::from(piece)).await {
             return;
         }
     }
@@ -180,19 +236,19 @@ async fn read(mut reader: LogReader) -> Result<Chunk, Box<dyn std::error::Error 
     Ok(chunk.await??)
 }
 
-/// Waits until the log has grown; false when the watch is over.
+/// Waits until the log has grown; false when the subscription has ended.
 async fn wait_for_more(
     durable_end: &mut tokio::sync::watch::Receiver<u64>,
-    pieces: &Pieces,
+    subscriber: &Subscriber,
     stop: &CancellationToken,
 ) -> bool {
     loop {
         tokio::select! {
             changed = durable_end.changed() => return changed.is_ok(),
-            () = pieces.sender.closed() => return false,
+            () = subscriber.sender.closed() => return false,
             () = stop.cancelled() => return false,
             () = tokio::time::sleep(COMMENT_EVERY) => {
-                if !pieces.send(Bytes::from_static(b":\n\n")).await {
+                if !subscriber.send(Bytes::from_static(b":\n\n")).await {
                     return false;
                 }
             }
@@ -200,15 +256,15 @@ async fn wait_for_more(
     }
 }
 
-async fn from_live(live: Live, filter: Filter, pieces: Pieces, stop: CancellationToken) {
+async fn from_live(live: Live, filter: Filter, subscriber: Subscriber, stop: CancellationToken) {
     let mut records = live.subscribe();
     loop {
         let received = tokio::select! {
             received = records.recv() => received,
-            () = pieces.sender.closed() => return,
+            () = subscriber.sender.closed() => return,
             () = stop.cancelled() => return,
             () = tokio::time::sleep(COMMENT_EVERY) => {
-                if !pieces.send(Bytes::from_static(b":\n\n")).await {
+                if !subscriber.send(Bytes::from_static(b":\n\n")).await {
                     return;
                 }
                 continue;
@@ -231,7 +287,7 @@ async fn from_live(live: Live, filter: Filter, pieces: Pieces, stop: Cancellatio
             }
             Err(RecvError::Closed) => return,
         }
-        if !piece.is_empty() && !pieces.send(Bytes::from(piece)).await {
+        if !piece.is_empty() && !subscriber.send(Bytes::from(piece)).await {
             return;
         }
     }

@@ -1,18 +1,43 @@
-//! `/readyz`, `/health`, `/stats`, `/metrics`.
+//! Health, statistics and metrics: `/livez`, `/readyz`, `/health`, `/stats`, `/metrics`.
+//!
+//! Owns how they are written. What is ready says `readiness.rs`, how a bus is says the bus.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use hyper::{Response, StatusCode};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use hyper::header::CONTENT_TYPE;
 use ocpp_bus::Bus;
 use ocpp_protocol::Version;
-use prometheus::TextEncoder;
+use prometheus::{IntGauge, TextEncoder};
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa_axum::router::UtoipaMethodRouterExt;
+use utoipa_axum::routes;
 
+use super::extract::Json;
+use super::interface::Operation;
+use super::problem::Problem;
 use crate::events::millis;
+use crate::readiness::Readiness;
+use crate::registry::Registry;
+use crate::stations::Stations;
 
-use super::{Admin, Answer, Body, Problem, json, typed};
+/// Where health, statistics and metrics are read.
+pub(crate) struct Sources {
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) stations: Arc<Stations>,
+    /// Every metric of this process.
+    pub(crate) metrics: prometheus::Registry,
+    /// Brought up to date when the metrics are asked for.
+    pub(crate) stations_known: IntGauge,
+    pub(crate) bus: Bus,
+    pub(crate) stations_journal: Bus,
+    pub(crate) commands_journal: Bus,
+}
 
 /// Whether the gateway is ready, and how its buses are.
 #[derive(Serialize, ToSchema)]
@@ -97,71 +122,94 @@ struct SpoolHealth {
     time_to_drain_ms: Option<u64>,
 }
 
-impl Admin {
-    pub(super) fn readyz(&self) -> Response<Body> {
-        match self.readiness.check() {
-            Ok(()) => typed(StatusCode::OK, "text/plain; charset=utf-8", Bytes::from_static(b"ready\n")),
-            Err(reason) => {
-                let body = Bytes::from(format!("not ready: {reason}\n"));
-                typed(StatusCode::SERVICE_UNAVAILABLE, "text/plain; charset=utf-8", body)
-            }
-        }
+impl Sources {
+    pub(super) fn operations(self) -> Vec<Operation> {
+        let sources = Arc::new(self);
+        [routes!(livez), routes!(readyz), routes!(health), routes!(stats), routes!(metrics)]
+            .map(|operation| operation.with_state(Arc::clone(&sources)))
+            .into()
     }
+}
 
-    pub(super) fn health(&self) -> Response<Body> {
-        let readiness = self.readiness.check();
-        let status = if readiness.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let body = Health {
-            status: if readiness.is_ok() { "ok" } else { "unavailable" },
-            reason: readiness.err(),
-            version: env!("CARGO_PKG_VERSION"),
-            bus: bus_health(&self.shared.bus),
-            stations_journal: bus_health(&self.shared.journal),
-            commands_journal: bus_health(&self.shared.router.journal),
-        };
-        json(status, &body)
-    }
+/// The process answers.
+#[utoipa::path(get, path = "/livez", tag = "health",
+    responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
+async fn livez() -> &'static str {
+    "ok\n"
+}
 
-    pub(super) fn stats(&self) -> Response<Body> {
-        let mut by_version: BTreeMap<&str, usize> =
-            Version::ALL.iter().map(|version| (version.as_str(), 0)).collect();
-        let sessions = self.registry.all();
-        for session in &sessions {
-            *by_version.entry(session.admission.version.as_str()).or_default() += 1;
-        }
-        let body = Stats {
-            version: env!("CARGO_PKG_VERSION"),
-            started_at: ocpp_bus::event::rfc3339(self.readiness.started_at),
-            uptime_seconds: self.readiness.started.elapsed().as_secs(),
-            sessions: sessions.len(),
-            sessions_by_version: by_version,
-            stations_known: self.shared.stations.len(),
-            bus: bus_health(&self.shared.bus),
-            stations_journal: bus_health(&self.shared.journal),
-            commands_journal: bus_health(&self.shared.router.journal),
-        };
-        json(StatusCode::OK, &body)
+/// Stations are accepted and events become durable.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "Ready", body = String, content_type = "text/plain"),
+    (status = 503, description = "Not ready, and why", body = String, content_type = "text/plain"),
+))]
+async fn readyz(State(sources): State<Arc<Sources>>) -> Response {
+    match sources.readiness.check() {
+        Ok(()) => "ready\n".into_response(),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")).into_response(),
     }
+}
 
-    pub(super) fn metrics(&self) -> Answer {
-        let stations = self.shared.stations.len();
-        self.stations_known.set(i64::try_from(stations).unwrap_or(i64::MAX));
-        // Reading readiness brings the buses' gauges up to date.
-        drop(self.readiness.check());
-        self.shared.bus.health();
-        self.shared.journal.health();
-        self.shared.router.journal.health();
-        match TextEncoder::new().encode_to_string(&self.metrics.gather()) {
-            Ok(page) => {
-                Ok(typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", Bytes::from(page)))
-            }
-            Err(error) => Err(Problem::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "metrics cannot be written",
-                error.to_string(),
-            )),
-        }
+/// The same, with the state of both buses.
+#[utoipa::path(get, path = "/health", tag = "health", responses(
+    (status = 200, description = "Ready", body = Health),
+    (status = 503, description = "Not ready", body = Health),
+))]
+async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, Json<Health>) {
+    let (code, status, reason) = match sources.readiness.check() {
+        Ok(()) => (StatusCode::OK, "ok", None),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(reason)),
+    };
+    let health = Health {
+        status,
+        reason,
+        version: env!("CARGO_PKG_VERSION"),
+        bus: bus_health(&sources.bus),
+        stations_journal: bus_health(&sources.stations_journal),
+        commands_journal: bus_health(&sources.commands_journal),
+    };
+    (code, Json(health))
+}
+
+/// Sessions, stations known, and what is in flight.
+#[utoipa::path(get, path = "/stats", tag = "health",
+    responses((status = 200, description = "At this moment", body = Stats)))]
+async fn stats(State(sources): State<Arc<Sources>>) -> Json<Stats> {
+    let mut by_version: BTreeMap<&str, usize> =
+        Version::ALL.iter().map(|version| (version.as_str(), 0)).collect();
+    let sessions = sources.registry.all();
+    for session in &sessions {
+        *by_version.entry(session.admission.version.as_str()).or_default() += 1;
     }
+    Json(Stats {
+        version: env!("CARGO_PKG_VERSION"),
+        started_at: ocpp_bus::event::rfc3339(sources.readiness.started_at),
+        uptime_seconds: sources.readiness.started.elapsed().as_secs(),
+        sessions: sessions.len(),
+        sessions_by_version: by_version,
+        stations_known: sources.stations.len(),
+        bus: bus_health(&sources.bus),
+        stations_journal: bus_health(&sources.stations_journal),
+        commands_journal: bus_health(&sources.commands_journal),
+    })
+}
+
+/// Everything that is counted, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses(
+    (status = 200, description = "Prometheus's text format", body = String, content_type = "text/plain"),
+    (status = 500, description = "A metric cannot be written"),
+))]
+async fn metrics(State(sources): State<Arc<Sources>>) -> Result<Response, Problem> {
+    sources.stations_known.set(i64::try_from(sources.stations.len()).unwrap_or(i64::MAX));
+    // Reading readiness and health brings their gauges up to date.
+    drop(sources.readiness.check());
+    for bus in [&sources.bus, &sources.stations_journal, &sources.commands_journal] {
+        bus.health();
+    }
+    let page = TextEncoder::new()
+        .encode_to_string(&sources.metrics.gather())
+        .map_err(|error| Problem::internal("metrics cannot be written", error.to_string()))?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
 }
 
 fn bus_health(bus: &Bus) -> BusHealth {

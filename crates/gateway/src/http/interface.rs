@@ -1,339 +1,204 @@
-//! The interface: every path of the operators' listener, with what it takes and gives.
+//! Every operation of the admin API, as one service and one OpenAPI document.
 //!
-//! Owns the one list from which both dispatch and the OpenAPI document come (`routes.rs`). A handler here only takes a request
-//! apart; what it means is in the other files of this folder. A refusal needs a status and a description only: its body and
-//! what any request may meet are added to all.
+//! Owns what all operations have in common: how a path and a method find their handler, what is refused before one is reached, the
+//! document and the index page. Both are made from the operations themselves, so what is documented and what is served
+//! cannot differ. Knows no path but its own two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use axum::extract::{MatchedPath, OriginalUri, Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::response::{IntoResponse, Response};
+use hyper::header::{ALLOW, CACHE_CONTROL, HeaderValue};
+use hyper::{Method, StatusCode};
+use tower::ServiceBuilder;
+use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi;
+use utoipa::openapi::path::{ParameterIn, PathItem, Paths};
+use utoipa::openapi::{Content, OpenApi as Document, Ref, RefOr, ResponseBuilder};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
 
-use super::routes::{Ask, Handler, Refusals, Reply, document, index_page, now, text};
-use crate::answers::Written;
-use crate::command::batch;
-use crate::command::request::{BatchRequest, CommandRequest};
+use super::extract::{Json, normalize_path, nothing_at};
+use super::problem::{self, Problem, ProblemDetails};
+use super::{answers, batches, commands, disconnect, events, health, stations};
+use crate::answers::Answers;
+use crate::command::router::Router as Commands;
+use crate::registry::Registry;
 
-use super::{
-    Admin, Problem, ProblemDetails, answers, body_of, commands, disconnect, health, stations, typed,
-};
-
-/// Declares the interface. The order is that of the index page.
-macro_rules! interface {
-    ($($handler:ident),* $(,)?) => {
-        #[derive(OpenApi)]
-        #[openapi(
-            info(
-                title = "ocpp-gateway",
-                description = "The operators' listener of one gateway. Events have a contract of their own: docs/asyncapi.yaml.",
-            ),
-            paths($($handler),*),
-            components(schemas(ProblemDetails)),
-            modifiers(&Refusals),
-        )]
-        pub(super) struct Document;
-
-        /// Each handler by its operation id, which is its name.
-        pub(super) const HANDLERS: &[(&str, Handler)] = &[$((stringify!($handler), $handler)),*];
-    };
+/// What the operations use, each its own part.
+pub(crate) struct Api {
+    pub(crate) health: health::Sources,
+    pub(crate) stations: stations::Directory,
+    pub(crate) commands: Arc<Commands>,
+    pub(crate) backend: Arc<Answers>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) events: events::Subscriptions,
 }
 
-interface! {
-    livez,
-    readyz,
-    health,
-    stats,
-    metrics,
-    list_stations,
-    show_station,
-    decide_registration,
-    tag_station,
-    send_command,
-    show_command,
-    call_command_back,
-    send_batch,
-    show_batch,
-    call_batch_back,
-    answer_call,
-    disconnect_station,
-    watch_events,
-    openapi,
-    index,
+/// A path with its methods, their handlers and their documentation; its state is in it.
+pub(super) type Operation = UtoipaMethodRouter<Pages>;
+
+/// What is served about the interface itself.
+#[derive(Clone)]
+pub(super) struct Pages {
+    document: Arc<Document>,
+    index: Arc<str>,
 }
 
-/// The process answers.
-#[utoipa::path(get, path = "/livez", tag = "health",
-    responses((status = 200, description = "It does", body = String, content_type = "text/plain")))]
-fn livez(_: Arc<Admin>, _: Ask) -> Reply {
-    text("ok\n".into())
+impl Api {
+    /// The whole API as a service. The order of operations is that of the index page.
+    pub(crate) fn into_router(self) -> axum::Router {
+        let operations = [
+            self.health.operations(),
+            self.stations.operations(),
+            commands::operations(&self.commands),
+            batches::operations(&self.commands),
+            answers::operations(self.backend),
+            disconnect::operations(self.registry),
+            self.events.operations(),
+            about_itself(),
+        ];
+        router(operations.into_iter().flatten())
+    }
 }
 
-/// Stations are accepted and events become durable.
-#[utoipa::path(get, path = "/readyz", tag = "health", responses(
-    (status = 200, description = "Ready", body = String, content_type = "text/plain"),
-    (status = 503, description = "Not ready, and why", body = String, content_type = "text/plain"),
-))]
-fn readyz(admin: Arc<Admin>, _: Ask) -> Reply {
-    now(Ok(admin.readyz()))
+pub(super) fn router(operations: impl IntoIterator<Item = Operation>) -> axum::Router {
+    let mut router = OpenApiRouter::with_openapi(Interface::openapi());
+    let mut index = String::from("ocpp-gateway\n\n");
+    for operation in operations {
+        index_lines(&operation.1, &mut index);
+        router = router.routes(operation);
+    }
+    let (router, mut document) = router.split_for_parts();
+    add_refusals(&mut document);
+    let offered = Arc::new(offered(&document.paths));
+    let router = router
+        .fallback(nothing_here)
+        .layer(from_fn_with_state(offered, only_documented_methods))
+        .with_state(Pages { document: Arc::new(document), index: index.into() });
+    let no_store = HeaderValue::from_static("no-store");
+    let service = ServiceBuilder::new()
+        .layer(SetResponseHeaderLayer::if_not_present(CACHE_CONTROL, no_store))
+        .layer(map_request(normalize_path))
+        .service(router);
+    // Layers of a router run after it has matched the path; these must run before.
+    axum::Router::new().fallback_service(service)
 }
 
-/// The same, with the state of both buses.
-#[utoipa::path(get, path = "/health", tag = "health", responses(
-    (status = 200, description = "Ready", body = health::Health),
-    (status = 503, description = "Not ready", body = health::Health),
-))]
-fn health(admin: Arc<Admin>, _: Ask) -> Reply {
-    now(Ok(admin.health()))
-}
-
-/// Sessions, stations known, and what is in flight.
-#[utoipa::path(get, path = "/stats", tag = "health",
-    responses((status = 200, description = "At this moment", body = health::Stats)))]
-fn stats(admin: Arc<Admin>, _: Ask) -> Reply {
-    now(Ok(admin.stats()))
-}
-
-/// Everything that is counted, for Prometheus.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses(
-    (status = 200, description = "Prometheus's text format", body = String, content_type = "text/plain"),
-    (status = 500, description = "A metric cannot be written"),
-))]
-fn metrics(admin: Arc<Admin>, _: Ask) -> Reply {
-    now(admin.metrics())
-}
-
-/// Stations that are known or connected, page by page.
-///
-/// In the order of their identities, folded to one case.
-#[utoipa::path(get, path = "/api/v1/stations", tag = "stations",
-    params(
-        ("limit" = Option<usize>, Query, description = "Stations on a page", minimum = 1, maximum = 1000),
-        ("after" = Option<String>, Query, description = "`next` of the page before"),
-        ("prefix" = Option<String>, Query, description = "How the identity begins, in any case"),
-        ("connected" = Option<bool>, Query, description = "Only those that are connected, or only those that are not"),
-        ("version" = Option<String>, Query, description = "Only those connected with this OCPP version"),
-        ("tag" = Option<String>, Query, description = "Only those that carry this tag"),
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "ocpp-gateway",
+        description = "The operators' listener of one gateway. Events have a contract of their own: docs/asyncapi.yaml.",
     ),
-    responses(
-        (status = 200, description = "A page", body = stations::Page),
-        (status = 400, description = "A parameter is wrong or unknown"),
-    ))]
-fn list_stations(admin: Arc<Admin>, ask: Ask) -> Reply {
-    now(admin.list_stations(&ask.query))
-}
+    components(schemas(ProblemDetails))
+)]
+struct Interface;
 
-/// One station.
-#[utoipa::path(get, path = "/api/v1/stations/{id}", tag = "stations",
-    params(("id" = String, Path, description = "Its identity, in any case")),
-    responses(
-        (status = 200, description = "It is known or connected", body = stations::Station),
-        (status = 404, description = "It is neither"),
-    ))]
-fn show_station(admin: Arc<Admin>, ask: Ask) -> Reply {
-    now(admin.show_station(ask.parameters.named("id")))
-}
-
-/// Decides what a station's next BootNotification is answered with.
-///
-/// Durable when it is answered.
-#[utoipa::path(put, path = "/api/v1/stations/{id}/registration", tag = "stations",
-    params(("id" = String, Path, description = "Its identity")),
-    request_body = stations::Decision,
-    responses(
-        (status = 200, description = "The station, as it is now", body = stations::Station),
-        (status = 400, description = "No such decision, or no such identity"),
-        (status = 409, description = "registration.max_stations is reached"),
-    ))]
-fn decide_registration(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move {
-        let (parameters, request) = ask.into_parts();
-        admin.decide_registration(parameters.named("id"), request).await
-    })
-}
-
-/// Puts a station into groups: these tags and no others.
-///
-/// Durable when it is answered. A listener's own tags are added again at the station's next connection.
-#[utoipa::path(put, path = "/api/v1/stations/{id}/tags", tag = "stations",
-    params(("id" = String, Path, description = "Its identity")),
-    request_body = stations::Tags,
-    responses(
-        (status = 200, description = "The station, as it is now", body = stations::Station),
-        (status = 400, description = "Not tags, or no such identity"),
-        (status = 409, description = "registration.max_stations is reached"),
-    ))]
-fn tag_station(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move {
-        let (parameters, request) = ask.into_parts();
-        admin.tag_station(parameters.named("id"), request).await
-    })
-}
-
-/// Sends a command to a station and waits for its outcome.
-///
-/// Whatever the outcome, its `ocpp.command.result` event is durable when this is answered. With `Prefer: respond-async` it is
-/// answered as soon as the command is taken in, durably. A `commandId` that is known gets the first outcome, and nothing is
-/// sent.
-#[utoipa::path(post, path = "/api/v1/stations/{id}/commands", tag = "commands",
-    params(
-        ("id" = String, Path, description = "The station's identity, in any case"),
-        ("traceparent" = Option<String>, Header, description = "W3C Trace Context: the trace that the command belongs to"),
-    ),
-    request_body = CommandRequest,
-    responses(
-        (status = 200, description = "The command ended; `status` says how", body = commands::Outcome<'static>),
-        (status = 202, description = "It is kept while the station is away, or taken in", body = commands::Running<'static>),
-        (status = 400, description = "This is no command"),
-        (status = 409, description = "The commandId is another command's"),
-        (status = 413, description = "The payload is larger than a station's messages may be"),
-        (status = 503, description = "Too many commands are under way, or the gateway is leaving"),
-    ))]
-fn send_command(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move {
-        let (parameters, request) = ask.into_parts();
-        admin.send_command(parameters.named("id"), request).await
-    })
-}
-
-/// A command, and its outcome if it has ended.
-#[utoipa::path(get, path = "/api/v1/commands/{id}", tag = "commands",
-    params(("id" = String, Path, description = "Its commandId")),
-    responses(
-        (status = 200, description = "Its outcome, or how far it is", body = commands::Known<'static>),
-        (status = 404, description = "It is not known, or was forgotten"),
-    ))]
-fn show_command(admin: Arc<Admin>, ask: Ask) -> Reply {
-    now(admin.show_command(ask.parameters.named("id")))
-}
-
-/// Calls a command back that has not been sent.
-#[utoipa::path(delete, path = "/api/v1/commands/{id}", tag = "commands",
-    params(("id" = String, Path, description = "Its commandId")),
-    responses(
-        (status = 200, description = "It has ended so", body = commands::Outcome<'static>),
-        (status = 404, description = "It is not known, or was forgotten"),
-        (status = 409, description = "It is being sent, or has ended"),
-    ))]
-fn call_command_back(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move { admin.call_command_back(ask.parameters.named("id")).await })
-}
-
-/// Sends one command to many stations, at a pace.
-///
-/// Each has its own `ocpp.command.result`; an `ocpp.command.summary` follows the last. Taken in, durably, when it is answered. A
-/// `batchId` that is known is not sent again.
-#[utoipa::path(post, path = "/api/v1/commands", tag = "commands",
-    params(("traceparent" = Option<String>, Header, description = "W3C Trace Context: the trace that the commands belong to")),
-    request_body = BatchRequest,
-    responses(
-        (status = 202, description = "It is taken in", body = batch::Summary),
-        (status = 400, description = "This is no command for stations"),
-        (status = 413, description = "Too many stations, or too large a payload"),
-        (status = 503, description = "commands.max_batches is reached"),
-    ))]
-fn send_batch(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move { admin.send_batch(ask.request).await })
-}
-
-/// How a command for many stations is going.
-#[utoipa::path(get, path = "/api/v1/batches/{id}", tag = "commands",
-    params(("id" = String, Path, description = "Its batchId")),
-    responses(
-        (status = 200, description = "It is known", body = batch::Summary),
-        (status = 404, description = "It is not, or was forgotten"),
-    ))]
-fn show_batch(admin: Arc<Admin>, ask: Ask) -> Reply {
-    now(admin.show_batch(ask.parameters.named("id")))
-}
-
-/// Calls back what has not been sent of a command for many stations.
-#[utoipa::path(delete, path = "/api/v1/batches/{id}", tag = "commands",
-    params(("id" = String, Path, description = "Its batchId")),
-    responses(
-        (status = 202, description = "What has not been sent comes to its end", body = batch::Summary),
-        (status = 404, description = "It is not known, or was forgotten"),
-        (status = 409, description = "It has ended"),
-    ))]
-fn call_batch_back(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move { admin.call_batch_back(ask.parameters.named("id")).await })
-}
-
-/// Answers a station's CALL that waits for a backend.
-///
-/// The first answer counts. Which actions wait, and what happens without an answer, says `[answers]` in the configuration.
-#[utoipa::path(post, path = "/api/v1/stations/{id}/answers", tag = "answers",
-    params(("id" = String, Path, description = "The station's identity, in any case")),
-    request_body = Written,
-    responses(
-        (status = 200, description = "It is the first", body = answers::Taken),
-        (status = 400, description = "This is no answer"),
-        (status = 404, description = "No such CALL waits for a backend"),
-        (status = 409, description = "The CALL has been answered, or the deadline has passed"),
-        (status = 422, description = "It does not fit the CALL, which waits on"),
-    ))]
-fn answer_call(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move {
-        let (parameters, request) = ask.into_parts();
-        admin.take_answer(parameters.named("id"), request).await
-    })
-}
-
-/// Asks a station's session to end.
-///
-/// The station is told with close code 1000 and is free to come back. The `ocpp.station.disconnected` event says when it has
-/// ended.
-#[utoipa::path(post, path = "/api/v1/stations/{id}/disconnect", tag = "stations",
-    params(("id" = String, Path, description = "The station's identity, in any case")),
-    request_body(content = Option<disconnect::Wish>, description = "May be left out"),
-    responses(
-        (status = 202, description = "It is asked to end", body = disconnect::Asked),
-        (status = 400, description = "This is not understood"),
-        (status = 404, description = "The station is not connected"),
-        (status = 409, description = "It is connected by another session"),
-    ))]
-fn disconnect_station(admin: Arc<Admin>, ask: Ask) -> Reply {
-    Box::pin(async move {
-        let (parameters, request) = ask.into_parts();
-        admin.disconnect_station(parameters.named("id"), &body_of(request).await?)
-    })
-}
-
-/// Watches events as they become durable, as server-sent events.
-///
-/// Each has its CloudEvents object as `data`, its type as `event` and, on the local bus, its position as `id`. `gap`, `missed`
-/// and `error` tell of the stream itself.
-#[utoipa::path(get, path = "/api/v1/events", tag = "events",
-    params(
-        ("from" = Option<String>, Query, description = "`earliest` or a position; from now on if not given. Local bus only"),
-        ("station" = Option<String>, Query, description = "Only this station's, in any case of its identity"),
-        ("type" = Option<String>, Query, description = "Only events of this type"),
-        ("follow" = Option<bool>, Query, description = "`false`: end with the durable end. Local bus only"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "Go on after this position; counts more than `from`"),
-    ),
-    responses(
-        (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "A parameter is wrong or unknown"),
-        (status = 409, description = "The Kafka bus keeps no positions here"),
-        (status = 503, description = "Half of admin.max_connections watch already"),
-    ))]
-fn watch_events(admin: Arc<Admin>, ask: Ask) -> Reply {
-    let last = ask.request.headers().get("last-event-id").and_then(|value| value.to_str().ok());
-    now(admin.watch_events(&ask.query, last))
+/// The operations that describe the others.
+pub(super) fn about_itself() -> Vec<Operation> {
+    vec![routes!(openapi), routes!(index)]
 }
 
 /// This document.
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "interface",
     responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value)))]
-fn openapi(_: Arc<Admin>, _: Ask) -> Reply {
-    now(match document() {
-        Ok(document) => Ok(typed(StatusCode::OK, "application/json", document)),
-        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no document", error.to_string())),
-    })
+async fn openapi(State(pages): State<Pages>) -> Json<Arc<Document>> {
+    Json(pages.document)
 }
 
 /// What there is, for people.
 #[utoipa::path(get, path = "/", tag = "interface",
     responses((status = 200, description = "One path a line", body = String, content_type = "text/plain")))]
-fn index(_: Arc<Admin>, _: Ask) -> Reply {
-    text(index_page())
+async fn index(State(pages): State<Pages>) -> String {
+    pages.index.as_ref().to_owned()
+}
+
+async fn nothing_here(OriginalUri(uri): OriginalUri) -> Problem {
+    nothing_at(uri.path())
+}
+
+/// The methods of each path.
+type Offered = BTreeMap<String, Vec<Method>>;
+
+fn offered(paths: &Paths) -> Offered {
+    paths
+        .paths
+        .iter()
+        .map(|(path, item)| (path.clone(), methods(item).map(|(method, _)| method).collect()))
+        .collect()
+}
+
+/// Refuses every other method. Left to itself the router would answer HEAD by what GET does, and open a stream of events for it.
+async fn only_documented_methods(
+    State(offered): State<Arc<Offered>>,
+    path: Option<MatchedPath>,
+    OriginalUri(uri): OriginalUri,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method();
+    match path.and_then(|path| offered.get(path.as_str())) {
+        Some(methods) if !methods.contains(method) => {
+            let allow: Vec<&str> = methods.iter().map(Method::as_str).collect();
+            let detail = format!("{method} is not offered for {}", uri.path());
+            let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", detail);
+            ([(ALLOW, allow.join(", "))], problem).into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+fn methods(item: &PathItem) -> impl Iterator<Item = (Method, &utoipa::openapi::path::Operation)> {
+    let all = [
+        (Method::GET, &item.get),
+        (Method::PUT, &item.put),
+        (Method::POST, &item.post),
+        (Method::DELETE, &item.delete),
+    ];
+    all.into_iter().filter_map(|(method, operation)| Some((method, operation.as_ref()?)))
+}
+
+/// One operation a line: method, path, summary, query parameters.
+fn index_lines(paths: &Paths, index: &mut String) {
+    for (path, item) in &paths.paths {
+        for (method, operation) in methods(item) {
+            let summary = operation.summary.as_deref().unwrap_or_default();
+            index.push_str(&format!("{:<6} {path:<38} {summary}", method.as_str()));
+            let mut separator = " ?";
+            for parameter in operation.parameters.iter().flatten() {
+                let RefOr::T(parameter) = parameter else { continue };
+                if parameter.parameter_in == ParameterIn::Query {
+                    index.push_str(&format!("{separator}{}=", parameter.name));
+                    separator = " &";
+                }
+            }
+            index.push('\n');
+        }
+    }
+}
+
+/// Gives every documented refusal its body, and every operation the refusals that any request may meet.
+fn add_refusals(document: &mut Document) {
+    let problem = || Content::new(Some(Ref::from_schema_name("Problem")));
+    for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.get, &mut item.put, &mut item.post, &mut item.delete] {
+            let Some(operation) = operation else { continue };
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response
+                    && response.content.is_empty()
+                    && !status.starts_with('2')
+                {
+                    response.content.insert(problem::MEDIA_TYPE.to_owned(), problem().into());
+                }
+            }
+            let other = ResponseBuilder::new()
+                .description("The request is not understood, too large or too slow")
+                .content(problem::MEDIA_TYPE, problem())
+                .build();
+            operation.responses.responses.insert("default".to_owned(), other.into());
+        }
+    }
 }

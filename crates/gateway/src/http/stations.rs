@@ -1,25 +1,47 @@
-//! `/api/v1/stations`: who is known and who is connected.
+//! `/api/v1/stations`: which stations are known, which are connected, and what an operator decides about them.
+//!
+//! Owns the pages and their filters. Registration and tags are `stations.rs`'s, sessions the registry's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper::body::Incoming;
-use hyper::{Request, StatusCode};
+use axum::extract::{Path, State};
+use ocpp_bus::Bus;
 use ocpp_protocol::{Identity, IdentityKey, Registration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa_axum::router::UtoipaMethodRouterExt;
+use utoipa_axum::routes;
 
-use super::{Admin, Answer, Problem, body_of, json};
+use super::extract::{FromQuery, Json, Query, Values};
+use super::interface::Operation;
+use super::problem::Problem;
+use crate::command::book::Book;
 use crate::events::millis;
+use crate::registry::Registry;
 use crate::session::Session;
+use crate::stations::{Stations, check_tags};
 
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
 
+/// The stations that are known or connected.
+pub(crate) struct Directory {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) stations: Arc<Stations>,
+    /// Changes of stations are written here.
+    pub(crate) journal: Bus,
+    /// `registration.max_stations`.
+    pub(crate) max_stations: usize,
+    /// Has the commands that are queued for stations.
+    pub(crate) commands: Arc<Book>,
+}
+
 /// A station that is known or connected.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Station {
+struct Station {
     /// Its identity, in its registered spelling.
     id: String,
     /// Whether it is connected; if so, the members of its session are here, too.
@@ -84,7 +106,7 @@ struct Connected {
 /// Stations, in the order of their folded identities.
 #[derive(Serialize, ToSchema)]
 #[schema(as = StationPage)]
-pub(super) struct Page {
+struct Page {
     /// Those of this page.
     stations: Vec<Station>,
     /// Give it as `after` for the next page; none on the last one.
@@ -95,7 +117,7 @@ pub(super) struct Page {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = RegistrationDecision)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Decision {
+struct Decision {
     /// `Accepted`, `Pending` or `Rejected`.
     #[schema(pattern = "^(Accepted|Pending|Rejected)$")]
     status: String,
@@ -105,108 +127,81 @@ pub(super) struct Decision {
 #[derive(Deserialize, ToSchema)]
 #[schema(as = StationTags)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Tags {
+struct Tags {
     /// At most 32, of 1 to 64 bytes each.
     #[schema(max_items = 32)]
     tags: BTreeSet<String>,
 }
 
-impl Admin {
-    /// A page of stations in the order of their folded identities.
-    pub(super) fn list_stations(&self, query: &BTreeMap<String, String>) -> Answer {
-        let limit = match query.get("limit") {
-            None => DEFAULT_PAGE,
-            Some(text) => text
-                .parse()
-                .ok()
-                .filter(|limit| (1..=LARGEST_PAGE).contains(limit))
-                .ok_or_else(|| Problem::bad_request(format!("limit must be 1 to {LARGEST_PAGE}")))?,
-        };
-        let connected = match query.get("connected").map(String::as_str) {
-            None => None,
-            Some("true") => Some(true),
-            Some("false") => Some(false),
-            Some(_) => return Err(Problem::bad_request("connected must be true or false")),
-        };
-        let version = query.get("version").map(String::as_str);
-        let tag = query.get("tag");
-        let after = query.get("after").map(|after| IdentityKey::of(after));
-        let prefix = query.get("prefix").map(|prefix| IdentityKey::of(prefix));
-        let mut keys: BTreeSet<IdentityKey> = self.shared.stations.keys().into_iter().collect();
+/// Which stations a page shows, and how many.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Filter {
+    /// Stations on a page
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+    /// `next` of the page before
+    after: Option<String>,
+    /// How the identity begins, in any case
+    prefix: Option<String>,
+    /// Only those that are connected, or only those that are not
+    connected: Option<bool>,
+    /// Only those connected with this OCPP version
+    version: Option<String>,
+    /// Only those that carry this tag
+    tag: Option<String>,
+}
+
+impl FromQuery for Filter {
+    fn from_query(mut values: Values) -> Result<Self, Problem> {
+        Ok(Self {
+            limit: values.number("limit", 1..=LARGEST_PAGE)?,
+            after: values.text("after"),
+            prefix: values.text("prefix"),
+            connected: values.flag("connected")?,
+            version: values.text("version"),
+            tag: values.text("tag"),
+        })
+    }
+}
+
+impl Filter {
+    fn passes(&self, station: &Station) -> bool {
+        let version = || station.session.as_ref().map(|session| session.ocpp_version);
+        self.connected.is_none_or(|wanted| wanted == station.connected)
+            && self.tag.as_ref().is_none_or(|tag| station.tags.contains(tag))
+            && self.version.as_ref().is_none_or(|wanted| version() == Some(wanted))
+    }
+}
+
+impl Directory {
+    pub(super) fn operations(self) -> Vec<Operation> {
+        let directory = Arc::new(self);
+        [routes!(list_stations), routes!(show_station), routes!(decide_registration), routes!(tag_station)]
+            .map(|operation| operation.with_state(Arc::clone(&directory)))
+            .into()
+    }
+
+    fn page(&self, filter: &Filter) -> Page {
+        let limit = filter.limit.unwrap_or(DEFAULT_PAGE);
+        let after = filter.after.as_deref().map(IdentityKey::of);
+        let prefix = filter.prefix.as_deref().map(IdentityKey::of);
+        let mut keys: BTreeSet<IdentityKey> = self.stations.keys().into_iter().collect();
         keys.extend(self.registry.all().iter().map(|session| session.admission.identity.folded()));
-
-        let mut stations = Vec::new();
-        let mut next = None;
-        for key in keys {
-            if after.as_ref().is_some_and(|after| key <= *after)
-                || prefix.as_ref().is_some_and(|prefix| !key.as_str().starts_with(prefix.as_str()))
-            {
-                continue;
-            }
-            let Some(station) = self.station(&key) else { continue };
-            if connected.is_some_and(|wanted| wanted != station.connected)
-                || tag.is_some_and(|tag| !station.tags.contains(tag))
-                || version.is_some_and(|wanted| {
-                    station.session.as_ref().map(|session| session.ocpp_version) != Some(wanted)
-                })
-            {
-                continue;
-            }
-            if stations.len() == limit {
-                next = stations.last().map(|last: &Station| last.id.clone());
-                break;
-            }
-            stations.push(station);
-        }
-        Ok(json(StatusCode::OK, &Page { stations, next }))
-    }
-
-    pub(super) fn show_station(&self, id: &str) -> Answer {
-        match self.station(&IdentityKey::of(id)) {
-            Some(station) => Ok(json(StatusCode::OK, &station)),
-            None => Err(Problem::not_found(format!("no station {id:?} is known"))),
-        }
-    }
-
-    /// What the station's next BootNotification is answered with.
-    pub(super) async fn decide_registration(&self, id: &str, request: Request<Incoming>) -> Answer {
-        let body = body_of(request).await?;
-        let decision: Decision =
-            serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
-        let status = Registration::parse(&decision.status)
-            .ok_or_else(|| Problem::bad_request("status must be Accepted, Pending or Rejected"))?;
-        let identity = self.known_or_new(id)?;
-        self.shared.journal.store(self.shared.stations.decide(&identity, status)).await;
-        self.show_station(id)
-    }
-
-    /// Puts a station into groups.
-    pub(super) async fn tag_station(&self, id: &str, request: Request<Incoming>) -> Answer {
-        let body = body_of(request).await?;
-        let Tags { tags } =
-            serde_json::from_slice(&body).map_err(|error| Problem::bad_request(error.to_string()))?;
-        if let Err(error) = crate::stations::check_tags(&tags) {
-            return Err(Problem::bad_request(error));
-        }
-        let identity = self.known_or_new(id)?;
-        self.shared.journal.store(self.shared.stations.tag(&identity, tags)).await;
-        self.show_station(id)
-    }
-
-    /// A station whose state may be changed.
-    fn known_or_new(&self, id: &str) -> Result<Identity, Problem> {
-        let identity = Identity::parse(id).map_err(|error| Problem::bad_request(error.to_string()))?;
-        let known = self.shared.stations.knows(&identity.folded());
-        if !known && self.shared.stations.len() >= self.shared.registration.max_stations {
-            let detail = "registration.max_stations is reached";
-            return Err(Problem::new(StatusCode::CONFLICT, "too many stations", detail));
-        }
-        Ok(identity)
+        let mut matching = keys
+            .into_iter()
+            .filter(|key| after.as_ref().is_none_or(|after| key > after))
+            .filter(|key| prefix.as_ref().is_none_or(|prefix| key.as_str().starts_with(prefix.as_str())))
+            .filter_map(|key| self.station(&key))
+            .filter(|station| filter.passes(station));
+        let stations: Vec<Station> = matching.by_ref().take(limit).collect();
+        let next = matching.next().and_then(|_| stations.last().map(|last| last.id.clone()));
+        Page { stations, next }
     }
 
     fn station(&self, key: &IdentityKey) -> Option<Station> {
         let session = self.registry.get(key);
-        let state = self.shared.stations.get(key);
+        let state = self.stations.get(key);
         let id = match (&session, &state) {
             (Some(session), _) => session.admission.identity.as_str().to_owned(),
             (None, Some(state)) => state.identity.clone(),
@@ -221,9 +216,96 @@ impl Admin {
             registration,
             registration_decision,
             tags,
-            commands_kept: self.router.book.kept_for(key),
+            commands_kept: self.commands.kept_for(key),
         })
     }
+
+    fn show(&self, id: &str) -> Result<Json<Station>, Problem> {
+        self.station(&IdentityKey::of(id))
+            .map(Json)
+            .ok_or_else(|| Problem::not_found(format!("no station {id:?} is known")))
+    }
+
+    /// The identity of a station that an operator may change: one that is known, or for which there is room.
+    fn changeable(&self, id: &str) -> Result<Identity, Problem> {
+        let identity = Identity::parse(id).map_err(|error| Problem::bad_request(error.to_string()))?;
+        if !self.stations.knows(&identity.folded()) && self.stations.len() >= self.max_stations {
+            return Err(Problem::conflict("too many stations", "registration.max_stations is reached"));
+        }
+        Ok(identity)
+    }
+}
+
+/// Stations that are known or connected, page by page.
+///
+/// In the order of their identities, folded to one case.
+#[utoipa::path(get, path = "/api/v1/stations", tag = "stations",
+    params(Filter),
+    responses(
+        (status = 200, description = "A page", body = Page),
+        (status = 400, description = "A parameter is wrong or unknown"),
+    ))]
+async fn list_stations(State(directory): State<Arc<Directory>>, Query(filter): Query<Filter>) -> Json<Page> {
+    Json(directory.page(&filter))
+}
+
+/// One station.
+#[utoipa::path(get, path = "/api/v1/stations/{id}", tag = "stations",
+    params(("id" = String, Path, description = "Its identity, in any case")),
+    responses(
+        (status = 200, description = "It is known or connected", body = Station),
+        (status = 404, description = "It is neither"),
+    ))]
+async fn show_station(
+    State(directory): State<Arc<Directory>>,
+    Path(id): Path<String>,
+) -> Result<Json<Station>, Problem> {
+    directory.show(&id)
+}
+
+/// Decides what a station's next BootNotification is answered with.
+///
+/// Durable when it is answered.
+#[utoipa::path(put, path = "/api/v1/stations/{id}/registration", tag = "stations",
+    params(("id" = String, Path, description = "Its identity")),
+    request_body = Decision,
+    responses(
+        (status = 200, description = "The station, as it is now", body = Station),
+        (status = 400, description = "No such decision, or no such identity"),
+        (status = 409, description = "registration.max_stations is reached"),
+    ))]
+async fn decide_registration(
+    State(directory): State<Arc<Directory>>,
+    Path(id): Path<String>,
+    Json(decision): Json<Decision>,
+) -> Result<Json<Station>, Problem> {
+    let status = Registration::parse(&decision.status)
+        .ok_or_else(|| Problem::bad_request("status must be Accepted, Pending or Rejected"))?;
+    let identity = directory.changeable(&id)?;
+    directory.journal.store(directory.stations.decide(&identity, status)).await;
+    directory.show(&id)
+}
+
+/// Puts a station into groups: these tags and no others.
+///
+/// Durable when it is answered. A listener's own tags are added again at the station's next connection.
+#[utoipa::path(put, path = "/api/v1/stations/{id}/tags", tag = "stations",
+    params(("id" = String, Path, description = "Its identity")),
+    request_body = Tags,
+    responses(
+        (status = 200, description = "The station, as it is now", body = Station),
+        (status = 400, description = "Not tags, or no such identity"),
+        (status = 409, description = "registration.max_stations is reached"),
+    ))]
+async fn tag_station(
+    State(directory): State<Arc<Directory>>,
+    Path(id): Path<String>,
+    Json(Tags { tags }): Json<Tags>,
+) -> Result<Json<Station>, Problem> {
+    check_tags(&tags).map_err(Problem::bad_request)?;
+    let identity = directory.changeable(&id)?;
+    directory.journal.store(directory.stations.tag(&identity, tags)).await;
+    directory.show(&id)
 }
 
 fn connected(session: &Session) -> Connected {
