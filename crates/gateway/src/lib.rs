@@ -3,7 +3,7 @@
 //! The path of a message, through the files:
 //!
 //! ```text
-//! listener ─ upgrade (auth) ─ socket ─ session/actor ─ session/inbound ─ ocpp_protocol::frame
+//! listener/handshake (auth) ─ socket ─ session/actor ─ session/inbound ─ ocpp_protocol::frame
 //!                                           │                │
 //!                                           │                └─ events ─ ocpp_bus::lane ─ … ─ durable
 //!                                           └─ session/outbound ◄─ session/pending ◄───────────┘
@@ -33,4 +33,3 @@ pub mod spans;
 pub mod stations;
 pub mod telemetry;
 pub mod trace;
-pub mod upgrade;

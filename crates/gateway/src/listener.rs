@@ -9,8 +9,9 @@
 //! the kernel's backlog overflows and stations wait for their next attempt, a second or more.
 
 mod arrival;
+mod handshake;
 pub mod metrics;
-mod places;
+mod permits;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -41,12 +42,12 @@ use crate::session::outbox::Outbox;
 use crate::session::shared::Shared;
 use crate::session::{Admission, OverGuard, Session};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
-use crate::upgrade::{Door, Refusal, Verdict};
+use handshake::{Door, Refusal, Verdict};
 
 use metrics::HandshakeMetrics;
-use places::{Place, Places};
+use permits::{Place, Places};
 
-pub use places::RateLimit;
+pub use permits::RateLimit;
 
 /// One listener and everything a new connection needs.
 pub struct Listener {

@@ -18,24 +18,24 @@ use crate::stations::Stations;
 
 /// What a listener asks before it lets a station in.
 #[derive(Debug)]
-pub struct Door<'a> {
+pub(super) struct Door<'a> {
     /// The listener's rules.
-    pub rules: &'a Listener,
+    pub(super) rules: &'a Listener,
     /// Credentials; none on an open listener.
-    pub authenticator: Option<&'a Authenticator>,
+    pub(super) authenticator: Option<&'a Authenticator>,
     /// Agree to compression when a station offers it.
-    pub compression: bool,
+    pub(super) compression: bool,
     /// Answer 401 instead of 404.
-    pub hide_unknown: bool,
+    pub(super) hide_unknown: bool,
     /// Known stations, for spellings.
-    pub stations: &'a Stations,
+    pub(super) stations: &'a Stations,
     /// Stations whose state may be kept.
-    pub max_stations: usize,
+    pub(super) max_stations: usize,
 }
 
 /// The decision.
 #[derive(Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// 101, and a session.
     Admit {
         /// What the station proved.
@@ -58,15 +58,15 @@ pub enum Verdict {
 
 /// Why there is no upgrade.
 #[derive(Debug)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// A closed set of words.
-    pub reason: &'static str,
+    pub(super) reason: &'static str,
     /// The answer.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// For people, in the body.
-    pub text: String,
+    pub(super) text: String,
     /// The station, when that much is known.
-    pub identity: Option<Identity>,
+    pub(super) identity: Option<Identity>,
 }
 
 fn refuse(
@@ -80,7 +80,7 @@ fn refuse(
 
 impl Door<'_> {
     /// Decides about a request.
-    pub async fn judge<B>(&self, request: &Request<B>, remote: SocketAddr) -> Verdict {
+    pub(super) async fn judge<B>(&self, request: &Request<B>, remote: SocketAddr) -> Verdict {
         let identity =
             match Identity::from_path(request.uri().path(), &self.rules.path_prefix, self.rules.lenient) {
                 Ok(identity) => identity,
