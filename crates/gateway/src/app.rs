@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answers::{Answers, HookError};
-use crate::auth::Authenticator;
+use crate::auth::Authenticate;
 use crate::auth::credentials::CredentialsError;
+use crate::auth::file::FileAuthenticator;
 use crate::auth::metrics::CredentialMetrics;
 use crate::command::book::Unfinished;
 use crate::command::intake;
@@ -219,7 +220,8 @@ impl App {
             drop(app.rest.spawn(watch));
         }
         drop(app.rest.spawn(sweep_replays(Arc::clone(&app.shared), app.stop_rest.clone())));
-        app.start_station_listeners(station_listeners, authenticator.as_ref(), &metrics.handshake)?;
+        let authenticator = authenticator.map(|file| -> Arc<dyn Authenticate> { file });
+        app.start_station_listeners(station_listeners, authenticator, &metrics.handshake)?;
         Ok(app)
     }
 
@@ -305,7 +307,7 @@ impl App {
     fn start_station_listeners(
         &self,
         listeners: Vec<(String, TcpListener)>,
-        authenticator: Option<&Arc<Authenticator>>,
+        authenticator: Option<Arc<dyn Authenticate>>,
         metrics: &Arc<HandshakeMetrics>,
     ) -> Result<(), StartupError> {
         for (name, socket) in listeners {
@@ -320,7 +322,7 @@ impl App {
             }
             tracing::info!(listener = name, ?address, prefix = rules.path_prefix, "stations may connect");
             let listener = Arc::new(Listener {
-                authenticator: (rules.auth == AuthMode::Basic).then(|| authenticator.cloned()).flatten(),
+                authenticator: (rules.auth == AuthMode::Basic).then(|| authenticator.clone()).flatten(),
                 name,
                 rules,
                 metrics: Arc::clone(metrics),
@@ -364,10 +366,10 @@ async fn sweep_replays(shared: Arc<Shared>, stop: CancellationToken) {
 fn open_authenticator(
     config: &Config,
     metrics: CredentialMetrics,
-) -> Result<Option<Arc<Authenticator>>, CredentialsError> {
+) -> Result<Option<Arc<FileAuthenticator>>, CredentialsError> {
     if config.listeners.values().all(|listener| listener.auth == AuthMode::Open) {
         return Ok(None);
     }
     let threads = config.credentials.slow_hash_threads;
-    Authenticator::open(config.credentials.file.clone(), threads, metrics).map(|it| Some(Arc::new(it)))
+    FileAuthenticator::open(config.credentials.file.clone(), threads, metrics).map(|it| Some(Arc::new(it)))
 }

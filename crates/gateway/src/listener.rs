@@ -34,7 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::auth::Authenticator;
+use crate::auth::Authenticate;
 use crate::config;
 use crate::registry::{Crowded, Registry};
 use crate::session::actor::{self, Admitted};
@@ -42,7 +42,7 @@ use crate::session::outbox::Outbox;
 use crate::session::shared::Shared;
 use crate::session::{Admission, OverGuard, Session};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
-use handshake::{Door, Refusal, Verdict};
+use handshake::{Decision, Handshake, Refusal};
 
 use metrics::HandshakeMetrics;
 use permits::{Place, Places};
@@ -59,8 +59,8 @@ pub struct Listener {
     pub handshake: config::Handshake,
     /// What listeners count.
     pub metrics: Arc<HandshakeMetrics>,
-    /// Credentials; none on an open listener.
-    pub authenticator: Option<Arc<Authenticator>>,
+    /// None on a listener that admits every station.
+    pub authenticator: Option<Arc<dyn Authenticate>>,
     /// Answer 401 instead of 404 for unknown stations.
     pub hide_unknown: bool,
     /// What sessions share.
@@ -217,7 +217,7 @@ impl Listener {
         if self.shared.holds_too_long() {
             return self.refuse(remote, unavailable("busHolding", "events cannot be stored at the moment"));
         }
-        let door = Door {
+        let handshake = Handshake {
             rules: &self.rules,
             authenticator: self.authenticator.as_deref(),
             compression: self.shared.limits.compression,
@@ -225,11 +225,11 @@ impl Listener {
             stations: &self.shared.stations,
             max_stations: self.shared.registration.max_stations,
         };
-        let verdict = door.judge(&request, remote).await;
+        let decision = handshake.decide(&request, remote).await;
         let upgrade = hyper::upgrade::on(&mut request);
-        match verdict {
-            Verdict::Refuse(refusal) => self.refuse(remote, refusal),
-            Verdict::Admit { admission, accept, subprotocol } => {
+        match decision {
+            Err(refusal) => self.refuse(remote, refusal),
+            Ok(Decision::Admit { admission, accept, subprotocol }) => {
                 // Before the 101 leaves: of two connections, the one that a station opens after it has seen the other's
                 // 101 must be the newer one here, too, whichever task runs first.
                 let (identity, deflate) = (admission.identity.clone(), admission.deflate);
@@ -248,7 +248,7 @@ impl Listener {
                 drop(task);
                 switching(&accept, subprotocol, deflate)
             }
-            Verdict::NoSubprotocol { identity, accept } => {
+            Ok(Decision::NoSubprotocol { identity, accept }) => {
                 self.metrics.handshake_ended(&self.name, "noSubprotocol");
                 tracing::info!(station = %identity, %remote, "no common subprotocol");
                 self.publish_rejection(Some(identity.as_str()), remote, "noSubprotocol", 101);

@@ -1,7 +1,7 @@
-//! From an HTTP request to an admitted station, or to a refusal.
+//! Decides about a station's handshake: whether its HTTP request becomes a session.
 //!
-//! Owns the rules of the handshake: path and identity, WebSocket headers, subprotocol, credentials (ocpp-j 1.1–1.3).
-//! Does not touch a socket; `listener.rs` carries the decision out.
+//! Owns the rules: path and identity, WebSocket headers, subprotocol, credentials (ocpp-j 1.1–1.3). Touches no socket;
+//! `listener.rs` carries out the decision.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,109 +10,106 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version as HttpVersion};
 use ocpp_protocol::{Identity, IdentityError, Version};
 
-use crate::auth::{Authenticator, Decision};
+use crate::auth::{Authenticate, AuthenticationError, Presented};
 use crate::config::Listener;
 use crate::session::Admission;
 use crate::socket::{self, Deflate, MalformedOffer};
 use crate::stations::Stations;
 
-/// What a listener asks before it lets a station in.
+/// What a decision depends on besides the request.
 #[derive(Debug)]
-pub(super) struct Door<'a> {
-    /// The listener's rules.
+pub(super) struct Handshake<'a> {
     pub(super) rules: &'a Listener,
-    /// Credentials; none on an open listener.
-    pub(super) authenticator: Option<&'a Authenticator>,
-    /// Agree to compression when a station offers it.
+    /// None on a listener that admits every station.
+    pub(super) authenticator: Option<&'a dyn Authenticate>,
+    /// Accept permessage-deflate when a station offers it.
     pub(super) compression: bool,
-    /// Answer 401 instead of 404.
+    /// Answer 401 instead of 404 to unknown stations.
     pub(super) hide_unknown: bool,
-    /// Known stations, for spellings.
+    /// The known stations, for the spelling of their identities.
     pub(super) stations: &'a Stations,
-    /// Stations whose state may be kept.
+    /// How many stations' state may be kept.
     pub(super) max_stations: usize,
 }
 
-/// The decision.
+/// What becomes of a request that is not refused.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// 101, and a session.
     Admit {
-        /// What the station proved.
         admission: Admission,
         /// `Sec-WebSocket-Accept`.
         accept: String,
-        /// `Sec-WebSocket-Protocol`, in the station's spelling.
+        /// `Sec-WebSocket-Protocol` in the station's spelling.
         subprotocol: Option<HeaderValue>,
     },
-    /// 101 without a subprotocol, then an immediate close: what all versions ask for when nothing matches.
+    /// 101 without a subprotocol, then an immediate close: what all OCPP versions require when no subprotocol matches.
     NoSubprotocol {
-        /// The station.
         identity: Identity,
         /// `Sec-WebSocket-Accept`.
         accept: String,
     },
-    /// No upgrade.
-    Refuse(Refusal),
 }
 
-/// Why there is no upgrade.
+/// The response that refuses the upgrade.
 #[derive(Debug)]
 pub(super) struct Refusal {
-    /// A closed set of words.
+    /// One of a closed set, for the event and the metric.
     pub(super) reason: &'static str,
-    /// The answer.
     pub(super) status: StatusCode,
-    /// For people, in the body.
+    /// The body, for people.
     pub(super) text: String,
-    /// The station, when that much is known.
+    /// The station, if the request names one.
     pub(super) identity: Option<Identity>,
 }
 
-fn refuse(
-    reason: &'static str,
-    status: StatusCode,
-    text: impl Into<String>,
-    identity: Option<Identity>,
-) -> Verdict {
-    Verdict::Refuse(Refusal { reason, status, text: text.into(), identity })
+impl Refusal {
+    fn new(
+        reason: &'static str,
+        status: StatusCode,
+        text: impl Into<String>,
+        identity: Option<Identity>,
+    ) -> Self {
+        Self { reason, status, text: text.into(), identity }
+    }
 }
 
-impl Door<'_> {
-    /// Decides about a request.
-    pub(super) async fn judge<B>(&self, request: &Request<B>, remote: SocketAddr) -> Verdict {
-        let identity =
-            match Identity::from_path(request.uri().path(), &self.rules.path_prefix, self.rules.lenient) {
-                Ok(identity) => identity,
-                Err(IdentityError::NotUnderPrefix) => {
-                    return refuse("notFound", StatusCode::NOT_FOUND, "no station connects here", None);
+impl Handshake<'_> {
+    /// Decides about a request. Cancel-safe; waits only for the authenticator.
+    ///
+    /// # Errors
+    /// The refusal, if there is no upgrade.
+    pub(super) async fn decide<B>(
+        &self,
+        request: &Request<B>,
+        remote: SocketAddr,
+    ) -> Result<Decision, Refusal> {
+        let identity = Identity::from_path(request.uri().path(), &self.rules.path_prefix, self.rules.lenient)
+            .map_err(|error| match error {
+                IdentityError::NotUnderPrefix => {
+                    Refusal::new("notFound", StatusCode::NOT_FOUND, "no station connects here", None)
                 }
-                Err(error) => return refuse("badIdentity", StatusCode::BAD_REQUEST, error.to_string(), None),
-            };
+                error => Refusal::new("badIdentity", StatusCode::BAD_REQUEST, error.to_string(), None),
+            })?;
         let headers = request.headers();
-        let key = match websocket_key(request) {
-            Ok(key) => key,
-            Err((status, text)) => return refuse("notWebSocket", status, text, Some(identity)),
-        };
+        let malformed = |status, text| Refusal::new("notWebSocket", status, text, Some(identity.clone()));
+        let key = websocket_key(request).map_err(|(status, text)| malformed(status, text.to_owned()))?;
         let accept = socket::accept_key(key);
-        let deflate = match self.compression(headers) {
-            Ok(deflate) => deflate,
-            Err(error) => {
-                return refuse("notWebSocket", StatusCode::BAD_REQUEST, error.to_string(), Some(identity));
-            }
-        };
-        let agreed = self.agree(headers);
-        let version = agreed.as_ref().map(|(version, _)| *version);
-        let identity = match self.authenticate(identity, version, headers).await {
-            Ok(identity) => identity,
-            Err(refusal) => return refusal,
-        };
+        let deflate = self
+            .compression(headers)
+            .map_err(|error| malformed(StatusCode::BAD_REQUEST, error.to_string()))?;
+        let selected = self.select_subprotocol(headers);
+        let version = selected.as_ref().map(|(version, _)| *version);
+        let identity = self.authenticate(identity, version, headers).await?;
         let stations = self.stations;
         if stations.len() >= self.max_stations && !stations.knows(&identity.folded()) {
             let text = "registration.max_stations is reached";
-            return refuse("overloaded", StatusCode::SERVICE_UNAVAILABLE, text, Some(identity));
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(Refusal::new("overloaded", status, text, Some(identity)));
         }
-        let Some((version, subprotocol)) = agreed else { return Verdict::NoSubprotocol { identity, accept } };
+        let Some((version, subprotocol)) = selected else {
+            return Ok(Decision::NoSubprotocol { identity, accept });
+        };
         let admission = Admission {
             identity,
             version,
@@ -123,7 +120,7 @@ impl Door<'_> {
             lenient: self.rules.lenient,
             tags: Arc::clone(&self.rules.tags),
         };
-        Verdict::Admit { admission, accept, subprotocol }
+        Ok(Decision::Admit { admission, accept, subprotocol })
     }
 
     async fn authenticate(
@@ -131,25 +128,29 @@ impl Door<'_> {
         identity: Identity,
         version: Option<Version>,
         headers: &HeaderMap,
-    ) -> Result<Identity, Verdict> {
+    ) -> Result<Identity, Refusal> {
         let Some(authenticator) = self.authenticator else { return Ok(self.stations.canonical(identity)) };
-        let header = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        // One text for all, or it would tell which stations exist.
-        let text = "credentials are missing or wrong";
-        let unauthorized = |reason, identity| refuse(reason, StatusCode::UNAUTHORIZED, text, Some(identity));
-        match authenticator.decide(&identity, version, header).await {
-            Decision::Admit(registered) => Ok(registered),
-            Decision::Unknown if self.hide_unknown => Err(unauthorized("unknownStation", identity)),
-            Decision::Unknown => {
-                Err(refuse("unknownStation", StatusCode::NOT_FOUND, "no such station", Some(identity)))
-            }
-            Decision::Missing => Err(unauthorized("missingCredentials", identity)),
-            Decision::Wrong => Err(unauthorized("wrongCredentials", identity)),
+        let authorization = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let presented = Presented { identity: &identity, version, authorization };
+        let error = match authenticator.authenticate(presented).await {
+            Ok(registered) => return Ok(registered),
+            Err(error) => error,
+        };
+        let reason = match error {
+            AuthenticationError::UnknownStation => "unknownStation",
+            AuthenticationError::MissingCredentials => "missingCredentials",
+            AuthenticationError::WrongCredentials => "wrongCredentials",
+        };
+        if error == AuthenticationError::UnknownStation && !self.hide_unknown {
+            return Err(Refusal::new(reason, StatusCode::NOT_FOUND, "no such station", Some(identity)));
         }
+        // The same text for all reasons, or it would reveal which stations exist.
+        let text = "credentials are missing or wrong";
+        Err(Refusal::new(reason, StatusCode::UNAUTHORIZED, text, Some(identity)))
     }
 
-    /// The first offer of permessage-deflate that can be kept. A malformed header fails the handshake, as RFC 6455 section
-    /// 9.1 demands, but not on a lenient listener: there it is no offer.
+    /// Accepts the first offer of permessage-deflate that can be met. A malformed header fails the handshake (RFC 6455
+    /// section 9.1), except on a lenient listener, which ignores it.
     fn compression(&self, headers: &HeaderMap) -> Result<Option<Deflate>, MalformedOffer> {
         let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
         match Deflate::negotiate(lines) {
@@ -158,9 +159,9 @@ impl Door<'_> {
         }
     }
 
-    /// The first of the station's subprotocols that is enabled: the station's order is its preference. `None` for no
-    /// match; without the header a lenient listener assumes 1.6, and then nothing is echoed.
-    fn agree(&self, headers: &HeaderMap) -> Option<(Version, Option<HeaderValue>)> {
+    /// Selects the first of the station's subprotocols that is enabled: the station's order is its preference. Without the
+    /// header, a lenient listener assumes 1.6 and echoes nothing.
+    fn select_subprotocol(&self, headers: &HeaderMap) -> Option<(Version, Option<HeaderValue>)> {
         let mut offered = false;
         for line in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
             for token in
@@ -202,7 +203,7 @@ fn websocket_key<B>(request: &Request<B>) -> Result<&[u8], (StatusCode, &'static
         return Err((StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13"));
     }
     let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    // 16 bytes in Base64.
+    // 16 bytes in Base64 are 24 characters.
     key.filter(|key| key.len() == 24)
         .ok_or((StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key is missing or wrong"))
 }
@@ -218,7 +219,24 @@ fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> boo
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
     use super::*;
+
+    /// Decides the same about every station.
+    #[derive(Debug)]
+    struct Always(Result<&'static str, AuthenticationError>);
+
+    impl Authenticate for Always {
+        fn authenticate<'a>(
+            &'a self,
+            _: Presented<'a>,
+        ) -> BoxFuture<'a, Result<Identity, AuthenticationError>> {
+            let decided = self.0.map(|identity| Identity::parse(identity).unwrap());
+            async move { decided }.boxed()
+        }
+    }
 
     fn request(headers: &[(&str, &str)]) -> Request<()> {
         let mut builder = Request::builder().uri("/ocpp/CP-1");
@@ -234,9 +252,9 @@ mod tests {
         builder.body(()).unwrap()
     }
 
-    async fn judge(rules: Listener, request: &Request<()>) -> Verdict {
+    async fn decide(rules: Listener, request: &Request<()>) -> Result<Decision, Refusal> {
         let stations = Stations::default();
-        let door = Door {
+        let handshake = Handshake {
             rules: &rules,
             authenticator: None,
             compression: true,
@@ -244,62 +262,102 @@ mod tests {
             stations: &stations,
             max_stations: 1,
         };
-        door.judge(request, ([127, 0, 0, 1], 1).into()).await
+        handshake.decide(request, ([127, 0, 0, 1], 1).into()).await
     }
 
-    fn echoed(verdict: Verdict) -> Option<String> {
-        match verdict {
-            Verdict::Admit { subprotocol, .. } => Some(
+    fn echoed(decision: Result<Decision, Refusal>) -> Option<String> {
+        match decision {
+            Ok(Decision::Admit { subprotocol, .. }) => Some(
                 subprotocol.map_or_else(|| "assumed".to_owned(), |echo| echo.to_str().unwrap().to_owned()),
             ),
-            Verdict::NoSubprotocol { .. } | Verdict::Refuse(_) => None,
+            Ok(Decision::NoSubprotocol { .. }) | Err(_) => None,
         }
     }
 
     #[tokio::test]
-    async fn the_station_prefers_and_the_listener_allows() {
+    async fn the_first_enabled_subprotocol_is_selected() {
         let only_16 = || Listener {
             subprotocols: crate::config::Subprotocols(vec![Version::V16]),
             ..Listener::default()
         };
         let both = request(&[("sec-websocket-protocol", "ocpp2.1, ocpp1.6")]);
-        assert_eq!(echoed(judge(Listener::default(), &both).await).unwrap(), "ocpp2.1");
-        assert_eq!(echoed(judge(only_16(), &both).await).unwrap(), "ocpp1.6");
+        assert_eq!(echoed(decide(Listener::default(), &both).await).unwrap(), "ocpp2.1");
+        assert_eq!(echoed(decide(only_16(), &both).await).unwrap(), "ocpp1.6");
         let two_lines =
             request(&[("sec-websocket-protocol", "ocpp9.9"), ("sec-websocket-protocol", "ocpp2.0.1")]);
-        assert_eq!(echoed(judge(Listener::default(), &two_lines).await).unwrap(), "ocpp2.0.1");
-        assert!(echoed(judge(only_16(), &two_lines).await).is_none());
+        assert_eq!(echoed(decide(Listener::default(), &two_lines).await).unwrap(), "ocpp2.0.1");
+        assert!(echoed(decide(only_16(), &two_lines).await).is_none());
     }
 
     #[tokio::test]
-    async fn compression_is_agreed_on_when_it_is_offered() {
+    async fn compression_is_accepted_when_offered() {
         let offering = |extensions| {
             request(&[("sec-websocket-protocol", "ocpp1.6"), ("sec-websocket-extensions", extensions)])
         };
-        let agreed = |verdict: Verdict| match verdict {
-            Verdict::Admit { admission, .. } => Some(admission.deflate.is_some()),
-            Verdict::NoSubprotocol { .. } | Verdict::Refuse(_) => None,
+        let agreed = |decision: Result<Decision, Refusal>| match decision {
+            Ok(Decision::Admit { admission, .. }) => Some(admission.deflate.is_some()),
+            Ok(Decision::NoSubprotocol { .. }) | Err(_) => None,
         };
         let strict = Listener::default;
         let lenient = || Listener { lenient: true, ..Listener::default() };
-        assert_eq!(agreed(judge(strict(), &offering("permessage-deflate")).await), Some(true));
+        assert_eq!(agreed(decide(strict(), &offering("permessage-deflate")).await), Some(true));
         let not_offered = request(&[("sec-websocket-protocol", "ocpp1.6")]);
-        assert_eq!(agreed(judge(strict(), &not_offered).await), Some(false));
+        assert_eq!(agreed(decide(strict(), &not_offered).await), Some(false));
         let malformed = offering("permessage-deflate; =");
-        let Verdict::Refuse(refusal) = judge(strict(), &malformed).await else { panic!("malformed") };
+        let Err(refusal) = decide(strict(), &malformed).await else { panic!("malformed") };
         assert_eq!((refusal.reason, refusal.status), ("notWebSocket", StatusCode::BAD_REQUEST));
-        assert_eq!(agreed(judge(lenient(), &malformed).await), Some(false));
+        assert_eq!(agreed(decide(lenient(), &malformed).await), Some(false));
     }
 
     #[tokio::test]
-    async fn leniency_is_a_choice() {
+    async fn only_a_lenient_listener_is_lenient() {
         let lenient = || Listener { lenient: true, ..Listener::default() };
-        assert!(echoed(judge(Listener::default(), &request(&[])).await).is_none());
-        assert_eq!(echoed(judge(lenient(), &request(&[])).await).unwrap(), "assumed");
+        assert!(echoed(decide(Listener::default(), &request(&[])).await).is_none());
+        assert_eq!(echoed(decide(lenient(), &request(&[])).await).unwrap(), "assumed");
         let shouted = request(&[("sec-websocket-protocol", "OCPP1.6")]);
-        assert!(echoed(judge(Listener::default(), &shouted).await).is_none());
-        assert_eq!(echoed(judge(lenient(), &shouted).await).unwrap(), "OCPP1.6");
+        assert!(echoed(decide(Listener::default(), &shouted).await).is_none());
+        assert_eq!(echoed(decide(lenient(), &shouted).await).unwrap(), "OCPP1.6");
         let foreign = request(&[("sec-websocket-protocol", "ocpp9.9")]);
-        assert!(echoed(judge(lenient(), &foreign).await).is_none(), "offered, but nothing of ours");
+        assert!(echoed(decide(lenient(), &foreign).await).is_none(), "offered, but nothing of ours");
+    }
+
+    #[tokio::test]
+    async fn each_error_of_the_authenticator_has_its_refusal() {
+        use AuthenticationError::{MissingCredentials, UnknownStation, WrongCredentials};
+        let (rules, stations) = (Listener::default(), Stations::default());
+        let request = request(&[("sec-websocket-protocol", "ocpp2.0.1")]);
+        let decide = async |authenticator: Always, hide_unknown, max_stations| {
+            let handshake = Handshake {
+                rules: &rules,
+                authenticator: Some(&authenticator),
+                compression: false,
+                hide_unknown,
+                stations: &stations,
+                max_stations,
+            };
+            handshake.decide(&request, ([127, 0, 0, 1], 1).into()).await
+        };
+        let wrong = "credentials are missing or wrong";
+        let cases = [
+            (UnknownStation, false, "unknownStation", StatusCode::NOT_FOUND, "no such station"),
+            (UnknownStation, true, "unknownStation", StatusCode::UNAUTHORIZED, wrong),
+            (MissingCredentials, false, "missingCredentials", StatusCode::UNAUTHORIZED, wrong),
+            (MissingCredentials, true, "missingCredentials", StatusCode::UNAUTHORIZED, wrong),
+            (WrongCredentials, false, "wrongCredentials", StatusCode::UNAUTHORIZED, wrong),
+            (WrongCredentials, true, "wrongCredentials", StatusCode::UNAUTHORIZED, wrong),
+        ];
+        for (error, hide_unknown, reason, status, text) in cases {
+            let decision = decide(Always(Err(error)), hide_unknown, 1).await;
+            let Err(refusal) = decision else { panic!("{error}: {decision:?}") };
+            assert_eq!((refusal.reason, refusal.status, refusal.text.as_str()), (reason, status, text));
+            assert_eq!(refusal.identity.unwrap().as_str(), "CP-1");
+        }
+        let decision = decide(Always(Ok("cp-1")), false, 1).await;
+        let Ok(Decision::Admit { admission, .. }) = decision else { panic!("{decision:?}") };
+        assert_eq!((admission.identity.as_str(), admission.security_profile), ("cp-1", 1));
+
+        let decision = decide(Always(Ok("cp-1")), false, 0).await;
+        let Err(refusal) = decision else { panic!("{decision:?}") };
+        assert_eq!((refusal.reason, refusal.status), ("overloaded", StatusCode::SERVICE_UNAVAILABLE));
     }
 }
