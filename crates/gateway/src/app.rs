@@ -332,7 +332,7 @@ impl App {
                 registry: Arc::clone(&self.registry),
                 tasks: self.tasks.clone(),
                 stop: self.stop_accepting.clone(),
-                desks: Arc::new(Semaphore::new(self.config.handshake.max_concurrent)),
+                request_permits: Arc::new(Semaphore::new(self.config.handshake.max_concurrent)),
                 rejections: RateLimit::new(self.config.handshake.rejected_events_per_second),
             });
             listener.start(socket, &self.rest).map_err(StartupError::Thread)?;

@@ -1,17 +1,18 @@
-//! Where stations connect: accepting, the bounded time before a connection is a session, and the way into it.
+//! Accepts stations' connections and takes each through its handshake to a session.
 //!
-//! Owns the listening socket and every connection until its 101. First the request has to come: at most
-//! `handshake.max_arriving` connections are not sessions yet, and when that many are, the oldest whose request has not come
-//! whole gives way after `handshake.yield_after`, so that connections which never finish their handshake cannot keep stations
-//! out (P6). Then it is answered: `handshake.max_concurrent` at once, because only from here on a connection has buffers.
+//! Owns the listening socket and every connection until its 101. At most `handshake.max_arriving` connections are in their
+//! handshake. When that limit is reached, the oldest half-open connection (one whose request has not arrived whole) is dropped
+//! once it is older than `handshake.yield_after`, so that half-open connections cannot keep stations out (P6). At most
+//! `handshake.max_concurrent` requests are answered at once; before that, a connection has no buffers.
 //!
-//! Each listener accepts on a thread of its own. Between two turns of a task thousands of others may have theirs, and meanwhile
-//! the kernel's backlog overflows and stations wait for their next attempt, a second or more.
+//! Each listener accepts on a thread of its own. A task would wait for its turn behind thousands of others while the kernel's
+//! backlog overflows, and stations would retry only after a second or more.
 
 mod arrival;
 mod handshake;
 pub mod metrics;
 mod permits;
+mod response;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,7 +23,6 @@ use bytes::Bytes;
 use bytesize::ByteSize;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
@@ -45,45 +45,45 @@ use crate::socket::{Deflate, Socket, SocketLimits, Turn};
 use handshake::{Decision, Handshake, Refusal};
 
 use metrics::HandshakeMetrics;
-use permits::{Place, Places};
+use permits::{HandshakePermit, HandshakePermits};
 
 pub use permits::RateLimit;
 
-/// One listener and everything a new connection needs.
+/// One listener, and what its connections need.
 pub struct Listener {
     /// Its name in the configuration.
     pub name: String,
-    /// Its rules.
+    /// What it requires of stations.
     pub rules: config::Listener,
     /// Limits before a connection is a session.
     pub handshake: config::Handshake,
-    /// What listeners count.
+    /// Shared by all listeners.
     pub metrics: Arc<HandshakeMetrics>,
     /// None on a listener that admits every station.
     pub authenticator: Option<Arc<dyn Authenticate>>,
     /// Answer 401 instead of 404 for unknown stations.
     pub hide_unknown: bool,
-    /// What sessions share.
+    /// Passed on to every session.
     pub shared: Arc<Shared>,
-    /// The sessions.
+    /// Where a new session is registered.
     pub registry: Arc<Registry>,
-    /// Every task sits here, so that the drain can wait for it.
+    /// The tasks of all connections; the drain waits for them.
     pub tasks: TaskTracker,
-    /// Stops accepting.
+    /// Cancelled when the gateway stops accepting connections.
     pub stop: CancellationToken,
-    /// Requests being answered at once.
-    pub desks: Arc<Semaphore>,
-    /// Refusals that are told as events: strangers must not be able to fill the log with them.
+    /// Permits to answer a request.
+    pub request_permits: Arc<Semaphore>,
+    /// Limits the refusals that are published as events, so that strangers cannot fill the log with them.
     pub rejections: RateLimit,
 }
 
-/// A place and a desk.
-type Seat = (Place, OwnedSemaphorePermit);
+/// What a connection holds until it is a session.
+type Permits = (HandshakePermit, OwnedSemaphorePermit);
 
 /// Binds an address.
 ///
 /// # Errors
-/// What the operating system says: most often that the address is in use.
+/// The operating system's error, most often that the address is in use.
 pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -94,10 +94,10 @@ pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
 }
 
 impl Listener {
-    /// Starts the thread that accepts until told to stop. Called inside a runtime, which everything else runs on.
+    /// Starts the accepting thread. Must be called inside a runtime, which runs everything else.
     ///
     /// # Errors
-    /// When the operating system has no thread left.
+    /// When the operating system cannot start a thread.
     pub fn start(self: Arc<Self>, listener: TcpListener, tasks: &TaskTracker) -> std::io::Result<()> {
         let (runtime, token) = (Handle::current(), tasks.token());
         std::thread::Builder::new().name(format!("accept-{}", self.name)).spawn(move || {
@@ -108,23 +108,23 @@ impl Listener {
     }
 
     async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let places = Arc::new(Places::new(self.handshake.max_arriving, Arc::clone(&self.metrics)));
+        let permits = Arc::new(HandshakePermits::new(self.handshake.max_arriving, Arc::clone(&self.metrics)));
         while let Some(accepted) = self.stop.run_until_cancelled(listener.accept()).await {
             match accepted {
                 Ok((stream, remote)) => {
-                    let Some(place) =
-                        self.stop.run_until_cancelled(places.take(self.handshake.yield_after)).await
+                    let Some(permit) =
+                        self.stop.run_until_cancelled(permits.acquire(self.handshake.yield_after)).await
                     else {
                         return;
                     };
                     let this = Arc::clone(&self);
-                    let task = self.tasks.spawn(async move { this.shake_hands(stream, remote, place).await });
+                    let task = self.tasks.spawn(async move { this.handshake(stream, remote, permit).await });
                     drop(task);
                 }
                 Err(error) => {
-                    // Most often too many open files: those give way that have nothing to say, and accepting again at once would
-                    // only burn the processor.
-                    let yielding = places.clear(self.handshake.yield_after);
+                    // Most often too many open files: idle half-open connections are dropped first. Retrying at once
+                    // would only burn the processor.
+                    let yielding = permits.revoke_half_open(self.handshake.yield_after);
                     tracing::warn!(listener = self.name, %error, yielding, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -132,17 +132,17 @@ impl Listener {
         }
     }
 
-    /// The time of one connection before it is a session.
-    async fn shake_hands(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, place: Place) {
+    /// Takes one connection to its session, or to the end that the metric names.
+    async fn handshake(self: Arc<Self>, stream: TcpStream, remote: SocketAddr, permit: HandshakePermit) {
         if let Err(error) = self.tune(&stream) {
             tracing::debug!(%remote, %error, "socket options not set");
         }
-        let gone = place.gone.clone();
+        let revoked = permit.revoked.clone();
         let outcome = tokio::select! {
-            result = tokio::time::timeout(self.handshake.timeout, self.converse(stream, remote, place)) => {
+            result = tokio::time::timeout(self.handshake.timeout, self.serve_handshake(stream, remote, permit)) => {
                 result.unwrap_or(Some("timeout"))
             }
-            () = gone.cancelled() => Some("yielded"),
+            () = revoked.cancelled() => Some("yielded"),
             () = self.draining() => Some("draining"),
         };
         if let Some(outcome) = outcome {
@@ -150,39 +150,39 @@ impl Listener {
         }
     }
 
-    /// Waits for the request and answers it. What else than its own outcome there is to count.
-    async fn converse(
+    /// Waits for the request and answers it. Returns an outcome that is not counted yet.
+    async fn serve_handshake(
         self: &Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
-        place: Place,
+        permit: HandshakePermit,
     ) -> Option<&'static str> {
         if let Err(error) = arrival::request(&stream).await {
             tracing::debug!(%remote, %error, "no request");
             return Some("broken");
         }
-        place.arrived();
-        // Never closed, so there is always one to wait for.
-        let desk = Arc::clone(&self.desks).acquire_owned().await.ok()?;
-        // Boxed, so that connections whose request has not come do not have the room for it.
-        Box::pin(self.answer(stream, remote, Arc::new((place, desk)))).await
+        permit.request_arrived();
+        // The semaphore is never closed.
+        let request_permit = Arc::clone(&self.request_permits).acquire_owned().await.ok()?;
+        // Boxed, so that half-open connections do not carry the memory of this future.
+        Box::pin(self.answer(stream, remote, Arc::new((permit, request_permit)))).await
     }
 
     async fn answer(
         self: &Arc<Self>,
         stream: TcpStream,
         remote: SocketAddr,
-        place: Arc<Seat>,
+        permits: Arc<Permits>,
     ) -> Option<&'static str> {
         let this = Arc::clone(self);
         let service = service_fn(move |request| {
-            let (this, place) = (Arc::clone(&this), Arc::clone(&place));
-            async move { Ok::<_, Infallible>(this.respond(request, remote, place).await) }
+            let (this, permits) = (Arc::clone(&this), Arc::clone(&permits));
+            async move { Ok::<_, Infallible>(this.respond(request, remote, permits).await) }
         });
         let served = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.handshake.timeout)
-            // Some stations compare header names with their case.
+            // Some stations compare header names case-sensitively.
             .title_case_headers(true)
             .max_buf_size(arrival::MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
@@ -194,7 +194,7 @@ impl Listener {
         })
     }
 
-    /// The gateway leaves, and a handshake has had a moment to be told so.
+    /// Completes a moment after the gateway stops accepting, so that a handshake can still be refused.
     async fn draining(&self) {
         self.stop.cancelled().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -209,7 +209,7 @@ impl Listener {
         self: Arc<Self>,
         mut request: Request<Incoming>,
         remote: SocketAddr,
-        place: Arc<Seat>,
+        permits: Arc<Permits>,
     ) -> Response<Full<Bytes>> {
         if self.stop.is_cancelled() {
             return self.refuse(remote, unavailable("draining", "the gateway is going away"));
@@ -230,8 +230,8 @@ impl Listener {
         match decision {
             Err(refusal) => self.refuse(remote, refusal),
             Ok(Decision::Admit { admission, accept, subprotocol }) => {
-                // Before the 101 leaves: of two connections, the one that a station opens after it has seen the other's
-                // 101 must be the newer one here, too, whichever task runs first.
+                // Before the 101 is sent: if a station opens a second connection after it has seen the 101 of the first, the
+                // second must be the newer one here, too, whichever task runs first.
                 let (identity, deflate) = (admission.identity.clone(), admission.deflate);
                 let Ok(admitted) = self.admit(admission) else {
                     let text = "earlier connections of this station still wait for storage";
@@ -242,11 +242,11 @@ impl Listener {
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
-                    drop(place);
+                    drop(permits);
                     this.begin_session(upgraded, admitted);
                 });
                 drop(task);
-                switching(&accept, subprotocol, deflate)
+                response::switching(&accept, subprotocol, deflate)
             }
             Ok(Decision::NoSubprotocol { identity, accept }) => {
                 self.metrics.handshake_ended(&self.name, "noSubprotocol");
@@ -255,13 +255,13 @@ impl Listener {
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
-                    drop(place);
+                    drop(permits);
                     if let Ok(upgraded) = upgraded {
                         this.close_at_once(upgraded).await;
                     }
                 });
                 drop(task);
-                switching(&accept, None, None)
+                response::switching(&accept, None, None)
             }
         }
     }
@@ -284,15 +284,15 @@ impl Listener {
         };
         let session = Arc::clone(&admitted.over.0);
         if self.stop.is_cancelled() {
-            // The drain may have counted the sessions already.
+            // The drain may have asked all sessions to end already.
             session.end(crate::session::close::CloseReason::Shutdown);
         }
-        // A task of its own: the handshake's future is larger than a session's (measured 0.5 KB).
+        // A new task, because the handshake's future is 0.5 KB larger than a session's (measured).
         let task = self.tasks.spawn(actor::run(socket, admitted, Arc::clone(&self.shared)));
         drop(task);
     }
 
-    /// The plain stream taken back from HTTP, with what was read of it too far.
+    /// Takes the stream back from HTTP, with the bytes read beyond the request.
     fn socket(&self, upgraded: Upgraded, deflate: Option<Deflate>) -> Option<Socket<TcpStream>> {
         let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let limits = SocketLimits {
@@ -309,14 +309,14 @@ impl Listener {
         }
     }
 
-    /// What all versions ask for when no subprotocol matches: the handshake completes, and the connection closes.
+    /// Closes a connection whose handshake is complete but has no common subprotocol, as all OCPP versions require.
     async fn close_at_once(&self, upgraded: Upgraded) {
         let Some(mut socket) = self.socket(upgraded, None) else { return };
         let mut outbox = Outbox::default();
         outbox.close(1002, "no common subprotocol");
         let closing =
             async { while !matches!(socket.turn(&mut outbox, true).await, Turn::Ended | Turn::Broken(_)) {} };
-        // Out of time is out of time; the socket is dropped either way.
+        // Closed or timed out, the socket is dropped.
         drop(tokio::time::timeout(self.shared.limits.close_timeout, Box::pin(closing)).await);
         socket.linger(Duration::from_millis(500)).await;
     }
@@ -327,33 +327,11 @@ impl Listener {
         let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
         tracing::info!(station, %remote, reason, status = status.as_u16(), "handshake refused");
         self.publish_rejection(station, remote, reason, status.as_u16());
-        let mut response = Response::new(Full::new(Bytes::from(text + "\n")));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        // Said here and not by the server for every response: a 101 must say `Connection: Upgrade` and nothing else, for
-        // many clients compare the whole value.
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        match status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(
-                    header::WWW_AUTHENTICATE,
-                    HeaderValue::from_static(r#"Basic realm="ocpp", charset="UTF-8""#),
-                );
-            }
-            StatusCode::UPGRADE_REQUIRED => {
-                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
-            }
-            _ => {}
-        }
-        response
+        response::refusal(status, text)
     }
 
-    /// A refusal never waits for the bus, for that would keep its place from stations. What finds no room is counted.
+    /// Publishes the refusal as an event, or counts it if the rate limit or the bus does not take it. Never waits: the refused
+    /// connection still holds its permits.
     fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
         const EVENT: &str = "ocpp.station.rejected";
         if !self.rejections.take() {
@@ -369,26 +347,4 @@ impl Listener {
 
 fn unavailable(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned(), identity: None }
-}
-
-fn switching(
-    accept: &str,
-    subprotocol: Option<HeaderValue>,
-    deflate: Option<Deflate>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::new()));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    if let Ok(accept) = HeaderValue::from_str(accept) {
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    if let Some(subprotocol) = subprotocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, subprotocol);
-    }
-    if let Some(agreed) = deflate.and_then(|deflate| HeaderValue::from_str(&deflate.response()).ok()) {
-        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, agreed);
-    }
-    response
 }

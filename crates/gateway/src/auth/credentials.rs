@@ -1,4 +1,4 @@
-//! The credentials file: one `identity:hash` a line, `#` for comments.
+//! The credentials file: one `identity:hash` a line, `#` for comments. Owns its format; an identity appears once.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use ocpp_protocol::{Identity, IdentityKey};
 
 use super::password::StoredPassword;
 
-/// Who may connect, with what.
+/// The contents of a credentials file.
 #[derive(Debug, Default)]
 pub struct Credentials {
     stations: HashMap<IdentityKey, Entry>,
@@ -31,10 +31,10 @@ pub enum CredentialsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A line is wrong.
+    /// A line does not have the form of the file.
     #[error("credentials file {path}, line {line}: {what}", path = path.display())]
     Line {
         /// The file.
@@ -47,10 +47,10 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Reads a file.
+    /// Reads and parses the whole file.
     ///
     /// # Errors
-    /// When it cannot be read or a line is wrong.
+    /// When it cannot be read, or with the number of the first line that is wrong.
     pub fn read(path: &Path) -> Result<Self, CredentialsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| CredentialsError::Unreadable { path: path.to_path_buf(), source })?;
@@ -70,7 +70,7 @@ impl Credentials {
     }
 
     fn add(&mut self, line: &str) -> Result<(), String> {
-        // A 1.6 identity may have colons in it; a hash begins with a dollar sign.
+        // A 1.6 identity may contain colons; a hash begins with a dollar sign.
         let (identity, hash) = line.split_once(":$").ok_or("expected identity:$hash")?;
         let identity = Identity::parse(identity).map_err(|error| error.to_string())?;
         let password = StoredPassword::parse(&format!("${hash}"))?;
@@ -84,23 +84,23 @@ impl Credentials {
         }
     }
 
-    /// A station's entry.
+    /// The entry of a station, if it has one.
     pub fn find(&self, key: &IdentityKey) -> Option<&Entry> {
         self.stations.get(key)
     }
 
-    /// How many stations there are.
+    /// The number of stations.
     pub fn len(&self) -> usize {
         self.stations.len()
     }
 
-    /// Whether there is none.
+    /// Whether the file names no station.
     pub fn is_empty(&self) -> bool {
         self.stations.is_empty()
     }
 }
 
-/// What changes when the file does.
+/// Modification time and size: when either changes, so has the file.
 pub(super) fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len()))

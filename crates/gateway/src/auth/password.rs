@@ -1,8 +1,8 @@
-//! Stored passwords: how they are written in the credentials file, and whether one matches.
+//! Stored passwords: their form in the credentials file, and whether one matches.
 //!
-//! Two kinds. `$sha256$SALT$HASH` (hex) is one salted SHA-256: right for random keys of 16 bytes or more, which no
-//! hash however slow makes easier or harder to guess. `$argon2id$…` is the usual PHC string: right for passwords that
-//! people chose. Passwords are bytes, never text (ocpp-j 1.3).
+//! There are two kinds. `$sha256$SALT$HASH` (hex) is one salted SHA-256, for random keys of 16 bytes or more: nobody guesses
+//! those, however fast the hash is. `$argon2id$…` is a PHC string, for passwords that people chose. Passwords are bytes, not
+//! text (ocpp-j 1.3).
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 const FAST: &str = "$sha256$";
 const SLOW: &str = "$argon2";
 
-/// A password as the file keeps it.
+/// A hashed password in the form of the credentials file.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredPassword(String);
 
@@ -24,10 +24,10 @@ impl std::fmt::Debug for StoredPassword {
 }
 
 impl StoredPassword {
-    /// Reads one.
+    /// Parses a hash of either kind.
     ///
     /// # Errors
-    /// What is wrong with it, for people.
+    /// What is wrong with the text, without repeating it.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(rest) = text.strip_prefix(FAST) {
             let valid = rest
@@ -49,17 +49,17 @@ impl StoredPassword {
         Err("the hash must begin with $sha256$ or $argon2id$; `ocpp-gateway hash-password` makes one".into())
     }
 
-    /// Whether checking it is slow on purpose.
+    /// Whether [`matches`](Self::matches) is slow on purpose.
     pub fn is_slow(&self) -> bool {
         self.0.starts_with(SLOW)
     }
 
-    /// As the file has it.
+    /// The text in the file.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether this password is the stored one. Takes tens of milliseconds for a slow hash.
+    /// Whether this is the password. Takes tens of milliseconds for a slow hash.
     pub fn matches(&self, password: &[u8]) -> bool {
         if self.is_slow() {
             return PasswordHash::new(&self.0)
@@ -73,32 +73,32 @@ impl StoredPassword {
     }
 }
 
-/// A fast hash of a random key.
+/// Hashes a random key, with a new salt.
 pub fn hash_fast(password: &[u8]) -> String {
     let salt = random_salt();
     format!("{FAST}{}${}", to_hex(&salt), to_hex(&digest(&salt, password)))
 }
 
-/// A slow hash of a password that somebody chose.
+/// Hashes a password that somebody chose, with a new salt.
 ///
 /// # Errors
-/// When the hash cannot be computed.
+/// When Argon2 fails, for instance for want of memory.
 pub fn hash_slow(password: &[u8]) -> Result<String, argon2::password_hash::Error> {
     Ok(Argon2::default().hash_password(password)?.to_string())
 }
 
-/// 16 bytes from the operating system.
+/// 16 bytes, of which 122 bits are random (a version 4 UUID).
 pub fn random_salt() -> [u8; 16] {
     uuid::Uuid::new_v4().into_bytes()
 }
 
-/// The bytes behind a 1.6 key sent as hex text: 32 to 40 digits (OCPP 1.6 security white paper, A00.FR.205).
+/// Decodes a 1.6 key sent as hex text: 32 to 40 digits (OCPP 1.6 security white paper, A00.FR.205).
 pub fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(text).ok()?;
     (32..=40).contains(&text.len()).then(|| from_hex_any(text)).flatten()
 }
 
-/// The bytes behind hex text of any length.
+/// Decodes hex text of any even length.
 pub fn from_hex_any(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> =
         text.chars().map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok())).collect();
@@ -106,7 +106,7 @@ pub fn from_hex_any(text: &str) -> Option<Vec<u8>> {
     Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-/// Equality in a time that does not depend on where the difference is.
+/// Compares in a time that depends on the lengths only.
 pub fn same(one: &[u8], other: &[u8]) -> bool {
     one.len() == other.len() && one.iter().zip(other).fold(0, |different, (a, b)| different | (a ^ b)) == 0
 }
@@ -136,14 +136,14 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn malformed_hashes_are_refused() {
         for text in ["", "secret", "$sha256$", "$sha256$00$00", "$sha256$zz$00", "$argon2id$nonsense"] {
             assert!(StoredPassword::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn hex_is_read_in_either_case_and_only_at_the_right_length() {
+    fn hex_is_decoded_in_either_case_and_only_at_the_right_length() {
         assert_eq!(from_hex(b"000102030405060708090A0b0c0d0e0F").unwrap(), (0..16).collect::<Vec<u8>>());
         assert!(from_hex(b"0001").is_none());
         assert!(from_hex(b"000102030405060708090A0b0c0d0e0").is_none());

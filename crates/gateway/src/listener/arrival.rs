@@ -1,8 +1,8 @@
-//! Waiting for a connection's request without reading it.
+//! Waits for a connection's request without reading it.
 //!
-//! Owns the look at what has come. The request stays in the kernel until all of it is there, so a connection that never says
-//! anything, or one byte a second, costs its socket and a task, and neither a buffer nor a place among the requests that are
-//! being answered. What the request says is not judged here: the server reads it again.
+//! Owns peeking at the bytes that have arrived. The request stays in the kernel until it is complete, so a connection that sends
+//! nothing, or one byte a second, costs its socket and a task, but no buffer and no permit to be answered. Does not judge the
+//! request: the server parses it again.
 
 use std::io;
 
@@ -10,33 +10,33 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// The largest request head. What is longer is refused by the server, which has the same limit.
+/// The largest request head. The server has the same limit and refuses anything longer.
 pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// As many as the server takes.
+/// The server's limit.
 const MAX_HEADERS: usize = 100;
 
-/// Returns when the server need not wait for the rest of the request: it is whole, or too long, or no request at all.
+/// Returns when the server need not wait for more bytes: the request is complete, too long, or not a request.
 ///
 /// # Errors
-/// [`io::ErrorKind::UnexpectedEof`] if the peer has left before, or what the operating system says.
+/// [`io::ErrorKind::UnexpectedEof`] if the peer closes the connection first, or the operating system's error.
 pub(super) async fn request(stream: &TcpStream) -> io::Result<()> {
     loop {
         let ready = stream.ready(Interest::READABLE).await?;
-        // "Would block" is also what tells tokio to wait for more than there is.
-        match stream.try_io(Interest::READABLE, || look(stream)) {
+        // `WouldBlock` also makes tokio wait for more bytes than there are.
+        match stream.try_io(Interest::READABLE, || peek(stream)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // Then no more comes, and the stream stays ready for ever.
+                // No more bytes will arrive, and the stream would stay ready for ever.
                 if ready.is_read_closed() {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
             }
-            looked => return looked,
+            peeked => return peeked,
         }
     }
 }
 
-fn look(stream: &TcpStream) -> io::Result<()> {
+fn peek(stream: &TcpStream) -> io::Result<()> {
     let mut head = [0; MAX_HEAD_BYTES];
     let (length, _) = recv(stream, &mut head, RecvFlags::PEEK)?;
     match head.get(..length).unwrap_or_default() {
@@ -46,7 +46,7 @@ fn look(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Whether more must come before the server can say anything to this. The server's own parser decides.
+/// Whether the server needs more bytes to respond. Decided by the parser that the server uses.
 fn is_partial(head: &[u8]) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     matches!(httparse::Request::new(&mut headers).parse(head), Ok(httparse::Status::Partial))
@@ -71,10 +71,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_in_pieces_is_waited_for_and_not_read() {
+    async fn a_request_in_pieces_is_awaited_and_not_read() {
         const REQUEST: &[u8] = b"\r\nGET /ocpp/CP-1 HTTP/1.1\r\nHost: x\r\n\r\n";
         let (mut near, mut far) = pair().await;
-        assert!(is_waiting(&near).await, "nothing has come");
+        assert!(is_waiting(&near).await, "nothing has arrived");
         for piece in REQUEST.chunks(REQUEST.len() - 1) {
             assert!(is_waiting(&near).await);
             far.write_all(piece).await.unwrap();
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_cannot_become_a_request_is_not_waited_for() {
+    async fn what_cannot_become_a_request_is_not_awaited() {
         let endless = [b"GET / HTTP/1.1\r\nX: ".as_slice(), &[b'x'; MAX_HEAD_BYTES]].concat();
         for bytes in [b"\x16\x03\x01\x02".as_slice(), b"GET\0", &endless] {
             let (near, mut far) = pair().await;
