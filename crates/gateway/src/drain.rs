@@ -68,7 +68,7 @@ impl App {
             tokio::time::sleep_until(started + spread * index / count).await;
             session.end(CloseReason::Shutdown);
         }
-        // Whoever was let in while the door was closing.
+        // The stations admitted while the listeners were stopping.
         for session in self.registry.all() {
             session.end(CloseReason::Shutdown);
         }

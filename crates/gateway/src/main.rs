@@ -1,6 +1,5 @@
-//! The binary: reads the command line, runs the gateway until a signal, and turns every failure into one line and an
-//! exit code (2: the configuration, 1: anything else). The commands that ask a running
-//! gateway are those of `ocpp-cli`.
+//! The binary: parses the command line, runs the gateway until a signal, and reports every failure in one line and an exit
+//! code (2: the configuration, 1: anything else). The sub-commands that operate a running gateway are `ocpp-cli`'s.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,8 +12,8 @@ use ocpp_gateway::config::Config;
 use ocpp_gateway::{readiness, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Gives back what large messages and storms of connections have left (docs/adr/0014). Librdkafka uses it, too. How it is set is
-/// built in (`.cargo/config.toml`); `MALLOC_CONF` overrides it.
+/// Returns memory to the system after large messages and storms of connections (docs/adr/0014); librdkafka uses it, too. Its
+/// settings are built in (`.cargo/config.toml`); `MALLOC_CONF` overrides them.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -92,7 +91,7 @@ fn run(sources: &Sources) -> ExitCode {
         Err(error) => return fail(1, &format!("cannot start the runtime: {error}")),
     };
     let result = runtime.block_on(Box::pin(serve(config)));
-    // What still blocks after the drain's deadline is not waited for.
+    // Does not wait for threads that still block after the drain's deadline.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
