@@ -2,12 +2,11 @@
 
 import asyncio
 import json
-import ssl
-import subprocess
 import threading
 import time
 
 import pytest
+from harness.certificates import self_signed
 from harness.contract import member_text
 from harness.hook import Hook, payload
 from harness.station import Station
@@ -257,19 +256,7 @@ async def test_one_slow_url_does_not_use_up_the_permits_of_another(gateway):
 
 
 async def test_tls_is_verified_against_the_systems_roots(gateway, tmp_path):
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subject = [
-        "-subj",
-        "/CN=hook",
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-addext",
-        "basicConstraints=critical,CA:FALSE",
-    ]
-    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    subprocess.run([*new, "-keyout", key, "-out", certificate, *subject], check=True, capture_output=True)
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificate, key)
+    certificate, tls = self_signed(tmp_path)
     with Hook(lambda _: payload(ACCEPTED), tls=tls) as hook:
         trusting = gateway(asking(hook.url), start=False)
         trusting.environment["SSL_CERT_FILE"] = str(certificate)

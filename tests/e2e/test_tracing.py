@@ -2,8 +2,8 @@
 
 Proves: a command's `traceparent` is on the events of its CALL, of the answer and of the result, with and without a collector; a
 collector receives the command's span below the caller's and the CALL's below the command's, as OpenTelemetry defines it; stations'
-CALLs are sampled as configured; an invalid traceparent is ignored and counted; and a collector that is away, hangs or refuses
-disturbs no station.
+CALLs are sampled as configured; an invalid traceparent is ignored and counted; a collector that is away, hangs or refuses disturbs
+no station; and the spans are the same in every protocol, with TLS too.
 """
 
 import asyncio
@@ -12,10 +12,12 @@ import socket
 import time
 import uuid
 
+import grpc
 import pytest
 import requests
 from confluent_kafka import Producer
-from harness.collector import Collector
+from harness.certificates import self_signed
+from harness.collector import Collector, GrpcCollector
 from harness.contract import violations
 from harness.station import Station
 from harness.waiting import free_port, wait_for
@@ -335,6 +337,62 @@ async def test_a_hanging_collector_costs_spans_and_nothing_else(gateway):
         assert time.monotonic() - began < 6
 
 
+# -- protocols ------------------------------------------------------------------------------------------------------
+
+
+async def command_is_recorded(node, collector):
+    """A command's span and its CALL's arrive with everything that the collector should see of them."""
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        began = time.time_ns()
+        await reset(node, station, RESET | {"commandId": "c-1"}, traceparent=SAMPLED)
+        await asyncio.to_thread(wait_for, lambda: len(collector.spans) == 2, "two spans")
+    (command,), (call,) = collector.named("command Reset"), collector.named("CALL Reset")
+    assert collector.complaints == []
+    assert (command.trace_id, command.parent_id, command.kind) == (TRACE, CALLER, SERVER)
+    assert (call.trace_id, call.parent_id, call.kind) == (TRACE, command.span_id, CLIENT)
+    assert began <= command.start <= call.start <= call.end <= command.end <= time.time_ns()
+    assert command.attributes["ocpp.command.id"] == "c-1"
+    assert command.resource["service.instance.id"] == "gw-7"
+
+
+async def test_protobuf_over_http(gateway):
+    with Collector() as collector:
+        collector.content_type, collector.answer = "application/x-protobuf", (200, b"")
+        node = gateway(exporting(collector, protocol="http/protobuf"))
+        await command_is_recorded(node, collector)
+        # Field 1 of the response, the partial success: its field 1, the rejected spans, is 1.
+        collector.answer = (200, bytes([0x0A, 2, 0x08, 1]))
+        node.post(PATH, RESET, headers={"traceparent": SAMPLED})
+        wait_for(lambda: spans(node, "rejected") == 1, "the collector's rejection")
+        assert spans(node, "exported") == 2
+
+
+async def test_protobuf_over_tls_is_verified_against_the_systems_roots(gateway, tmp_path):
+    certificate, context = self_signed(tmp_path)
+    with Collector(tls=context) as collector:
+        collector.content_type, collector.answer = "application/x-protobuf", (200, b"")
+        trusting = gateway(exporting(collector, protocol="http/protobuf"), start=False)
+        trusting.environment["SSL_CERT_FILE"] = str(certificate)
+        await command_is_recorded(trusting.start(), collector)
+        careful = gateway(exporting(collector, protocol="http/protobuf"))
+        careful.post(PATH, RESET, headers={"traceparent": SAMPLED})
+        wait_for(lambda: spans(careful, "failed") == 1, "the unknown certificate to be refused")
+
+
+async def test_grpc(gateway):
+    with GrpcCollector() as collector:
+        node = gateway(exporting(collector, protocol="grpc"))
+        await command_is_recorded(node, collector)
+        collector.rejected_spans = 1
+        node.post(PATH, RESET, headers={"traceparent": SAMPLED})
+        wait_for(lambda: spans(node, "rejected") == 1, "the collector's rejection")
+        collector.refusal = grpc.StatusCode.RESOURCE_EXHAUSTED
+        node.post(PATH, RESET, headers={"traceparent": SAMPLED})
+        wait_for(lambda: spans(node, "failed") == 1, "the refusal")
+        assert "not today" in node.log_text()
+
+
 def test_the_telemetry_options_are_checked_before_anything_starts(gateway):
     for telemetry, part in (
         ({"otlp_endpoint": "collector:4318"}, "telemetry.otlp_endpoint"),
@@ -342,6 +400,7 @@ def test_the_telemetry_options_are_checked_before_anything_starts(gateway):
         ({"sampling": 1.5}, "telemetry.sampling"),
         ({"queue_spans": 0}, "telemetry.queue_spans"),
         ({"export_interval": "0s"}, "telemetry.export_interval"),
+        ({"protocol": "http/xml"}, "telemetry.protocol"),
     ):
         node = gateway({"telemetry": telemetry}, start=False)
         node.start(until=None)

@@ -30,14 +30,13 @@ use crate::command::router::Router;
 use crate::config::{AuthMode, Config};
 use crate::events::Events;
 use crate::http;
-use crate::http_client::ClientError;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::listener::{self, Listener, RateLimit};
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::replays::Replays;
 use crate::session::shared::Shared;
-use crate::spans::export::Exporter;
+use crate::spans::export::{self, Exporter};
 
 use self::metrics::Metrics;
 
@@ -85,9 +84,9 @@ pub enum StartupError {
     /// What is needed to ask a hook.
     #[error("cannot read {0}")]
     Hooks(#[from] HookError),
-    /// Where spans should go.
-    #[error("telemetry.otlp_endpoint: {0}")]
-    Telemetry(#[from] ClientError),
+    /// What is needed to export spans.
+    #[error(transparent)]
+    Spans(#[from] export::StartError),
     /// The operating system has no thread left.
     #[error("cannot start a thread that accepts stations")]
     Thread(#[source] std::io::Error),

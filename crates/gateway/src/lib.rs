@@ -21,7 +21,7 @@ pub mod config;
 pub mod drain;
 pub mod events;
 mod http;
-pub mod http_client;
+mod https;
 pub mod listener;
 pub mod metrics;
 pub mod readiness;

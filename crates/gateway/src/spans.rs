@@ -365,7 +365,7 @@ mod tests {
         let (first, second) = (ended.try_recv().unwrap(), ended.try_recv().unwrap());
         assert_eq!((first.context, first.parent, first.kind), (inner, Some(outer), Kind::Client));
         assert_eq!((second.context, second.parent, second.kind), (outer, Some(parent("01")), Kind::Server));
-        assert_eq!(outer.trace_hex(), parent("01").trace_hex());
+        assert_eq!(outer.trace_id(), parent("01").trace_id());
         assert!(first.is_error && first.attributes.contains(&("ocpp.outcome", "timeout".into())));
         assert_eq!(second.name, "command Reset");
     }

@@ -59,14 +59,14 @@ impl TraceParent {
         self.flags & Self::SAMPLED != 0
     }
 
-    /// The trace, in hex.
-    pub(crate) fn trace_hex(self) -> String {
-        format!("{:032x}", self.trace_id)
+    /// The trace's id, in network byte order.
+    pub fn trace_id(self) -> [u8; 16] {
+        self.trace_id.to_be_bytes()
     }
 
-    /// The span, in hex.
-    pub(crate) fn span_hex(self) -> String {
-        format!("{:016x}", self.span_id)
+    /// The span's id, in network byte order.
+    pub fn span_id(self) -> [u8; 8] {
+        self.span_id.to_be_bytes()
     }
 }
 
@@ -114,7 +114,7 @@ mod tests {
         assert!(parsed.is_sampled());
         let child = parsed.child();
         assert_eq!(child.to_string()[..36], PARENT[..36]);
-        assert_ne!(child.span_hex(), parsed.span_hex());
+        assert_ne!(child.span_id(), parsed.span_id());
         assert!(!TraceParent::parse(&PARENT.replace("-01", "-00")).unwrap().is_sampled());
     }
 

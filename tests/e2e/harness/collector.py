@@ -1,16 +1,23 @@
-"""A collector of spans: OTLP over HTTP, checked against OpenTelemetry's own protobuf definitions.
+"""A collector of spans: OTLP over HTTP and gRPC, checked against OpenTelemetry's own protobuf definitions.
 
-Owns receiving and decoding. A request that is not an `ExportTraceServiceRequest` in JSON to the letter is kept as a complaint.
+Owns receiving and decoding. A request that is not an `ExportTraceServiceRequest` to the letter is kept as a complaint.
 """
 
 import base64
 import json
+import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
 from google.protobuf import json_format
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 # OTLP's JSON has these in hex where protobuf's has base64.
@@ -33,13 +40,31 @@ class Span:
         return f"{self.name} {self.trace_id}/{self.parent_id}/{self.span_id} {self.attributes}"
 
 
-class Collector:
-    """Listens on a free port, or on one that is given; use it with `with`."""
+class _Received:
+    """What a collector has received."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self) -> None:
         self.spans: list[Span] = []
         self.complaints: list[str] = []
         self.requests = 0
+
+    def keep(self, request: ExportTraceServiceRequest) -> None:
+        for group in request.resource_spans:
+            resource = {one.key: one.value.string_value for one in group.resource.attributes}
+            for scope in group.scope_spans:
+                self.spans += [Span(span, resource) for span in scope.spans]
+
+    def named(self, name: str) -> list[Span]:
+        return [span for span in list(self.spans) if span.name == name]
+
+
+class Collector(_Received):
+    """OTLP over HTTP, on a free port or on one that is given; use it with `with`."""
+
+    def __init__(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__()
+        self.content_type = "application/json"
+        """What requests must be."""
         self.answer: tuple[int, bytes] = (200, b"{}")
         """Status and body for whatever comes."""
         collector = self
@@ -52,7 +77,7 @@ class Collector:
                 if status == 200:
                     collector._take(self.path, self.headers["Content-Type"], body)
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Type", collector.content_type)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
@@ -61,22 +86,23 @@ class Collector:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+        scheme = "http"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+            scheme = "https"
+        self.endpoint = f"{scheme}://127.0.0.1:{self._server.server_port}"
 
     def _take(self, path: str, content_type: str, body: bytes) -> None:
         try:
-            assert (path, content_type) == ("/v1/traces", "application/json")
-            request = json_format.ParseDict(_with_base64(json.loads(body)), ExportTraceServiceRequest())
-        except (AssertionError, ValueError, json_format.ParseError) as error:
+            assert (path, content_type) == ("/v1/traces", self.content_type)
+            if content_type == "application/x-protobuf":
+                request = ExportTraceServiceRequest.FromString(body)
+            else:
+                request = json_format.ParseDict(_with_base64(json.loads(body)), ExportTraceServiceRequest())
+        except (AssertionError, ValueError, DecodeError, json_format.ParseError) as error:
             self.complaints.append(f"{error}: {body[:500]!r}")
             return
-        for group in request.resource_spans:
-            resource = {one.key: one.value.string_value for one in group.resource.attributes}
-            for scope in group.scope_spans:
-                self.spans += [Span(span, resource) for span in scope.spans]
-
-    def named(self, name: str) -> list[Span]:
-        return [span for span in list(self.spans) if span.name == name]
+        self.keep(request)
 
     def __enter__(self) -> "Collector":
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -85,6 +111,40 @@ class Collector:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class GrpcCollector(_Received):
+    """OTLP over gRPC, on a free port; use it with `with`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusal: grpc.StatusCode | None = None
+        """The status that every call ends with; none accepts it."""
+        self.rejected_spans = 0
+        """What a response says was rejected."""
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        service = "opentelemetry.proto.collector.trace.v1.TraceService"
+        export = grpc.unary_unary_rpc_method_handler(
+            self._export, ExportTraceServiceRequest.FromString, ExportTraceServiceResponse.SerializeToString
+        )
+        self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"Export": export})])
+        self.endpoint = f"http://127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def _export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        self.requests += 1
+        if self.refusal:
+            context.abort(self.refusal, "not today")
+        self.keep(request)
+        response = ExportTraceServiceResponse()
+        response.partial_success.rejected_spans = self.rejected_spans
+        return response
+
+    def __enter__(self) -> "GrpcCollector":
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait()
 
 
 def _with_base64(value: Any) -> Any:

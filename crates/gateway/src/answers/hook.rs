@@ -12,10 +12,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 use uuid::Uuid;
@@ -24,10 +20,9 @@ use super::breaker::Breaker;
 use super::message::Reply;
 use super::metrics::BackendMetrics;
 use crate::config;
+use crate::https::{self, ClientOptions, HttpsClient};
 use crate::session::waits::Lapse;
 
-/// A connection that nobody used for this long is closed; servers commonly close theirs after a minute.
-const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -57,7 +52,7 @@ pub enum HookError {
 /// The client and its limits.
 #[derive(Debug)]
 pub(super) struct Hooks {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpsClient<Full<Bytes>>,
     limits: config::Hooks,
 }
 
@@ -123,7 +118,8 @@ impl Hooks {
                 Some((action.name, answer, config::hook_target(&answer.url).ok()?))
             })
             .collect();
-        let https = named.iter().find(|(_, _, uri)| uri.scheme_str() == Some("https"));
+        let over_tls = named.iter().find(|(_, _, uri)| uri.scheme_str() == Some("https"));
+        let over_tls = over_tls.map(|(_, answer, _)| answer.url.as_str());
         let mut guards: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
         for (action, answer, _) in &named {
             guards.entry(&answer.url).or_default().push(action);
@@ -147,7 +143,13 @@ impl Hooks {
             let hook = Hook { action, uri: uri.clone(), authorization, guard: Arc::clone(guard) };
             hooks.insert(*action, hook);
         }
-        let client = client(limits, https.map(|(_, answer, _)| answer.url.as_str()))?;
+        let client = https::client(ClientOptions {
+            connect_timeout: limits.connect_timeout,
+            max_idle: limits.max_in_flight,
+            http2: false,
+            tls: over_tls.is_some(),
+        })
+        .map_err(|source| HookError::Roots { url: over_tls.unwrap_or_default().to_owned(), source })?;
         let this = Self { client, limits: limits.clone() };
         Ok((this, hooks))
     }
@@ -277,41 +279,6 @@ impl Hooks {
             }
         }
     }
-}
-
-fn client(
-    limits: &config::Hooks,
-    https: Option<&str>,
-) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, HookError> {
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(limits.connect_timeout));
-    // Containers without certificates are common; they are needed only where something is asked over TLS.
-    let tls = rustls_config(https)?;
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    Ok(Client::builder(TokioExecutor::new())
-        .pool_timer(TokioTimer::new())
-        .pool_idle_timeout(IDLE_CONNECTION)
-        .pool_max_idle_per_host(limits.max_in_flight)
-        .build(connector))
-}
-
-fn rustls_config(https: Option<&str>) -> Result<rustls::ClientConfig, HookError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    // The provider has both versions, so that this cannot fail; if it does, the roots are named and the cause is told.
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let roots = |source| HookError::Roots { url: https.unwrap_or_default().to_owned(), source };
-    let builder = builder.map_err(|error| roots(std::io::Error::other(error)))?;
-    Ok(match https {
-        Some(_) => builder.with_native_roots().map_err(roots)?,
-        None => builder.with_root_certificates(rustls::RootCertStore::empty()),
-    }
-    .with_no_client_auth())
 }
 
 fn token(action: &str, answer: &config::ActionAnswer) -> Result<Option<HeaderValue>, HookError> {

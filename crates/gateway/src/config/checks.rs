@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::answers::{action_named, hook_target, is_stations};
 use super::{AuthMode, BusKind, Config};
 use crate::command::request::RATES;
-use crate::http_client::Origin;
+use crate::spans::export::Endpoint;
 
 impl Config {
     /// Everything that is wrong, one line each.
@@ -126,10 +126,6 @@ impl Config {
             "bus.expendable.actions must be OCPP actions",
         );
         let telemetry = &self.telemetry;
-        demand(
-            telemetry.otlp_endpoint.is_empty() || telemetry.otlp_endpoint.parse::<Origin>().is_ok(),
-            "telemetry.otlp_endpoint must be an address like http://HOST:4318, or empty",
-        );
         demand((0.0..=1.0).contains(&telemetry.sampling), "telemetry.sampling must be between 0 and 1");
         demand(
             !telemetry.export_interval.is_zero() && !telemetry.export_timeout.is_zero(),
@@ -140,6 +136,11 @@ impl Config {
             self.shutdown.close_spread < self.shutdown.deadline,
             "shutdown.close_spread must be shorter than shutdown.deadline",
         );
+        if !telemetry.otlp_endpoint.is_empty()
+            && let Err(error) = Endpoint::parse(&telemetry.otlp_endpoint, telemetry.protocol)
+        {
+            problems.push(format!("telemetry.otlp_endpoint: {error}"));
+        }
         self.answer_problems(&mut problems);
         let mut addresses = vec![("admin.address".to_owned(), self.admin.address)];
         for (name, listener) in &self.listeners {

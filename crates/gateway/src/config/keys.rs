@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::answers::{Answers, Hooks};
 use super::units::{DottedOptions, Subprotocols};
+use crate::spans::export::Protocol;
 
 /// Everything that can be configured. Durations are written `10s`, `5m`, `1h 30m`; sizes `64MiB`, `2MB`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -585,6 +586,9 @@ pub enum LogFormat {
 pub struct Telemetry {
     /// Where they go: `http://HOST:4318`; empty: nowhere.
     pub otlp_endpoint: String,
+    /// How they are encoded and carried.
+    #[serde(deserialize_with = "super::units::word")]
+    pub protocol: Protocol,
     /// The share of traces that begin here and are recorded, from 0 to 1.
     pub sampling: f64,
     /// Spans that may wait to be sent; the rest is dropped and counted.
@@ -601,6 +605,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             otlp_endpoint: String::new(),
+            protocol: Protocol::default(),
             sampling: 0.01,
             queue_spans: 8192,
             export_interval: Duration::from_secs(1),
