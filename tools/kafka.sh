@@ -29,7 +29,8 @@ controller_port=${KAFKA_CONTROLLER_PORT:-$((port + 1))}
 patience=${KAFKA_WAIT:-60}
 home=$root/.tools/kafka
 libs=$home/libs
-formatted=$home/formatted
+template=$home/template
+classes=$template/classes.jsa
 data=${KAFKA_DATA:-$home/node-$port}
 [[ $data = /* ]] || data=$root/$data
 properties=$data/server.properties
@@ -40,6 +41,8 @@ pom=$root/tools/kafka/pom.xml
 # Small heap, no optimising compiler: start-up in seconds matters more here than throughput.
 java_options=(-Xms128m -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1
     -Dlog4j2.configurationFile="$root/tools/kafka/log4j2.properties" -cp "$libs/*")
+# The JVM does without an archive that it cannot use.
+if [ -e "$classes" ]; then java_options+=(-XX:SharedArchiveFile="$classes"); fi
 read -ra more_java_options <<<"${KAFKA_JAVA_OPTIONS:-}"
 java_options+=("${more_java_options[@]}")
 
@@ -111,25 +114,35 @@ broker.heartbeat.interval.ms=1000
 ${KAFKA_PROPERTIES:-}
 PROPERTIES
     if [ ! -e "$data/logs/meta.properties" ]; then
-        format
+        prepare
         rm -rf "$data/logs"
-        cp -r "$formatted/logs" "$data/logs"
+        cp -r "$template/logs" "$data/logs"
     fi
 }
 
-# Formats an empty log folder once, for every broker to begin with a copy: formatting starts a JVM.
-format() {
-    local id
+# Makes once what every broker begins with: a formatted log folder, and an archive of the classes that a broker loads, with
+# which it starts in half the processor time.
+prepare() {
+    local id pid
     exec 9>"$home/lock" # two callers must not fill the same folder
     flock 9
-    if ! cmp -s "$pom" "$formatted/pom.xml"; then
-        rm -rf "$formatted"
-        mkdir -p "$formatted"
+    if ! cmp -s "$pom" "$template/pom.xml"; then
+        rm -rf "$template"
+        mkdir -p "$template"
         id=$(head -c 16 /dev/urandom | base64 | tr '+/' 'AB' | tr -d =)
-        sed "s|^log.dirs=.*|log.dirs=$formatted/logs|" "$properties" >"$formatted/server.properties"
-        java "${java_options[@]}" kafka.tools.StorageTool format -t "$id" -c "$formatted/server.properties" \
-            >"$log" 2>&1 || die "could not format $formatted/logs: $(tail -n 1 "$log")"
-        cp "$pom" "$formatted/pom.xml"
+        sed "s|^log.dirs=.*|log.dirs=$template/logs|" "$properties" >"$template/server.properties"
+        java "${java_options[@]}" kafka.tools.StorageTool format -t "$id" -c "$template/server.properties" \
+            >"$log" 2>&1 || die "could not format $template/logs: $(tail -n 1 "$log")"
+        cp -r "$template/logs" "$template/trial"
+        sed -i "s|^log.dirs=.*|log.dirs=$template/trial|" "$template/server.properties"
+        java "${java_options[@]}" -XX:ArchiveClassesAtExit="$classes" kafka.Kafka "$template/server.properties" \
+            >"$log" 2>&1 </dev/null 9>&- &
+        pid=$!
+        wait_for_answer "$pid"
+        kill "$pid"
+        wait "$pid" || true # it says by its exit code that it was asked to stop
+        rm -rf "$template/trial"
+        cp "$pom" "$template/pom.xml"
     fi
     exec 9>&-
 }

@@ -157,11 +157,11 @@ async def test_an_unreachable_hook_opens_the_breaker(gateway):
 async def test_requests_in_flight_and_waiting_are_bounded_and_connections_are_reused(gateway):
     release = threading.Event()
 
-    def when_told(_):
+    def when_released(_):
         release.wait(10)
         return payload(ACCEPTED)
 
-    with Hook(when_told) as hook:
+    with Hook(when_released) as hook:
         hooks = {"max_in_flight": 2, "max_waiting": 3, "request_timeout": "10s"}
         node = gateway(asking(hook.url, hooks, deadline="10s"))
         stations = [await connected(node, f"CP-{number}") for number in range(8)]
@@ -195,11 +195,11 @@ async def ask_and_vanish(node, hook):
 async def test_a_hooks_answer_finds_the_station_on_its_next_connection(gateway):
     release = threading.Event()
 
-    def when_told(_):
+    def when_released(_):
         release.wait(10)
         return payload(ACCEPTED)
 
-    with Hook(when_told) as hook:
+    with Hook(when_released) as hook:
         node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
         await ask_and_vanish(node, hook)
         release.set()
@@ -214,11 +214,11 @@ async def test_a_hook_that_refused_while_the_station_was_away_is_asked_again(gat
     release = threading.Event()
     responses = iter([(404, "{}"), payload(ACCEPTED)])
 
-    def when_told(_):
+    def when_released(_):
         release.wait(10)
         return next(responses)
 
-    with Hook(when_told) as hook:
+    with Hook(when_released) as hook:
         node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
         await ask_and_vanish(node, hook)
         abandoned = "ocpp_gateway_answers_awaited"

@@ -58,7 +58,7 @@ class Scene:
 
     def end(self):
         """Waits until everything is answered and in Kafka; returns the comparison."""
-        assert self.load.rest(40), f"not every station was answered: {self.load.status}"
+        assert self.load.drain(40), f"not every station was answered: {self.load.status}"
         wait_for(self.is_settled, "Kafka to have everything", 40)
         assert self.node.sigterm() == 0
         verdict = compare(

@@ -1,10 +1,10 @@
-"""Plays the scenarios and prints what came of them.
+"""Runs the scenarios and prints a table of the results.
 
-    make faults                    all of them, some 20 minutes
-    make faults SCENARIO=kafka     those whose name begins so
+    make faults                    all of them, about 20 minutes
+    make faults SCENARIO=kafka     those whose names begin with this
     make faults QUICK=1            shorter outages, fewer repetitions
 
-The exit code is 0 only when every verdict is a pass. Logs, data of failed scenarios and `results.json` are in .tools/faults.
+The exit code is 0 only if every scenario passes. `results.json`, and the logs and data of failed scenarios, are in .tools/faults.
 """
 
 import argparse
@@ -60,7 +60,7 @@ HEADINGS = (
     ("stations", 8),
     ("answered", 8),
     ("events", 8),
-    ("set aside", 9),
+    ("dead letters", 12),
     ("lost", 5),
     ("reordered", 9),
     ("same id", 8),
@@ -73,7 +73,7 @@ HEADINGS = (
 
 
 def play(name: str, quick: bool) -> Row:
-    """One scenario, from an empty folder; the folder goes when the scenario passed."""
+    """Runs one scenario in an empty folder, which is deleted if it passes."""
     with Stage(name, OUTPUT / name, quick=quick) as stage:
         try:
             SCENARIOS[name](stage)
@@ -97,7 +97,7 @@ def cells(row: Row) -> list[str]:
             f"{verdict.stations}",
             f"{verdict.answered}",
             f"{verdict.events}",
-            f"{verdict.set_aside}",
+            f"{verdict.dead_letters}",
             f"{len(verdict.lost)}",
             f"{len(verdict.reordered)}",
             f"{verdict.duplicates}",
@@ -123,8 +123,8 @@ def line(texts: list[str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults")
-    parser.add_argument("scenario", nargs="*", help="the beginning of a name; several are allowed")
-    parser.add_argument("--list", action="store_true", help="the names, and play nothing")
+    parser.add_argument("scenario", nargs="*", help="the beginning of a name; may be repeated")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and run none")
     parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")))
     arguments = parser.parse_args()
     if arguments.list:

@@ -1,7 +1,7 @@
-"""A spool whose bytes are not what they were: scenario 7.
+"""A damaged spool: scenario 7.
 
-One spool is made by a gateway without Kafka. Copies of it are damaged at random and given to a gateway with Kafka. What must arrive
-follows from the files before the damage, read by the book (`harness.spool_files`): every record of which no byte was hit.
+A gateway without Kafka writes a spool. Copies of it are damaged at random and given to a gateway with Kafka. What must arrive follows
+from the undamaged files, read as documented (`harness.spool_files`): every record of which no byte was changed.
 """
 
 import random
@@ -20,19 +20,19 @@ from harness.waiting import free_port, wait_for
 from .stage import Stage, WatchedGateway
 
 RUNS = 200
-LANES = 3
+THREADS = 3
 PARTITIONS = 2
 STATIONS = 40
 EVENTS = 2500
 SEED = 7
-# Small messages make small segments, and so several.
+# A small message size makes small segments, and so several.
 SMALL = {"max_message_size": "16KiB"}
 REPORTS = ("damaged", "torn", "are lost", "missing")
 
 
 @dataclass
 class Totals:
-    """What the runs found together."""
+    """What all runs found together."""
 
     runs: int = 0
     whole: int = 0
@@ -42,7 +42,7 @@ class Totals:
     lost: list[str] = field(default_factory=list)
     reordered: list[str] = field(default_factory=list)
     forged: list[str] = field(default_factory=list)
-    """Records that arrived and were never stored, or not like this."""
+    """Records that arrived but were never stored, or not like this."""
     other: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -56,16 +56,16 @@ def spool_corrupted(stage: Stage) -> None:
     runs = stage.repetitions(RUNS)
     failures: list[BaseException] = []
 
-    def lane(which: int) -> None:
+    def series(which: int) -> None:
         try:
             topics = stage.broker.fresh_topics(partitions=PARTITIONS)
             wait_for(lambda: _exists(stage.broker, topics["events"]), "the topic to be known", 20)
-            for run in range(which, runs, LANES):
+            for run in range(which, runs, THREADS):
                 _Run(stage, run, topics, original, records).play(totals)
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=lane, args=(which,)) for which in range(LANES)]
+    threads = [threading.Thread(target=series, args=(which,)) for which in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -84,7 +84,7 @@ def spool_corrupted(stage: Stage) -> None:
     for name, found in (
         ("undamaged records lost", totals.lost),
         ("reordered", totals.reordered),
-        ("arrived and were never stored", totals.forged),
+        ("arrived but were never stored", totals.forged),
         ("other faults", totals.other),
     ):
         stage.expect(not found, f"{len(found)} {name}: {'; '.join(found[:5])}")
@@ -115,7 +115,7 @@ def _make_spool(stage: Stage) -> tuple[Path, list[Stored]]:
 
 
 class _Run:
-    """One damaged copy and what becomes of it."""
+    """One damaged copy, and what becomes of it."""
 
     def __init__(
         self, stage: Stage, number: int, topics: dict[str, str], original: Path, records: list[Stored]
@@ -147,7 +147,7 @@ class _Run:
             other: list[str] = []
             try:
                 self.gateway.start(until="/livez")
-                wait_for(self.gateway.is_settled, "the spool to be sent", 60, 0.05)
+                wait_for(self.gateway.is_settled, "the spool to be drained", 60, 0.05)
                 code = self.gateway.sigterm()
                 if code:
                     other.append(f"{what}: after SIGTERM the gateway ended with {code}")
@@ -225,7 +225,7 @@ def _read(consumer: Consumer, topic: str, begins: dict[int, int]) -> list[tuple[
     found: list[tuple[str, bytes]] = []
     while open_:
         message = consumer.poll(20)
-        assert message is not None, f"nothing more comes from {topic}"
+        assert message is not None, f"nothing more arrives from {topic}"
         assert message.error() is None, message.error()
         found.append(((message.key() or b"").decode(), message.value()))
         if message.offset() + 1 >= ends[message.partition()]:

@@ -1,6 +1,6 @@
-"""The faults of Kafka, of the gateway and of the spool's disk: scenarios 1 to 6 and 8.
+"""Faults of Kafka, of the gateway and of the spool's disk: scenarios 1 to 6 and 8.
 
-Each function is one scenario; its name and its first line are what the table and `--list` show.
+Each function is a scenario; the table shows its name, and `--list` the first line of its docstring as well.
 """
 
 import random
@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 def _spools(stage: Stage) -> None:
-    """The outage is noticed, and answers go on during it."""
+    """Fails unless the outage is noticed and answers continue during it."""
     stage.attempt(lambda: stage.gateway.until_state("spooling", timeout=SPOOL_AFTER + 5), "after the fault")
     stage.attempt(lambda: stage.go_on(2.0, timeout=20), "while spooling")
 
@@ -34,7 +34,7 @@ def _recovers(stage: Stage) -> None:
 
 
 def kafka_killed_spool(stage: Stage) -> None:
-    """1: Kafka is killed (-9) and started again 30 s later; there is a spool"""
+    """1: Kafka is killed (-9) and restarted 30 s later; with a spool"""
     stage.play(spool=True)
     stage.broker.kill9()
     killed = time.monotonic()
@@ -46,14 +46,14 @@ def kafka_killed_spool(stage: Stage) -> None:
 
 
 def kafka_killed_hold(stage: Stage) -> None:
-    """1: the same without a spool: answers are held, the stations stay connected"""
+    """1: the same without a spool: answers are delayed, stations stay connected"""
     stage.play(spool=False)
     stage.broker.kill9()
     time.sleep(stage.outage(30))
     status = stage.load.status
     stage.expect(status.connected == stage.load.stations, f"only {status.connected} stations stayed connected")
-    stage.expect(status.open >= stage.load.stations, f"only {status.open} CALLs are held")
-    stage.expect(stage.gateway.get("/readyz").status_code == 503, "/readyz says yes while answers are held")
+    stage.expect(status.open >= stage.load.stations, f"only {status.open} CALLs are waiting")
+    stage.expect(stage.gateway.get("/readyz").status_code == 503, "the gateway is ready while answers are delayed")
     stage.broker.start()
     _recovers(stage)
     stage.settle()
@@ -74,7 +74,7 @@ def kafka_killed_close(stage: Stage) -> None:
 
 
 def kafka_frozen_spool(stage: Stage) -> None:
-    """2: Kafka is frozen (SIGSTOP) for 60 s, then goes on; there is a spool"""
+    """2: Kafka is frozen (SIGSTOP) for 60 s, then resumed; with a spool"""
     stage.play(spool=True)
     _freeze(stage, lambda: _spools(stage))
     stage.settle()
@@ -102,7 +102,7 @@ def _freeze(stage: Stage, meanwhile: Callable[[], None]) -> None:
 
 
 def kafka_disk_full(stage: Stage) -> None:
-    """3: the disk of Kafka is full (it ends); then it is freed and Kafka is started again; there is a spool"""
+    """3: Kafka's disk is full, and Kafka exits; then the disk is freed and Kafka restarted; with a spool"""
     broker = stage.prepare_kafka()
     disk = Tmpfs(broker.directory / "logs", 96 * MIB)
     stage.closing.callback(disk.unmount)
@@ -120,7 +120,7 @@ def kafka_disk_full(stage: Stage) -> None:
 
 
 def replicas_missing_spool(stage: Stage) -> None:
-    """3: min.insync.replicas = 2 and one broker of two is killed; then 1 is enough; there is a spool"""
+    """3: min.insync.replicas = 2 and one of two brokers is killed; then 1 is enough; with a spool"""
     _lose_replica(stage, spool=True)
     _spools(stage)
     time.sleep(stage.outage(15))
@@ -133,7 +133,7 @@ def replicas_missing_hold(stage: Stage) -> None:
     """3: the same without a spool, and the second broker comes back"""
     follower = _lose_replica(stage, spool=False)
     time.sleep(stage.outage(15))
-    stage.expect(stage.gateway.get("/readyz").status_code == 503, "/readyz says yes while replicas are missing")
+    stage.expect(stage.gateway.get("/readyz").status_code == 503, "the gateway is ready while replicas are missing")
     stage.note(f"/readyz said: {stage.gateway.get('/readyz').text.strip()}")
     follower.start()
     _recovers(stage)
@@ -187,7 +187,7 @@ def gateway_killed_spooling(stage: Stage) -> None:
 
 
 def gateway_killed_draining(stage: Stage) -> None:
-    """4: the same 10 times while the spool is being sent"""
+    """4: the same 10 times while the spool is drained"""
     stage.play(spool=True)
     stage.longest_wait = None
     chance = random.Random(6)
@@ -200,7 +200,7 @@ def gateway_killed_draining(stage: Stage) -> None:
         stage.broker.start()
         for _ in range(2):
             if stage.gateway.until_state("draining", "direct") == "draining":
-                # Three thousand events are sent in a few tenths of a second.
+                # Three thousand events drain in a few tenths of a second.
                 time.sleep(chance.random() * 0.1)
                 kills += stage.gateway.bus["state"] == "draining"
                 stage.kill_gateway()
@@ -212,7 +212,7 @@ def gateway_killed_draining(stage: Stage) -> None:
 
 
 def both_down(stage: Stage) -> None:
-    """5: Kafka goes away, then the gateway is killed; both are started again, the gateway first"""
+    """5: Kafka is killed, then the gateway; both are restarted, the gateway first"""
     stage.play(spool=True)
     stage.longest_wait = None
     stage.broker.kill9()
@@ -227,7 +227,7 @@ def both_down(stage: Stage) -> None:
 
 
 def both_down_hold(stage: Stage) -> None:
-    """5: the same without a spool: what was not answered comes again"""
+    """5: the same without a spool: stations repeat what was not answered"""
     stage.play(spool=False)
     stage.broker.kill9()
     time.sleep(3.0)
@@ -243,7 +243,7 @@ def both_down_hold(stage: Stage) -> None:
 
 
 def spool_disk_full(stage: Stage) -> None:
-    """6: the spool's disk is full while Kafka is away; it is freed, and only then Kafka comes back"""
+    """6: the spool's disk is full while Kafka is away; it is freed before Kafka comes back"""
     disk = Tmpfs(stage.directory / "spool", 64 * MIB)
     stage.closing.callback(disk.unmount)
     stage.play(spool=True)
@@ -253,20 +253,20 @@ def spool_disk_full(stage: Stage) -> None:
     stage.attempt(lambda: stage.gateway.until_state("spooling", timeout=15), "Kafka away")
     stage.attempt(lambda: stage.gateway.until_state("holding", timeout=90), "with a full disk")
     stage.note(f"holding: {stage.gateway.bus['detail']}")
-    stage.expect(stage.gateway.get("/readyz").status_code == 503, "/readyz says yes with a full spool")
+    stage.expect(stage.gateway.get("/readyz").status_code == 503, "the gateway is ready with a full spool")
     time.sleep(stage.outage(10))
     status = stage.load.status
     stage.expect(status.connected == stage.load.stations, f"only {status.connected} stations stayed connected")
     disk.free()
-    stage.attempt(lambda: stage.gateway.until_state("spooling", timeout=15), "with room again")
-    stage.attempt(lambda: stage.go_on(1.0, timeout=30), "with room again")
+    stage.attempt(lambda: stage.gateway.until_state("spooling", timeout=15), "with space again")
+    stage.attempt(lambda: stage.go_on(1.0, timeout=30), "with space again")
     stage.broker.start()
     _recovers(stage)
     stage.settle()
 
 
 def spool_disk_full_drain(stage: Stage) -> None:
-    """6: the spool's disk is full and stays full; Kafka comes back and the spool is sent all the same"""
+    """6: the spool's disk stays full; Kafka comes back, and the spool drains all the same"""
     disk = Tmpfs(stage.directory / "spool", 64 * MIB)
     stage.closing.callback(disk.unmount)
     stage.play(spool=True)
@@ -292,25 +292,25 @@ def spool_limit(stage: Stage) -> None:
     stage.expect(bytes_on_disk <= 4 * MIB, f"{bytes_on_disk} bytes in a spool of 4 MiB")
     stage.broker.start()
     _recovers(stage)
-    stage.expect(stage.gateway.metric("ocpp_gateway_bus_spool_alarm", bus="events") == 0, "an alarm without a cause")
+    stage.expect(stage.gateway.metric("ocpp_gateway_bus_spool_alarm", bus="events") == 0, "the alarm is still on")
     stage.settle()
 
 
 # -- 8: slow Kafka ----------------------------------------------------------------------------------------------
 
-# What the documented formula allows, with a margin for the program itself: see `docs/configuration.md`, Memory.
+# What the documented formula allows, with a margin for the program itself: `docs/configuration.md`, Memory.
 SLOW_QUEUE = 8 * MIB
 SLOW_STATIONS = 600
 SLOW_MEMORY = 2 * SLOW_QUEUE + SLOW_STATIONS * 40_000 + 64 * MIB
 
 
 def kafka_slow_200ms(stage: Stage) -> None:
-    """8: every answer of Kafka takes 200 ms; the stations send as fast as they can"""
+    """8: every response of Kafka takes 200 ms; stations send as fast as they can"""
     _slow(stage, 0.2)
 
 
 def kafka_slow_2s(stage: Stage) -> None:
-    """8: every answer of Kafka takes 2 s; the stations send as fast as they can"""
+    """8: every response of Kafka takes 2 s; stations send as fast as they can"""
     _slow(stage, 2.0)
 
 
@@ -318,7 +318,7 @@ def _slow(stage: Stage, delay: float) -> None:
     inner, outer = free_port(), free_port()
     broker = stage.prepare_kafka()
     plain = f"PLAINTEXT://{broker.address}"
-    # Whoever comes by the listener SLOW is sent back to the proxy; the stage's consumer comes by the other one.
+    # Clients of the listener SLOW are directed to the proxy; the stage's consumer uses the other listener.
     broker.properties |= {
         "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SLOW:PLAINTEXT",
         "listeners": f"{plain},CONTROLLER://127.0.0.1:{broker.port + 1},SLOW://127.0.0.1:{inner}",
@@ -333,7 +333,7 @@ def _slow(stage: Stage, delay: float) -> None:
         "kafka": {"brokers": f"127.0.0.1:{outer}", "unready_after": "30s"},
     }
     stage.start_gateway({"bus": bus}, spool=False)
-    # Half of the stations do not wait for answers, so that they press on a gateway that is slow.
+    # Half of the stations do not wait for answers, so that a slow gateway stays under pressure.
     load = stage.start_load(SLOW_STATIONS, window=8, window_every=2, pace=0.5, large_every=3, large_bytes=4000)
     stage.go_on(2.0)
     rates = []

@@ -1,6 +1,6 @@
-"""Where a scenario is played: one Kafka, one gateway, many stations, and the comparison at the end.
+"""Where a scenario runs: one Kafka, one gateway, many stations, and the comparison at the end.
 
-Owns starting the parts, waiting for states, and turning what happened into one row of the table. Does not know any fault
+Owns starting the parts, waiting for states, and turning the outcome into a row of the table. Knows no faults
 (`scenarios.py`, `undeliverable.py`, `corruption.py`).
 """
 
@@ -23,12 +23,12 @@ from harness.waiting import wait_for
 STATIONS = 600
 PROCESSES = 2
 SPOOL_AFTER = 5.0
-# A station whose answer takes longer than this while there is a spool was stopped by the outage.
+# With a spool, a station whose answer takes longer than this was stopped by the outage.
 LONGEST_WITH_SPOOL = SPOOL_AFTER + 10.0
 
 
 class WatchedGateway(Gateway):
-    """A gateway that remembers the most memory any of its processes ever took."""
+    """A gateway that records the peak memory of all its processes."""
 
     peak_rss = 0
     """Bytes."""
@@ -86,7 +86,7 @@ class Row:
 
 
 class Stage:
-    """One scenario's parts. Use it with `with`: however it ends, everything it started is gone."""
+    """The parts of one scenario. Use it with `with`, which ends everything that it started."""
 
     def __init__(self, name: str, directory: Path, *, quick: bool) -> None:
         self.row = Row(name)
@@ -155,18 +155,18 @@ class Stage:
         return self.load
 
     def start_load(self, stations: int = STATIONS, **settings: Any) -> Load:
-        """Returns when every station is registered and the load is what it will be."""
+        """Waits until every station is registered and the load is steady."""
         return self.prepare_load(stations, **settings).start()
 
     def play(self, *, spool: bool, config: dict[str, Any] | None = None) -> None:
-        """Kafka, gateway and stations, all well."""
+        """Starts Kafka, the gateway and the stations, and waits until all is well."""
         (self.broker or self.prepare_kafka()).start()
         self.start_gateway(config, spool=spool)
         self.start_load()
         self.go_on()
 
     def go_on(self, answers_each: float = 2.0, timeout: float = 60.0) -> None:
-        """Waits until every station got so many more answers, on average."""
+        """Waits until every station has this many more answers, on average."""
         self.load.answers(int(answers_each * self.load.stations), timeout)
 
     def kill_gateway(self) -> None:
@@ -182,12 +182,12 @@ class Stage:
         self.row.notes.append(text)
 
     def expect(self, condition: object, text: str) -> None:
-        """A condition of the scenario; when it does not hold the verdict is a failure and the scenario goes on."""
+        """Notes a failure if a condition of the scenario does not hold; the scenario continues."""
         if not condition:
             self.row.failures.append(text)
 
     def attempt(self, action: Callable[[], Any], text: str) -> bool:
-        """As `expect`, for a wait: what it says when it was in vain is in the row."""
+        """Like `expect`, for something that is waited for."""
         try:
             action()
         except AssertionError as error:
@@ -196,10 +196,10 @@ class Stage:
         return True
 
     def settle(self, *, timeout: float = 90.0) -> Verdict:
-        """The end of a scenario: the stations get their last answers, Kafka gets everything, and the books are compared."""
+        """Ends a scenario: waits until every station is answered and Kafka has everything, and compares the two."""
         gateway, load = self.gateway, self.load
         self.expect(
-            load.rest(timeout), f"not every station was answered within {timeout:g} s after the fault: {load.status}"
+            load.drain(timeout), f"not every station was answered within {timeout:g} s after the fault: {load.status}"
         )
         self.attempt(lambda: wait_for(gateway.is_settled, "Kafka to have everything", timeout), "at the end")
         if gateway.running:
@@ -208,11 +208,11 @@ class Stage:
         else:
             self.expect(False, "the gateway has ended by itself")
         self.expect("panicked at" not in gateway.log_text(), "the gateway panicked")
-        accounts = load.finish()
+        history = load.finish()
         verdict = compare(
-            accounts,
+            history,
             self.broker.records(self.topics["events"]),
-            set_aside=self.set_aside(),
+            dead_letters=self.dead_letters(),
             gateway_was_killed=self.was_killed,
         )
         self.row.verdict, self.row.peak_rss = verdict, gateway.peak_rss
@@ -223,13 +223,13 @@ class Stage:
                 verdict.longest_wait <= self.longest_wait,
                 f"a station waited {verdict.longest_wait:.1f} s, longer than {self.longest_wait:g} s",
             )
-        closes = {code: count for code, count in sorted(accounts.closes.items()) if code != "1000"}
-        if closes or accounts.refusals:
-            self.note(f"connections closed: {closes}, refused: {dict(accounts.refusals)}")
+        closes = {code: count for code, count in sorted(history.closes.items()) if code != "1000"}
+        if closes or history.refusals:
+            self.note(f"connections closed: {closes}, refused: {dict(history.refusals)}")
         return verdict
 
-    def set_aside(self) -> list[dict[str, Any]]:
-        """What the gateway keeps because Kafka can never take it."""
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """Events that the gateway keeps because Kafka never accepts them."""
         found: list[dict[str, Any]] = []
         decoder = json.JSONDecoder()
         for file in sorted((self.gateway.data_dir / "undelivered").glob("*.json")):

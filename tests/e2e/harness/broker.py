@@ -1,4 +1,4 @@
-"""A real Kafka broker of the tests' own (tools/kafka.sh), and its records as an independent client reads them."""
+"""A real Kafka broker for tests (tools/kafka.sh), and its records as an independent client reads them."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ NO_LEADER_YET = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAI
 
 @dataclass(frozen=True)
 class Record:
-    """One Kafka record. Records of one key are in one partition, where `offset` orders them."""
+    """One Kafka record. Records with the same key are in one partition, ordered by `offset`."""
 
     topic: str
     partition: int
@@ -37,10 +37,10 @@ class Record:
 
 
 class Broker:
-    """One broker process on a port of its own. Its data stays over `stop`, `kill9` and `start`."""
+    """One broker process on a port of its own. Its data survives `stop` and `kill9`."""
 
     def __init__(self, directory: Path, properties: dict[str, str] | None = None) -> None:
-        """`properties` are laid over the broker's configuration at every start; they may be changed between two."""
+        """`properties` override the broker's configuration at every start, and may be changed between starts."""
         self.directory = directory
         self.port = free_port(count=2)
         self.properties = dict(properties or {})
@@ -50,7 +50,7 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> "Broker":
-        """Returns when the broker answers."""
+        """Waits until the broker answers."""
         self._script("start")
         return self
 
@@ -61,16 +61,16 @@ class Broker:
         self._signal(signal.SIGKILL)
 
     def pause(self) -> None:
-        """The broker hangs: its connections stay open and nothing is answered, until `resume`."""
+        """Makes the broker hang until `resume`: its connections stay open, and nothing is answered."""
         self._signal(signal.SIGSTOP)
         tasks = Path(f"/proc/{(self.directory / 'pid').read_text().strip()}/task")
 
         def stopped() -> bool:
-            # The state stands behind the name, which is in parentheses.
+            # The state follows the name, which is in parentheses.
             states = [(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks.iterdir()]
             return all(state == "T" for state in states)
 
-        # The signal stops the threads one by one, and each may still acknowledge something.
+        # The signal stops the threads one by one, and until then each may still acknowledge something.
         wait_for(stopped, "every thread of the broker to stop", interval=0.001)
 
     def resume(self) -> None:
@@ -112,7 +112,7 @@ class Broker:
         config: dict[str, str] | None = None,
         names: dict[str, str] | None = None,
     ) -> dict[str, str]:
-        """New topics as the gateway's `[topics]` section, under names nobody used before unless `names` gives them."""
+        """Creates topics and returns them as the gateway's `[topics]` section, with unused names unless `names` gives them."""
         suffix = uuid.uuid4().hex[:8]
         topics = names or {
             "events": f"ocpp.events.{suffix}",
@@ -127,7 +127,7 @@ class Broker:
         return topics
 
     def consumer(self) -> Consumer:
-        """A consumer of nobody's group, with nothing assigned; close it."""
+        """A consumer in a group of its own with nothing assigned; close it."""
         return Consumer(
             {
                 "bootstrap.servers": self.address,
@@ -138,7 +138,7 @@ class Broker:
         )
 
     def records(self, topic: str) -> list[Record]:
-        """Every record of the topic up to its present end, by partition and offset."""
+        """Every record up to the topic's present end, by partition and offset."""
         consumer = self.consumer()
         try:
             partitions = consumer.list_topics(topic, timeout=20).topics[topic].partitions
@@ -163,7 +163,7 @@ class Broker:
 
 
 def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
-    """The first and the next offset of a partition. Right after a topic was made a broker may not know of its leader yet."""
+    """The first and the next offset of a partition. A broker may not know the leader of a new topic yet."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -171,6 +171,7 @@ def watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int
         except KafkaException as error:
             if error.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
                 raise
+            # Between two attempts.
             time.sleep(0.1)
 
 

@@ -1,7 +1,7 @@
-"""A real browser without a network: headless Chromium, told what to do over its DevTools protocol.
+"""A real browser without a network: headless Chromium, controlled by its DevTools protocol.
 
-Owns one process with a profile of its own, and the pages in it. Does not know what a page should look like. `CHROMIUM`
-names the program when it is called something else.
+Owns one process with a profile of its own, and its pages. Does not know what a page should look like. `CHROMIUM` names the program if
+it has another name.
 """
 
 import base64
@@ -63,10 +63,10 @@ class Browser:
                 stdout=log,
                 stderr=log,
             )
-        told = profile / "DevToolsActivePort"
+        port_file = profile / "DevToolsActivePort"
         with contextlib.ExitStack() as opened:
             opened.callback(self._end)
-            port, path = wait_for(lambda: self._lines(told), "the browser's DevTools", timeout=60)
+            port, path = wait_for(lambda: self._lines(port_file), "the browser's DevTools", timeout=60)
             # Screenshots are long texts.
             address = f"ws://127.0.0.1:{port}{path}"
             self._socket: ClientConnection = opened.enter_context(
@@ -86,7 +86,7 @@ class Browser:
         return Page(self, file, **options)
 
     def ask(self, method: str, session: str | None = None, timeout: float = 30.0, **parameters: Any) -> dict[str, Any]:
-        """A command of the protocol, and its result."""
+        """Sends a command of the protocol and returns its result."""
         self._number += 1
         command = {"id": self._number, "method": method, "params": parameters}
         self._socket.send(json.dumps(command | ({"sessionId": session} if session else {})))
@@ -98,7 +98,7 @@ class Browser:
                 return message["result"]
 
     def events(self, session: str) -> deque[dict[str, Any]]:
-        """Events of a page that have come and were not taken out yet."""
+        """Events of a page that have arrived and were not removed yet."""
         return self._events.setdefault(session, deque())
 
     def wait_event(self, session: str, method: str, timeout: float = 30.0) -> None:
@@ -131,7 +131,7 @@ class Browser:
 
 
 class Page:
-    """One page, as wide as it is told."""
+    """One page of a given size."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class Page:
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def run(self, expression: str) -> Any:
-        """The value of a JavaScript expression, once it is settled. It works with the page's own scripts off, too."""
+        """Returns the value of a JavaScript expression once it is settled. This works even if the page's own scripts are disabled."""
         result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if problem := result.get("exceptionDetails"):
             raise PageError(json.dumps(problem))
@@ -176,18 +176,18 @@ class Page:
         self.ask("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def press(self, key: str) -> None:
-        """A key by its name, such as ArrowRight or Tab."""
+        """Presses a key by its name, such as ArrowRight or Tab."""
         for kind in ("keyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_KEYS[key])
 
     def requests(self) -> list[str]:
-        """The address of everything that the page asked for, itself included."""
-        return [event["params"]["request"]["url"] for event in self._told("Network.requestWillBeSent")]
+        """The address of everything that the page requested, itself included."""
+        return [event["params"]["request"]["url"] for event in self._events("Network.requestWillBeSent")]
 
     def complaints(self) -> list[str]:
-        """What went to the console, errors that nobody caught, and what the browser itself noted."""
+        """Console output, uncaught errors, and messages of the browser itself."""
         methods = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        return [json.dumps(event["params"]) for method in methods for event in self._told(method)]
+        return [json.dumps(event["params"]) for method in methods for event in self._events(method)]
 
     def picture(self, file: Path) -> None:
         """The whole page, however long, as PNG."""
@@ -196,7 +196,7 @@ class Page:
         data = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         file.write_bytes(base64.b64decode(data))
 
-    def _told(self, method: str) -> list[dict[str, Any]]:
+    def _events(self, method: str) -> list[dict[str, Any]]:
         # Events come before the answer to whatever is asked after them.
         self.ask("Runtime.evaluate", expression="0")
         return [event for event in self._browser.events(self._session) if event["method"] == method]

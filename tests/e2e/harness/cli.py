@@ -1,6 +1,6 @@
 """The binary's sub-commands for people, run as a shell would: arguments in, exit code and two streams out.
 
-Owns running them to their end, or reading what one that never ends writes. Does not know what they should say.
+Owns running one to its end, or reading the output of one that does not end. Does not know what they should print.
 """
 
 import os

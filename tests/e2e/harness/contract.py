@@ -1,4 +1,4 @@
-"""The written contract, docs/asyncapi.yaml, as something that can refuse a record; JSON members as the text they are.
+"""The contract, docs/asyncapi.yaml, as a validator of records; and the exact text of JSON members.
 
 Owns finding the right schema for an event. Does not own what the schemas say.
 """
@@ -39,7 +39,7 @@ def _validator(message: str) -> jsonschema.Draft7Validator:
 
 
 def violations(value: Any, message: str | None = None) -> list[str]:
-    """What the contract has against a decoded JSON value, one line each; empty when it is valid.
+    """How a decoded JSON value violates the contract, one line each; empty if it is valid.
 
     `message` is a name in `components.messages`; without it the value is taken for an event and its `type` decides.
     """
@@ -59,7 +59,7 @@ def _explain(error: jsonschema.ValidationError) -> str:
 
 
 def member_text(text: str, *path: str | int) -> str:
-    """The JSON text of one member, exactly as it stands in `text`: the white space around it taken off, inside kept.
+    """The JSON text of one member exactly as it is in `text`, without surrounding white space.
 
     `path` goes through objects by name and through arrays by index. Raises KeyError when there is no such member.
     """

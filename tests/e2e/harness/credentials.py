@@ -15,13 +15,13 @@ def hash_password(password: bytes, *options: str) -> str:
 
 
 def write_credentials(file: Path, hashes: dict[str, str]) -> str:
-    """Puts a file with these stations in place at once; nobody sees half of it. Returns the path for the configuration."""
+    """Writes a file with these stations atomically. Returns its path for the configuration."""
     put_in_place(file, "# written by a test\n" + "".join(f"{identity}:{hash}\n" for identity, hash in hashes.items()))
     return str(file)
 
 
 def put_in_place(file: Path, text: str) -> None:
-    """Puts a text in place of a file at once."""
+    """Replaces a file atomically."""
     beside = file.with_suffix(".new")
     beside.write_text(text, encoding="utf-8")
     beside.rename(file)

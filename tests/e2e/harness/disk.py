@@ -1,7 +1,7 @@
-"""A disk that a test can hold, break and switch off: syncs of the gateway go through `disk_shim.c` (LD_PRELOAD).
+"""A disk that a test can hang, break and cut the power of: the gateway's syncs go through `disk_shim.c` (LD_PRELOAD).
 
-Killing a process loses nothing that it has written, because the kernel still has it; only a power cut shows whether
-it was synced. `power_cut` does that: every file is cut to what was synced of it. Owns no knowledge of the log's format.
+Killing a process loses nothing that it has written, because the kernel still has it; only a power cut shows whether it was synced.
+`power_cut` simulates that: every file is truncated to what was synced of it. Knows nothing of the log's format.
 """
 
 import os
@@ -16,7 +16,7 @@ COMPILER = shutil.which("cc")
 
 
 class Disk:
-    """One test's control over the disk under one gateway. `environment` is for the gateway's process."""
+    """Control over the disk of one gateway. `environment` is for its process."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,20 +27,20 @@ class Disk:
 
     @contextmanager
     def holding(self, part: str = "") -> Iterator[None]:
-        """Inside, a sync hangs, if the file's path has this part; outside again, it goes through."""
+        """Inside the block, a sync hangs if the file's path contains `part`; at its end, the sync completes."""
         with self._switch("hold", part):
             yield
 
     @contextmanager
     def failing(self) -> Iterator[None]:
-        """Inside, a sync fails with EIO."""
+        """Inside the block, a sync fails with EIO."""
         with self._switch("fail"):
             yield
 
     @contextmanager
     def _switch(self, name: str, content: str = "") -> Iterator[None]:
         switch = self.folder / name
-        # In one step: a file that is there and empty would mean something else.
+        # Atomically: an empty file would mean something else.
         written = self.folder / f"{name}.new"
         written.write_text(content)
         written.rename(switch)
@@ -58,9 +58,9 @@ class Disk:
         return log.read_text().splitlines() if log.exists() else []
 
     def power_cut(self, data: Path) -> int:
-        """What the plug does, on a gateway that was killed: cuts every file below `data` to what was synced of it.
+        """Simulates a power cut on a gateway that was killed: truncates every file below `data` to what was synced of it.
 
-        Returns how many bytes went. A file that was never synced is emptied.
+        Returns how many bytes were lost. A file that was never synced is emptied.
         """
         durable: dict[int, int] = {}
         for line in self._lines():

@@ -11,11 +11,11 @@ from .contract import member_text
 
 @dataclass(frozen=True)
 class Event:
-    """One event. `text` is what was delivered, byte for byte; everything else is read from it."""
+    """One event. `text` is what was delivered, byte for byte; everything else is parsed from it."""
 
     text: str
     position: str | None = None
-    """Where the event lies in the local log; None when it came from Kafka."""
+    """Its position in the local log; None if it came from Kafka."""
 
     @cached_property
     def json(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Event:
 
     @property
     def payload_text(self) -> str:
-        """The OCPP payload as it was spelled on the wire."""
+        """The OCPP payload exactly as it was on the wire."""
         return member_text(self.text, "data", "payload")
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ def parse_stream(chunks: Iterable[bytes]) -> Iterator[Event]:
         if not line:
             if "data" in fields:
                 name, event = fields.get("event"), Event(fields["data"], fields.get("id"))
-                # What the stream says of itself: positions that are gone, events that this reader was too slow for.
+                # Messages about the stream itself: missing positions, and events that this reader was too slow for.
                 assert name not in ("gap", "missed", "error"), f"{name}: {event.text}"
                 assert name == event.type, f"the stream calls it {name}: {event}"
                 yield event
@@ -64,7 +64,7 @@ def parse_stream(chunks: Iterable[bytes]) -> Iterator[Event]:
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Splits at LF, CR LF and CR, as the standard wants; not at the other things `str.splitlines` splits at."""
+    """Splits at LF, CR LF and CR as the standard says, and not at the other characters of `str.splitlines`."""
     rest = b""
     for chunk in chunks:
         rest += chunk

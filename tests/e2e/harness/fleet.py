@@ -1,7 +1,6 @@
-"""Many stations in one process, each sending CALLs as fast as they are answered, with a ledger of what happened.
+"""Many stations in one process, each sending CALLs as fast as they are answered, with a ledger of what they sent.
 
-Owns the load: who connects with which version, what it says, and what it expects of an answer. Does not judge what is
-stored (`ledger.py`).
+Owns the load: versions, messages, and what is expected of an answer. Does not judge what is stored (`ledger.py`).
 """
 
 import asyncio
@@ -36,18 +35,18 @@ TALK["2.1"] = TALK["2.0.1"]
 
 
 class Member:
-    """One station of the fleet. Its message ids go on over connections; so do its transactions."""
+    """One station of the fleet. Its message ids and transactions span its connections."""
 
     def __init__(self, number: int, ledger: Ledger) -> None:
         self.version = VERSIONS[number % len(VERSIONS)]
         self.identity = f"CP-{number:04}"
         self.ledger = ledger
-        # Most stations wait for each answer, as OCPP asks; some do not, so that there is something to reorder.
+        # Most stations wait for each answer, as OCPP requires; some do not, so that there is something to reorder.
         self.window = 4 if number % 5 == 0 else 1
         self.wire: Wire | None = None
         self.booted = False
         self.transactions: dict[str, int] = {}
-        """1.6: time of a StartTransaction -> the transaction id it was answered with."""
+        """1.6: time of a StartTransaction -> the transaction id in its answer."""
         self._calls = 0
         self._starts = 0
         self._waiting: dict[str, tuple[str, str | None]] = {}
@@ -55,13 +54,13 @@ class Member:
         self.faults: list[str] = []
 
     async def connect(self, gateway: Gateway) -> None:
-        """Connects; the first time it boots, and later it relies on being remembered."""
+        """Connects. It boots the first time only, and then relies on being remembered."""
         self._waiting.clear()
         self.wire = await Wire.connect(gateway, self.identity, self.version)
         self.wire.on_text = self._on_text
 
     def begin(self) -> None:
-        """Starts talking; from here on every answer leads to the next CALL."""
+        """Starts sending; from then on, every answer leads to the next CALL."""
         if not self.booted:
             self._send("BootNotification", BOOT[self.version])
             return
@@ -114,7 +113,7 @@ class Member:
 
 
 class Fleet:
-    """All of them."""
+    """All stations, and their ledger."""
 
     def __init__(self, size: int) -> None:
         self.ledger = Ledger()
@@ -128,7 +127,7 @@ class Fleet:
             member.begin()
 
     async def ended(self, timeout: float = 10.0) -> None:
-        """Waits until every connection has ended, however it did."""
+        """Waits until every connection has ended, in whatever way."""
         await asyncio.gather(*(member.wire.end(timeout) for member in self.members))
 
     async def answers_reach(self, count: int, timeout: float = 30.0) -> None:
@@ -140,5 +139,5 @@ class Fleet:
 
     @property
     def faults(self) -> list[str]:
-        """Answers that were not what a station may expect."""
+        """Answers that a station must not get."""
         return [fault for member in self.members for fault in member.faults]

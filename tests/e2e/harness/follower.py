@@ -17,7 +17,7 @@ _LIBS = REPOSITORY / ".tools" / "kafka" / "libs"
 
 
 class Follower:
-    """A broker process that joins the cluster of `leader`, which must run."""
+    """A broker process that joins the cluster of `leader`, which must be running."""
 
     def __init__(self, leader: Broker) -> None:
         self.leader = leader
@@ -30,7 +30,7 @@ class Follower:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> "Follower":
-        """Returns when the cluster counts it in."""
+        """Waits until it has joined the cluster."""
         self.directory.mkdir(parents=True, exist_ok=True)
         properties = self.directory / "server.properties"
         listener = f"PLAINTEXT://127.0.0.1:{self.port}"

@@ -19,7 +19,7 @@ from .waiting import free_port, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
-# A test ends soon after its last assertion; everything else is as it is for a user.
+# Only what lets a test end soon after its last assertion differs from the defaults.
 DEFAULTS: dict[str, Any] = {
     "shutdown": {"deadline": "10s", "close_spread": "100ms"},
     "log": {"level": "debug"},
@@ -46,7 +46,7 @@ def to_toml(config: dict[str, Any], prefix: str = "") -> str:
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on it, tables member by member."""
+    """`base` overridden by `over`, tables member by member."""
     result = dict(base)
     for key, value in over.items():
         both_tables = isinstance(value, dict) and isinstance(result.get(key), dict)
@@ -55,10 +55,10 @@ def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 class Gateway:
-    """One gateway. Its ports, configuration and data stay the same over `restart`."""
+    """One gateway. Its ports, configuration and data survive `restart`."""
 
     def __init__(self, directory: Path, config: dict[str, Any] | None = None) -> None:
-        """`config` is laid over the defaults of a test; nothing is started yet."""
+        """`config` overrides the defaults of a test. Nothing is started yet."""
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.data_dir = directory / "data"
@@ -72,13 +72,13 @@ class Gateway:
         }
         self.config = merged(merged(DEFAULTS, places), config or {})
         self.environment: dict[str, str] = {}
-        """Variables for the process, besides those of the tests."""
+        """Additional environment variables of the process."""
         self.process: subprocess.Popen[bytes] | None = None
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- lifecycle ----------------------------------------------------------------------------------------------
 
     def start(self, until: str | None = "/readyz", timeout: float = 20.0) -> "Gateway":
-        """Starts the process and waits until the admin path `until` answers 200; `None` does not wait."""
+        """Starts the process and waits until the admin path `until` answers 200; with `None` it does not wait."""
         assert not self.running, "already running"
         self.config_file.write_text(to_toml(self.config), encoding="utf-8")
         with self.log_file.open("ab") as log:
@@ -106,20 +106,20 @@ class Gateway:
         return self.process is not None and self.process.poll() is None
 
     def kill9(self) -> None:
-        """What a crash, the kernel or a pulled plug does to the process."""
+        """Kills the process as a crash or the kernel does."""
         if self.running:
             self.process.kill()
         if self.process:
             self.process.wait()
 
     def sigterm(self, timeout: float = 20.0) -> int:
-        """Asks it to leave and returns its exit code."""
+        """Asks it to shut down and returns its exit code."""
         assert self.running, "not running"
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
     def restart(self, **start: Any) -> "Gateway":
-        """Starts it again on the same ports and data; if it still runs, it leaves by SIGTERM first."""
+        """Starts it again with the same ports and data, after SIGTERM if it is still running."""
         if self.running:
             self.sigterm()
         return self.start(**start)
@@ -130,7 +130,7 @@ class Gateway:
     # -- stations -----------------------------------------------------------------------------------------------
 
     def ws_url(self, identity: str, prefix: str = "/ocpp") -> str:
-        """`identity` as it goes into the URL: percent-encode it if it needs that."""
+        """`identity` goes into the URL as it is: percent-encode it if necessary."""
         return f"ws://127.0.0.1:{self.port}{prefix}/{identity}"
 
     # -- admin --------------------------------------------------------------------------------------------------
@@ -146,11 +146,11 @@ class Gateway:
         return requests.put(self.admin_url + path, json=body, timeout=10)
 
     def post(self, path: str, body: Any, **request: Any) -> requests.Response:
-        """Waits longer than a command's default timeout: the answer of POST is the outcome."""
+        """Waits longer than a command's default timeout, because the response is its outcome."""
         return requests.post(self.admin_url + path, json=body, timeout=45, **request)
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that carry these labels; 0 when there are none."""
+        """The sum of a metric's samples with these labels; 0 if there are none."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
         total = 0.0
         for line in self.get("/metrics").text.splitlines():
@@ -162,7 +162,7 @@ class Gateway:
     # -- events -------------------------------------------------------------------------------------------------
 
     def events(self, *, station: str | None = None, type: str | None = None, start: str = "earliest") -> list[Event]:
-        """Everything stored from position `start` to the durable end."""
+        """All events stored from position `start` to the durable end."""
         query = {"from": start, "follow": "false", "station": station, "type": type}
         response = self.get("/api/v1/events", params=query)
         assert response.status_code == 200, f"{response.status_code}: {response.text}"
@@ -171,7 +171,7 @@ class Gateway:
     def await_events(
         self, done: Callable[[list[Event]], Any], what: str, timeout: float = 15.0, **filters: Any
     ) -> list[Event]:
-        """Reads `events` again and again until `done(events)` is true; the events."""
+        """Reads `events` repeatedly until `done(events)` is true; returns them."""
 
         def look() -> list[Event] | None:
             events = self.events(**filters)
@@ -180,9 +180,9 @@ class Gateway:
         return wait_for(look, what, timeout)
 
     def follow_events(self, timeout: float = 15.0, **query: str) -> Iterator[Event]:
-        """The live stream; without `from` it begins with what happens next. Raises when nothing comes for `timeout` s.
+        """The live stream; without `from` it begins with the next event. Raises if nothing arrives for `timeout` seconds.
 
-        The request is made at once, not with the first `next`, so that nothing after this call is missed.
+        The request is sent at once, not with the first `next`, so that nothing after this call is missed.
         """
         response = requests.get(self.admin_url + "/api/v1/events", params=query, stream=True, timeout=timeout)
         assert response.status_code == 200, f"{response.status_code}: {response.text}"

@@ -1,4 +1,4 @@
-"""A backend behind a URL: an HTTP server that answers as a test tells it, and remembers what it was asked."""
+"""A backend behind a URL: an HTTP server that responds as a test says, and records the requests."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ class Asked:
 
 
 class Hook:
-    """`with Hook(respond) as hook:`; `respond(asked)` gives status and body and runs in a thread of the request's own."""
+    """`with Hook(respond) as hook:`; `respond(asked)` returns status and body, in a thread of its own per request."""
 
     def __init__(self, respond: Callable[[Asked], Answer], *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.respond = respond
@@ -36,7 +36,7 @@ class Hook:
         self.connections = 0
         """TCP connections so far."""
         self.at_once = 0
-        """The most requests that were in progress at one time."""
+        """The most requests that were in progress at the same time."""
         self._in_progress = 0
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
@@ -84,7 +84,7 @@ class Hook:
                 finally:
                     with hook._lock:
                         hook._in_progress -= 1
-                # Whoever asked may have stopped waiting.
+                # The client may have stopped waiting.
                 with contextlib.suppress(ConnectionError):
                     self.send_response(status)
                     if status != 204:
@@ -99,5 +99,5 @@ class Hook:
 
 
 def payload(text: str) -> Answer:
-    """An answer with this payload, spelled like this."""
+    """A response with exactly this payload text."""
     return 200, f'{{"payload":{text}}}'

@@ -1,6 +1,6 @@
-"""Reports of runs of the load test that never were: small, with all there is to show, and known to the last value.
+"""Made-up reports of the load test: small, with everything there is to show, and known to the last value.
 
-Owns the JSON, in the schema `ocpp-loadtest/1`. Does not know what becomes of it.
+Owns the JSON, in the schema `ocpp-loadtest/1`. Does not know how it is shown.
 """
 
 import base64
@@ -24,7 +24,7 @@ def percentiles(count: int, middle: float) -> dict[str, float]:
 
 
 def point(second: int) -> dict[str, Any]:
-    """One second; nothing is the same in the next, so that a value shown at the wrong time is a wrong value."""
+    """One second. Every value differs from the next second's, so that a value shown at the wrong time is wrong."""
     gateway = None
     if not 40 <= second < 50:
         state = "spooling" if 50 <= second < 70 else "direct"
@@ -48,7 +48,7 @@ def point(second: int) -> dict[str, Any]:
 
 
 def report(**changes: Any) -> dict[str, Any]:
-    """Three gateways and a broker, with all there is to show."""
+    """Three gateways and a broker, with everything there is to show."""
     cost = {"cpuSeconds": 4.5, "cores": 0.05, "peggedSeconds": 0, "memoryMax": 90 * MIB}
     memory = [15 * MIB, 80 * MIB, 79 * MIB]
     names = ["gateway-1", "gateway-2", "gateway-3", "kafka"]
@@ -103,7 +103,7 @@ def failed() -> dict[str, Any]:
 
 
 def hour() -> dict[str, Any]:
-    """Longer than a plot has columns, and all stations are away for one second of it."""
+    """Longer than a plot has columns; all stations are disconnected for one second of it."""
     whole = report(seconds=3600)
     whole["timeline"] = [point(second % SECONDS) | {"at": second} for second in range(1, 3601)]
     whole["timeline"][1801]["connected"] = 0

@@ -1,7 +1,7 @@
-"""What stations sent and were answered, and the comparison with what is stored: lost, duplicated, reordered.
+"""What stations sent and were answered, compared with what is stored: lost, duplicated, reordered.
 
-Owns the judgement of promises P1 (answer after durable) and P3 (order per station), for either kind of bus. Does not own
-how stations talk (`fleet.py`) or how events are read.
+Owns the rules of promises P1 (answer after durable) and P3 (order per station), for either kind of bus. Does not own what stations
+send (`fleet.py`) or how events are read.
 """
 
 from collections import defaultdict
@@ -14,8 +14,8 @@ _SHOWN = 5
 
 
 @dataclass
-class _Account:
-    """One station. A message id is used once, over all its connections."""
+class _Calls:
+    """The CALLs of one station. A message id is used once, across all its connections."""
 
     sent: dict[str, int] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
@@ -23,30 +23,30 @@ class _Account:
 
 @dataclass(frozen=True)
 class Figures:
-    """The comparison. Only `sent`, `answered`, `events` and `unanswered_stored` may differ from zero."""
+    """The result. Only `sent`, `answered`, `events`, `unanswered_stored` and `redelivered` may differ from zero."""
 
     sent: int
     answered: int
     events: int
-    """CALLs of stations that are stored, each counted once."""
+    """Stored CALLs, each counted once."""
     unanswered_stored: int
-    """CALLs that are stored and whose answer never came: allowed, since the crash came between the two."""
+    """Stored CALLs that were never answered: allowed, since a crash may come between the two."""
     lost: list[str]
-    """Answered, and not stored."""
+    """Answered, but not stored."""
     overtaken: list[str]
-    """Not stored although a later CALL of the same connection is."""
+    """Not stored, although a later CALL of the same connection is."""
     reordered: list[str]
     """Stored before a CALL that was sent earlier."""
     duplicated: list[str]
-    """Stored again as another event."""
+    """Stored again, as another event."""
     unknown: list[str]
-    """Stored, and never sent."""
+    """Stored, but never sent."""
     redelivered: int
-    """Delivered again as the same event: allowed, consumers deduplicate on the id."""
+    """Delivered again as the same event: allowed, since consumers deduplicate on the id."""
 
     @property
     def faults(self) -> dict[str, list[str]]:
-        """What must not be, by name; empty when every promise was kept."""
+        """Broken promises by name; empty if all were kept."""
         named = ("lost", "overtaken", "reordered", "duplicated", "unknown")
         return {name: getattr(self, name)[:_SHOWN] for name in named if getattr(self, name)}
 
@@ -60,31 +60,31 @@ class Figures:
 
 
 class Ledger:
-    """The stations' side of the story."""
+    """What all stations sent and were answered."""
 
     def __init__(self) -> None:
-        self._accounts: dict[str, _Account] = defaultdict(_Account)
+        self._stations: dict[str, _Calls] = defaultdict(_Calls)
 
     def sent(self, station: str, message_id: str) -> None:
-        """A CALL is about to go out."""
-        account = self._accounts[station]
-        assert message_id not in account.sent, f"{station} used the message id {message_id} before"
-        account.sent[message_id] = len(account.sent)
+        """Records that a CALL is about to be sent."""
+        calls = self._stations[station]
+        assert message_id not in calls.sent, f"{station} used the message id {message_id} before"
+        calls.sent[message_id] = len(calls.sent)
 
     def answered(self, station: str, message_id: str) -> None:
-        """Its answer came in."""
-        account = self._accounts[station]
-        assert message_id in account.sent, f"{station} got an answer to {message_id}, which it never sent"
-        assert message_id not in account.answered, f"{station} got two answers to {message_id}"
-        account.answered.add(message_id)
+        """Records its answer."""
+        calls = self._stations[station]
+        assert message_id in calls.sent, f"{station} got an answer to {message_id}, which it never sent"
+        assert message_id not in calls.answered, f"{station} got two answers to {message_id}"
+        calls.answered.add(message_id)
 
     @property
     def answers(self) -> int:
         """Answers so far."""
-        return sum(len(account.answered) for account in self._accounts.values())
+        return sum(len(calls.answered) for calls in self._stations.values())
 
     def compare(self, events: Iterable[Event]) -> Figures:
-        """Compares with every event there is; those of a station in the order in which they are stored."""
+        """Compares with all events; those of a station must come in the order in which they are stored."""
         lost: list[str] = []
         overtaken: list[str] = []
         reordered: list[str] = []
@@ -99,7 +99,7 @@ class Ledger:
                 continue
             station, message_id, event_id = event.station, event.data["messageId"], event.json["id"]
             name = f"{station} {message_id}"
-            place = self._accounts[station].sent.get(message_id)
+            place = self._stations[station].sent.get(message_id)
             if place is None:
                 unknown.append(name)
             elif message_id in stored[station]:
@@ -113,18 +113,18 @@ class Ledger:
                     reordered.append(name)
                 latest[station] = max(latest[station], place)
         events_stored = unanswered_stored = 0
-        for station, account in self._accounts.items():
+        for station, calls in self._stations.items():
             its_stored = stored[station]
             events_stored += len(its_stored)
-            unanswered_stored += len(its_stored.keys() - account.answered)
+            unanswered_stored += len(its_stored.keys() - calls.answered)
             lost += [
                 f"{station} {message_id}"
-                for message_id in account.sent
-                if message_id in account.answered - its_stored.keys()
+                for message_id in calls.sent
+                if message_id in calls.answered - its_stored.keys()
             ]
-            overtaken += _overtaken(station, account, its_stored)
+            overtaken += _overtaken(station, calls, its_stored)
         return Figures(
-            sum(len(account.sent) for account in self._accounts.values()),
+            sum(len(calls.sent) for calls in self._stations.values()),
             self.answers,
             events_stored,
             unanswered_stored,
@@ -137,12 +137,12 @@ class Ledger:
         )
 
 
-def _overtaken(station: str, account: _Account, stored: dict[str, tuple[str, str]]) -> list[str]:
-    """A connection's CALLs are stored as a prefix of what was sent on it; between two of one session nothing is missing."""
+def _overtaken(station: str, calls: _Calls, stored: dict[str, tuple[str, str]]) -> list[str]:
+    """CALLs missing between two stored ones of a session: what is stored must be a prefix of what was sent on a connection."""
     found: list[str] = []
     missing: list[str] = []
     session = None
-    for message_id in account.sent:
+    for message_id in calls.sent:
         if message_id not in stored:
             missing.append(message_id)
             continue

@@ -1,6 +1,6 @@
-"""Load on a gateway from processes of simulated stations, seen from the test that breaks things meanwhile.
+"""Simulated stations in processes of their own, for tests that break things meanwhile.
 
-Owns starting, steering and watching the processes (`load_worker.py`), and reading what they wrote. Does not judge (`verdict.py`).
+Owns starting, controlling and watching the processes (`load_worker.py`), and reading what they wrote. Judges nothing (`verdict.py`).
 """
 
 import json
@@ -21,38 +21,38 @@ _HARNESS_PARENT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where stations connect: what `Wire.connect` needs of a gateway."""
+class Target:
+    """Where stations connect: what `Wire.connect` needs to know of a gateway."""
 
     port: int
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one process of stations does. Times in seconds."""
+    """What one process does. Times are in seconds."""
 
     port: int
-    account: str
-    """The file for the accounts."""
+    history: str
+    """The file for the stations' CALLs."""
     numbers: list[int]
-    """The stations' numbers; the version and the habits of a station follow from its number."""
+    """The stations' numbers; a station's version and behaviour follow from its number."""
     pace: float = 1.0
-    """Mean time from one CALL of a station to the next, when it is not waiting for an answer."""
+    """Mean time between a station's CALLs while it is not waiting for an answer."""
     spread: float = 2.0
-    """The first connections are spread over this long."""
+    """First connections are spread over this time."""
     window: int = 3
-    """CALLs that a station has open at once, if it is one that does not wait."""
+    """Open CALLs of a station that does not wait for answers."""
     window_every: int = 10
-    """One in so many does not wait."""
+    """One station in this many does not wait."""
     resend_after: float = 8.0
-    """One in ten sends a CALL again that was not answered for so long on a connection that still stands."""
+    """One station in ten repeats a CALL that was not answered for this long, on the same connection."""
     large_every: int = 0
-    """One in so many sends large messages too; 0: none."""
+    """One station in this many sends large messages as well; 0: none."""
     large_bytes: int = 0
 
     @property
-    def door(self) -> Door:
-        return Door(self.port)
+    def target(self) -> Target:
+        return Target(self.port)
 
     @classmethod
     def parse(cls, text: str) -> "Settings":
@@ -69,9 +69,9 @@ class Status:
     open: int = 0
     """CALLs without an answer."""
     waiting: float = 0.0
-    """How long the oldest of them has waited."""
+    """How long the oldest open CALL has waited."""
     refusals: int = 0
-    """Connections that were refused, by anyone."""
+    """Refused connections."""
     closes: Counter[str] = field(default_factory=Counter)
     """How connections ended, by the gateway's close code."""
 
@@ -81,8 +81,8 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Account:
-    """One CALL of one station over all its transmissions. Times are of the monotonic clock."""
+class CallHistory:
+    """One CALL of one station with all its transmissions. Times are of the monotonic clock."""
 
     id: str
     action: str
@@ -92,10 +92,10 @@ class Account:
 
 
 @dataclass
-class Accounts:
-    """The stations' side of the story."""
+class History:
+    """What all stations sent and were answered."""
 
-    calls: dict[str, list[Account]] = field(default_factory=dict)
+    calls: dict[str, list[CallHistory]] = field(default_factory=dict)
     """Station -> its CALLs in the order in which they were first sent."""
     faults: list[str] = field(default_factory=list)
     connections: int = 0
@@ -104,10 +104,10 @@ class Accounts:
     closes: Counter[str] = field(default_factory=Counter)
 
     def read(self, file: Path) -> None:
-        """Adds what one process wrote."""
+        """Adds what one process has written."""
         written = json.loads(file.read_text(encoding="utf-8"))
         for station in written["stations"]:
-            self.calls[station["identity"]] = [Account(*call) for call in station["calls"]]
+            self.calls[station["identity"]] = [CallHistory(*call) for call in station["calls"]]
             self.faults += station["faults"]
             self.connections += station["connections"]
             self.answers_again += station["answersAgain"]
@@ -128,7 +128,7 @@ class Load:
             _Worker(
                 Settings(
                     port=gateway.port,
-                    account=str(directory / f"stations-{index}.json"),
+                    history=str(directory / f"stations-{index}.json"),
                     numbers=list(range(index, stations, processes)),
                     **settings,
                 )
@@ -137,23 +137,23 @@ class Load:
         ]
 
     def start(self) -> "Load":
-        """Returns when every station is registered."""
+        """Waits until every station is registered."""
         self.open()
         self.until(lambda status: status.booted == self.stations, "every station to be registered", 60)
         return self
 
     def open(self) -> "Load":
-        """Starts the processes and waits for nothing."""
+        """Starts the processes without waiting for anything."""
         for worker in self._workers:
             worker.start()
         return self
 
     @property
     def status(self) -> Status:
-        """All processes together."""
+        """The sum of all processes."""
         total = Status()
         for worker in self._workers:
-            assert worker.process.poll() in (None, 0), "a process of stations ended before its time"
+            assert worker.process.poll() in (None, 0), "a process of stations ended early"
             total.connected += worker.status.connected
             total.booted += worker.status.booted
             total.sent += worker.status.sent
@@ -164,7 +164,7 @@ class Load:
         return total
 
     def until(self, done: Callable[[Status], bool], what: str, timeout: float) -> Status:
-        """Waits until the stations are so far."""
+        """Waits until the stations' status satisfies `done`."""
 
         def look() -> Status | None:
             status = self.status
@@ -176,30 +176,30 @@ class Load:
             raise AssertionError(f"{error}; the stations: {self.status}") from None
 
     def answers(self, more: int, timeout: float) -> Status:
-        """Waits for so many more answers."""
+        """Waits for this many more answers."""
         wanted = self.status.answered + more
         return self.until(lambda status: status.answered >= wanted, f"{more} more answers", timeout)
 
-    def rest(self, timeout: float) -> bool:
-        """No new CALLs; says whether every station got all its answers in time and left."""
+    def drain(self, timeout: float) -> bool:
+        """Stops new CALLs; returns whether every station got its answers and disconnected in time."""
         for worker in self._workers:
-            worker.tell("rest")
+            worker.send("drain")
         try:
             wait_for(lambda: not any(worker.is_running for worker in self._workers), "answers", timeout)
         except AssertionError:
             return False
         return True
 
-    def finish(self) -> Accounts:
-        """Ends what still runs, and reads the accounts."""
-        accounts = Accounts()
+    def finish(self) -> History:
+        """Ends what is still running, and reads what the stations sent and were answered."""
+        history = History()
         for worker in self._workers:
             worker.end()
-            accounts.read(Path(worker.settings.account))
-        return accounts
+            history.read(Path(worker.settings.history))
+        return history
 
     def kill(self) -> None:
-        """The end of a test that failed."""
+        """Kills the processes, at the end of a failed test."""
         for worker in self._workers:
             worker.kill()
 
@@ -232,13 +232,13 @@ class _Worker:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def tell(self, command: str) -> None:
+    def send(self, command: str) -> None:
         if self.is_running:
             self.process.stdin.write(command.encode() + b"\n")
             self.process.stdin.flush()
 
     def end(self) -> None:
-        self.tell("end")
+        self.send("end")
         assert self.process.wait(30) == 0, "a process of stations failed"
         self._reader.join()
 

@@ -1,14 +1,14 @@
-"""A process full of stations that behave as real ones do when things break.
+"""A process of stations that behave as real ones do when things break.
 
     python -m harness.load_worker SETTINGS     SETTINGS is the JSON of `load.Settings`
 
-A station boots, then talks at its pace: heartbeats, status, transactions with meter values. It waits for each answer (some have
-several CALLs open). When its connection ends it connects again, with back-off, and sends what was not answered again: the same
-message id, the same content, in the same order. Some also lose patience with a silent connection and send again on it.
+A station boots, then sends at its pace: heartbeats, statuses, transactions with meter values. It waits for each answer (some have
+several CALLs open). When its connection ends it reconnects with backoff and repeats what was not answered: with the same message id,
+the same content, in the same order. Some also repeat a CALL on a connection that stays silent.
 
-Owns one process's stations and their accounts; judges nothing (`verdict.py`). Commands come as lines on stdin: `rest` (no new
-CALLs; leave once everything is answered) and `end` (write the accounts and go, whatever is missing). A status line of JSON goes to
-stdout several times a second. When stdin ends, so does the process.
+Owns one process's stations and the history of their CALLs; judges nothing (`verdict.py`). Commands are lines on stdin: `drain` (no new
+CALLs; disconnect once everything is answered) and `end` (write the history and exit, whatever is missing). A status line of JSON is
+written to stdout several times a second. When stdin ends, so does the process.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ METER_VALUES_OF_A_TRANSACTION = 4
 
 
 class Call:
-    """One CALL over all its transmissions."""
+    """One CALL with all its transmissions."""
 
     __slots__ = ("action", "answered", "id", "sends", "sent", "text", "transmitted")
 
@@ -47,8 +47,8 @@ class Call:
         self.answered: float | None = None
 
 
-class Patient:
-    """One station, over all its connections."""
+class PersistentStation:
+    """One station, across all its connections."""
 
     def __init__(self, number: int, settings: Settings) -> None:
         self.settings = settings
@@ -63,15 +63,15 @@ class Patient:
         self.connections = 0
         self.is_connected = False
         self._random = random.Random(number)
-        self._resting = False
+        self._draining = False
         self._wake = asyncio.Event()
         self._transaction: int | str = -1
         self._script = self._talk()
         self._is_large = settings.large_every > 0 and number % settings.large_every == 0
-        # Text that no compression makes small.
+        # Incompressible text.
         self._large = base64.b64encode(self._random.randbytes(settings.large_bytes * 3 // 4)).decode()
 
-    # -- what it says -------------------------------------------------------------------------------------------
+    # -- what it sends ------------------------------------------------------------------------------------------
 
     def _talk(self) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "BootNotification", BOOT[self.version]
@@ -109,7 +109,7 @@ class Patient:
         )
 
     def _sample(self, value: int) -> dict[str, Any]:
-        # Two stations in a thousand would find this large; most real samples are longer.
+        # Most real samples are longer.
         shown: Any = f"{value}.50" if self.version == "1.6" else value + 0.5
         return {"timestamp": TIME, "sampledValue": [{"value": shown, "measurand": "Energy.Active.Import.Register"}]}
 
@@ -131,19 +131,19 @@ class Patient:
             "meterValue": [self._sample(number)],
         }
 
-    # -- its life -----------------------------------------------------------------------------------------------
+    # -- its lifecycle ------------------------------------------------------------------------------------------
 
-    def rest(self) -> None:
-        self._resting = True
+    def drain(self) -> None:
+        self._draining = True
         self._wake.set()
 
-    async def live(self, refusals: Counter[str], closes: Counter[str]) -> None:
-        """Returns when it rests and everything is answered."""
+    async def run(self, refusals: Counter[str], closes: Counter[str]) -> None:
+        """Returns once it is draining and everything is answered."""
         await asyncio.sleep(self._random.random() * self.settings.spread)
         pause = FIRST_PAUSE
-        while not (self._resting and not self.open):
+        while not (self._draining and not self.open):
             try:
-                wire = await Wire.connect(self.settings.door, self.identity, self.version, timeout=20)
+                wire = await Wire.connect(self.settings.target, self.identity, self.version, timeout=20)
             except (OSError, RefusedError, TimeoutError) as error:
                 refusals[str(error.status) if isinstance(error, RefusedError) else type(error).__name__] += 1
                 await asyncio.sleep(pause * (0.5 + self._random.random()))
@@ -166,15 +166,15 @@ class Patient:
             self._send(wire, call)
         next_at = time.monotonic()
         while not wire.ended.done():
-            if self._resting and not self.open:
+            if self._draining and not self.open:
                 with contextlib.suppress(TimeoutError):
                     await wire.leave()
                 return
             now = time.monotonic()
-            # Nothing beside the first: a station that was never registered may say nothing else.
+            # Nothing besides the first: an unregistered station may send nothing else.
             is_free = len(self.open) < self.window and (self.calls == [] or self.calls[0].answered is not None)
             wait: float | None = None
-            if is_free and not self._resting:
+            if is_free and not self._draining:
                 if now >= next_at:
                     self._begin(wire)
                     next_at = now + self.settings.pace * (0.5 + self._random.random())
@@ -208,7 +208,7 @@ class Patient:
         answer = json.loads(text)
         call = self.open.pop(answer[1], None)
         if call is None:
-            # An answer to each transmission is allowed.
+            # Each transmission may be answered.
             self.answers_again += 1
             return
         call.answered = time.monotonic()
@@ -218,8 +218,8 @@ class Patient:
             self._transaction = answer[2]["transactionId"]
         self._wake.set()
 
-    def account(self) -> dict[str, Any]:
-        """What `verdict.read_accounts` reads."""
+    def history(self) -> dict[str, Any]:
+        """What `load.History.read` reads."""
         return {
             "identity": self.identity,
             "connections": self.connections,
@@ -234,51 +234,51 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.stations = [Patient(number, settings) for number in settings.numbers]
+        self.stations = [PersistentStation(number, settings) for number in settings.numbers]
         self.refusals: Counter[str] = Counter()
         self.closes: Counter[str] = Counter()
 
     async def run(self) -> None:
-        lives = asyncio.gather(*(station.live(self.refusals, self.closes) for station in self.stations))
-        lives.add_done_callback(lambda _: None)
+        running = asyncio.gather(*(station.run(self.refusals, self.closes) for station in self.stations))
+        running.add_done_callback(lambda _: None)
         report = asyncio.create_task(self._report())
-        commands = asyncio.create_task(self._obey())
-        await asyncio.wait([lives, commands], return_when=asyncio.FIRST_COMPLETED)
-        if not lives.done():
-            lives.cancel()
+        commands = asyncio.create_task(self._read_commands())
+        await asyncio.wait([running, commands], return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await lives
+            await running
         for task in (report, commands):
             task.cancel()
-        self._tell()
+        self._write_status()
 
-    def write_accounts(self) -> None:
-        """For `load.Accounts.read`."""
-        accounts = {
-            "stations": [station.account() for station in self.stations],
+    def write_history(self) -> None:
+        """Writes what `load.History.read` reads."""
+        history = {
+            "stations": [station.history() for station in self.stations],
             "refusals": self.refusals,
             "closes": self.closes,
         }
-        Path(self.settings.account).write_text(json.dumps(accounts), encoding="utf-8")
+        Path(self.settings.history).write_text(json.dumps(history), encoding="utf-8")
 
-    async def _obey(self) -> None:
-        """Returns when the process shall end."""
+    async def _read_commands(self) -> None:
+        """Returns when the process should end."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := (await reader.readline()).decode().strip():
             if line == "end":
                 return
-            if line == "rest":
+            if line == "drain":
                 for station in self.stations:
-                    station.rest()
+                    station.drain()
 
     async def _report(self) -> None:
         while True:
-            self._tell()
+            self._write_status()
             await asyncio.sleep(STATUS_EVERY)
 
-    def _tell(self) -> None:
+    def _write_status(self) -> None:
         now = time.monotonic()
         oldest = min((call.sent for station in self.stations for call in station.open.values()), default=now)
         status = {
@@ -297,4 +297,4 @@ class Worker:
 if __name__ == "__main__":
     worker = Worker(Settings.parse(sys.argv[1]))
     asyncio.run(worker.run())
-    worker.write_accounts()
+    worker.write_history()

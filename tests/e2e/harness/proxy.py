@@ -1,4 +1,4 @@
-"""A TCP proxy that lets everything through and every answer wait: a far or slow server, seen from its client."""
+"""A TCP proxy that delays every response, like a distant or slow server."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,9 @@ from collections.abc import Coroutine
 
 
 class SlowProxy:
-    """Listens on `port` and passes on to `target`. What the server says arrives `delay` seconds later; its order stays.
+    """Listens on `port` and forwards to `target`. What the server sends arrives `delay` seconds later, in order.
 
-    It runs in a thread of its own. The delay holds for what comes from then on when it is changed.
+    It runs in a thread of its own. A changed delay applies to what is sent from then on.
     """
 
     def __init__(self, port: int, target: int, delay: float) -> None:
@@ -71,6 +71,7 @@ async def _deliver(late: "asyncio.Queue[tuple[float, bytes]]", writer: asyncio.S
     with contextlib.suppress(OSError):
         while True:
             due, data = await late.get()
+            # The delay that the proxy is for.
             await asyncio.sleep(due - asyncio.get_running_loop().time())
             if not data:
                 break

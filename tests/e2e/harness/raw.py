@@ -1,4 +1,4 @@
-"""A TCP connection on which a test spells every byte: HTTP requests and WebSocket frames, right or wrong.
+"""A TCP connection on which a test controls every byte: HTTP requests and WebSocket frames, valid or not.
 
 Owns the bytes of RFC 7230 and RFC 6455. Knows nothing of OCPP. Blocking, with a time limit on everything.
 """
@@ -25,7 +25,7 @@ UPGRADE_HEADERS = {
     "Sec-WebSocket-Key": KEY,
 }
 
-# A mask of zeros is a mask all the same, and leaves a payload of 100 MB as it is.
+# A mask of zeros is valid, and leaves a payload of 100 MB as it is.
 _MASK = b"\0\0\0\0"
 
 
@@ -36,7 +36,7 @@ def upgrade_request(
     method: str = "GET",
     changes: dict[str, str | None] | None = None,
 ) -> bytes:
-    """The request of a handshake. Each of `subprotocols` becomes a header line; `None` in `changes` takes one out."""
+    """A handshake request. Each of `subprotocols` becomes a header line; `None` in `changes` removes a header."""
     headers = UPGRADE_HEADERS | (changes or {})
     lines = [f"{method} {target} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items() if value is not None]
@@ -53,7 +53,7 @@ def frame(
     reserved: int = 0,
     length: int | None = None,
 ) -> bytes:
-    """A WebSocket frame. `reserved` is the three RSV bits; `length` is what the header claims, if not the truth."""
+    """A WebSocket frame. `reserved` is the three RSV bits; `length` is what the header claims, if it should lie."""
     length = len(payload) if length is None else length
     first = (0x80 if fin else 0) | (reserved << 4) | opcode
     mask_bit = 0x80 if masked else 0
@@ -75,7 +75,7 @@ class Response:
     body: str
 
     def header(self, name: str) -> str | None:
-        """The value of a header that is there once or not at all."""
+        """The value of a header that occurs once or not at all."""
         values = [value for key, value in self.headers if key.lower() == name.lower()]
         assert len(values) <= 1, f"{name} is there {len(values)} times"
         return values[0] if values else None
@@ -96,7 +96,7 @@ class RawStation:
 
     @property
     def address(self) -> str:
-        """This end, as the gateway names it."""
+        """This end's address, as the gateway reports it."""
         host, port = self.socket.getsockname()
         return f"{host}:{port}"
 
@@ -108,7 +108,7 @@ class RawStation:
         self.send(frame(TEXT, text.encode()))
 
     def upgrade(self, target: str, subprotocols: Iterable[str] = ("ocpp1.6",), **request: object) -> Response:
-        """Makes the handshake and returns whatever the answer is."""
+        """Sends a handshake and returns the response, whatever it is."""
         self.send(upgrade_request(target, subprotocols, **request))
         return self.response()
 
@@ -127,9 +127,9 @@ class RawStation:
         return Response(response.status, headers, body.decode())
 
     def frame(self, *, compressed: bool = False) -> tuple[int, bytes] | None:
-        """The next frame, opcode and payload; None when the connection has ended, politely or not.
+        """The next frame as opcode and payload; None if the connection has ended in whatever way.
 
-        It has to be `compressed` (RSV1) or not to be; the payload is given as it came.
+        It must be `compressed` (RSV1) or not; the payload is returned as it came.
         """
         head = self._take(2)
         if head is None:
@@ -148,14 +148,14 @@ class RawStation:
         return None if payload is None else (head[0] & 0x0F, payload)
 
     def message(self) -> str:
-        """The next frame, which has to be a text message."""
+        """The next frame, which must be a text message."""
         received = self.frame()
         assert received is not None, "the connection ended"
         assert received[0] == TEXT, received
         return received[1].decode()
 
     def close_code(self) -> int | None:
-        """Reads up to the end and answers the close frame: the gateway's close code, or None if it sent none."""
+        """Reads to the end and answers the close frame; returns the gateway's close code, or None if it sent none."""
         code = None
         while (received := self.frame()) is not None:
             if received[0] == CLOSE:
@@ -168,7 +168,7 @@ class RawStation:
         return code
 
     def ended(self) -> bool:
-        """Whether the other side has ended the connection with nothing more to say; waits for it."""
+        """Waits for the next frame or the end; returns whether the gateway has ended the connection."""
         return self.frame() is None
 
     def _take(self, count: int) -> bytes | None:

@@ -1,7 +1,7 @@
-"""The files of a local log or spool, read by the book: docs/local-log.md, and nothing of the gateway's code.
+"""The files of a local log or spool, read as docs/local-log.md describes them, without the gateway's code.
 
-Owns finding records in whole files, and damaging files at random. Does not recover anything: what is whole after a damage follows
-from what was whole before and from which bytes were touched.
+Owns finding records in intact files, and damaging files at random. Recovers nothing: which records are intact afterwards follows from
+which were intact before, and from which bytes were changed.
 """
 
 import random
@@ -17,7 +17,7 @@ _MAGIC = b"OCPPLOG\n"
 
 @dataclass(frozen=True)
 class Stored:
-    """One record and the bytes that it takes in its file."""
+    """One record and its range of bytes in its file."""
 
     segment: str
     start: int
@@ -28,7 +28,7 @@ class Stored:
 
 
 def read_log(folder: Path) -> list[Stored]:
-    """Every record of a log that is in order, by position."""
+    """Every record of an intact log, by position."""
     found: list[Stored] = []
     for path in segments(folder):
         data = path.read_bytes()
@@ -57,7 +57,7 @@ def segments(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Touched:
-    """Bytes of a file that are not what they were."""
+    """Bytes of a file that were changed."""
 
     segment: str
     start: int
@@ -65,7 +65,7 @@ class Touched:
 
 
 def damage(folder: Path, chance: random.Random) -> tuple[str, list[Touched]]:
-    """Does one to three bad things to the log's files. What was done, in words, and which bytes it hit."""
+    """Damages the log's files in one to three ways. Returns what was done, in words, and which bytes it changed."""
     done: list[str] = []
     touched: list[Touched] = []
     for _ in range(chance.choice([1, 1, 2, 3])):
@@ -77,7 +77,7 @@ def damage(folder: Path, chance: random.Random) -> tuple[str, list[Touched]]:
             flips = chance.choice([1, 1, 3, 20])
             data = bytearray(path.read_bytes())
             for _ in range(flips):
-                # The header is small; without a preference nearly nothing would ever hit it.
+                # The header is small; without a bias hardly anything would ever hit it.
                 at = chance.randrange(min(size, _HEADER.size) if chance.random() < 0.1 else size)
                 data[at] ^= 1 << chance.randrange(8)
                 touched.append(Touched(path.name, at, at + 1))
@@ -103,7 +103,7 @@ def damage(folder: Path, chance: random.Random) -> tuple[str, list[Touched]]:
                 file.write(junk)
             done.append(f"{len(junk)} bytes of junk behind {path.name}")
         elif kind == "remove" and path != files[-1]:
-            # The newest cannot be missed: nothing behind it says that it was there.
+            # The newest segment would not be missed: nothing after it says that it existed.
             path.unlink()
             touched.append(Touched(path.name, 0, size))
             done.append(f"{path.name} removed")
@@ -114,7 +114,7 @@ def damage(folder: Path, chance: random.Random) -> tuple[str, list[Touched]]:
 
 
 def undamaged(records: list[Stored], touched: list[Touched]) -> list[Stored]:
-    """The records of which no byte was hit."""
+    """The records of which no byte was changed."""
     return [
         record
         for record in records

@@ -1,4 +1,4 @@
-"""A station over a bare WebSocket: sends what a test wants, right or wrong, and remembers every frame.
+"""A station over a bare WebSocket: sends what a test wants, valid or not, and records every frame.
 
 It has the `send` and `recv` that the PyPI package `ocpp` asks of a connection, so the same object serves a real
 OCPP client and a test that breaks the rules.
@@ -31,15 +31,15 @@ def basic(user: str, password: str | bytes) -> str:
 
 
 class Station:
-    """One connection of one station. Use it with `async with`, which closes it politely."""
+    """One connection of one station. Use it with `async with`, which closes it with a close frame."""
 
     def __init__(self, connection: ClientConnection, version: str) -> None:
         self.connection = connection
         self.version = version
         self.frames: list[tuple[str, str]] = []
-        """Every frame in the order in which this side saw it: ("sent" | "received", text)."""
+        """Every frame in the order in which this side sent or received it: ("sent" | "received", text)."""
         self.calls: deque[list[Any]] = deque()
-        """CALLs of the gateway that came while `call` waited for an answer."""
+        """CALLs of the gateway that arrived while `call` waited for an answer."""
         self._ids = itertools.count(1)
 
     @classmethod
@@ -54,7 +54,7 @@ class Station:
         password: str | bytes | None = None,
         **options: Any,
     ) -> "Station":
-        """Opens the WebSocket; `options` go to `websockets.connect`. Pings and compression are off unless asked for."""
+        """Opens the WebSocket; `options` are those of `websockets.connect`. Pings and compression are off by default."""
         headers = {} if password is None else {"Authorization": basic(identity, password)}
         offered = [SUBPROTOCOLS[version]] if subprotocols is None else subprotocols
         settings = {"ping_interval": None, "compression": None, "max_size": None, "proxy": None} | options
@@ -80,7 +80,7 @@ class Station:
         await self.connection.send(text)
 
     async def recv(self) -> str:
-        """The next frame; raises `websockets.ConnectionClosed` when there is none to come."""
+        """The next frame; raises `websockets.ConnectionClosed` when the connection has ended."""
         text = await self.connection.recv()
         self.frames.append(("received", text))
         return text
@@ -90,7 +90,7 @@ class Station:
         return json.loads(await asyncio.wait_for(self.recv(), timeout))
 
     async def silence(self, seconds: float = 0.5) -> None:
-        """Fails when a frame comes within `seconds`."""
+        """Fails if a frame arrives within `seconds`."""
         try:
             frame = await self.receive(seconds)
         except TimeoutError:
@@ -104,7 +104,7 @@ class Station:
     ) -> list[Any]:
         """Sends a CALL and returns the decoded answer, CALLRESULT or CALLERROR.
 
-        A payload that is a text is sent as it is spelled. CALLs that arrive meanwhile are kept in `calls`.
+        A payload that is a string is sent as it is. CALLs that arrive meanwhile are put into `calls`.
         """
         id = id or str(next(self._ids))
         text = payload if isinstance(payload, str) else json.dumps(payload)
@@ -118,7 +118,7 @@ class Station:
             return frame
 
     async def boot(self) -> dict[str, Any]:
-        """BootNotification with the least it may hold; the payload of the answer."""
+        """Sends a minimal BootNotification and returns the payload of the answer."""
         answer = await self.call("BootNotification", BOOT[self.version])
         assert answer[0] == 3, answer
         return answer[2]
@@ -144,6 +144,6 @@ class Station:
         self.connection.transport.abort()
 
     async def closed(self, timeout: float = 10.0) -> tuple[int, str]:
-        """Waits for the other side to close; close code and reason (1006 when there was no close frame)."""
+        """Waits until the gateway closes; returns close code and reason (1006 if there was no close frame)."""
         await asyncio.wait_for(self.connection.wait_closed(), timeout)
         return self.connection.close_code, self.connection.close_reason

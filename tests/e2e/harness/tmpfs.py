@@ -1,4 +1,4 @@
-"""A disk so small that it fills up: a tmpfs, with a stone in it that can be taken out."""
+"""A disk that can be filled: a tmpfs with a filler file that can be removed."""
 
 import os
 import subprocess
@@ -11,18 +11,18 @@ class Tmpfs:
     def __init__(self, path: Path, size: int) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._stone = path / "stone"
+        self._filler = path / "filler"
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
 
     def fill(self, leave: int) -> None:
-        """Takes all room but `leave` bytes."""
+        """Uses up all space but `leave` bytes."""
         stat = os.statvfs(self.path)
-        with self._stone.open("wb") as stone:
-            os.posix_fallocate(stone.fileno(), 0, stat.f_bavail * stat.f_frsize - leave)
+        with self._filler.open("wb") as filler:
+            os.posix_fallocate(filler.fileno(), 0, stat.f_bavail * stat.f_frsize - leave)
 
     def free(self) -> None:
-        """Gives the room back."""
-        self._stone.unlink()
+        """Frees that space."""
+        self._filler.unlink()
 
     @property
     def free_bytes(self) -> int:
@@ -30,5 +30,5 @@ class Tmpfs:
         return stat.f_bavail * stat.f_frsize
 
     def unmount(self) -> None:
-        # Lazily: whoever still has a file open keeps it until it ends.
+        # Lazily: a process that still has a file open keeps it until it exits.
         subprocess.run(["umount", "-l", self.path], check=True)

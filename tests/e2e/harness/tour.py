@@ -1,6 +1,6 @@
-"""The five-minute tour with its frames on record: the stations of docs/examples, and the events they must leave.
+"""The five-minute tour with its frames recorded: the stations of docs/examples, and the events that they must cause.
 
-Owns what a frame has to look like as an event. Used for both kinds of bus.
+Owns what a frame looks like as an event. Used for both kinds of bus.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from .station import Station
 
 TYPES = {2: "CALL", 3: "CALLRESULT", 4: "CALLERROR", 5: "CALLRESULTERROR", 6: "SEND"}
 
-# What JSON allows and nobody writes: each of these is lost by a gateway that decodes and encodes again.
+# Valid but unusual JSON, which a gateway that decodes and encodes payloads would change.
 ODD_PAYLOADS = [
     '{"vendorId":"v","data":"1.50 and \\u00e9 and \\/"}',
     '{ "vendorId" :\t"v" , "data"\n:  "\u00e9\U0001f50c" }',
@@ -32,9 +32,9 @@ def example(name: str) -> ModuleType:
 
 
 async def drive(gateway: Gateway, identity: str, version: str) -> list[tuple[str, str]]:
-    """Connects, boots, charges with a real OCPP client, sends the odd payloads, leaves; returns every frame in order.
+    """Connects, boots, charges with a real OCPP client, sends the odd payloads and disconnects; returns every frame in order.
 
-    The client is `websockets` with its own defaults, pings and compression offer included.
+    The client is `websockets` with its own defaults, including pings and an offer of compression.
     """
     async with await Station.connect(gateway, identity, version, compression="deflate", ping_interval=20) as station:
         if version == "1.6":
@@ -59,7 +59,7 @@ async def drive(gateway: Gateway, identity: str, version: str) -> list[tuple[str
 
 
 def check_events(events: list[Event], frames: list[tuple[str, str]], identity: str, version: str) -> None:
-    """The events of one session tell of exactly these frames, in this order, with their payloads byte for byte."""
+    """Fails unless the events of one session report exactly these frames, in order, with payloads byte for byte."""
     for event in events:
         assert violations(event.json) == [], str(event)
         assert event.station == identity
@@ -75,8 +75,10 @@ def check_events(events: list[Event], frames: list[tuple[str, str]], identity: s
     assert last.data["messagesIn"] == sum(direction == "sent" for direction, _ in frames)
     assert last.data["messagesOut"] == sum(direction == "received" for direction, _ in frames)
 
-    told = [(event.type, event.data["messageType"], event.data["messageId"], event.payload_text) for event in messages]
-    assert told == [_expected(direction, text) for direction, text in frames]
+    published = [
+        (event.type, event.data["messageType"], event.data["messageId"], event.payload_text) for event in messages
+    ]
+    assert published == [_expected(direction, text) for direction, text in frames]
     actions = {json.loads(text)[1]: json.loads(text)[2] for direction, text in frames if direction == "sent"}
     for event in messages:
         assert event.data["action"] == actions[event.data["messageId"]]

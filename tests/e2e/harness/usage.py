@@ -1,4 +1,4 @@
-"""What a process costs, as the kernel tells it: processor time and resident memory."""
+"""What a process costs according to the kernel: processor time and resident memory."""
 
 import os
 import re
@@ -6,18 +6,18 @@ from pathlib import Path
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:
-    """Resident bytes now, or the most there ever was: `VmHWM`."""
+    """Resident memory in bytes: the present value, or with `VmHWM` the peak."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
 
 
 def forget_peak(pid: int) -> None:
-    """`VmHWM` begins anew, with what is resident now (proc(5), clear_refs)."""
+    """Resets `VmHWM` to what is resident now (proc(5), clear_refs)."""
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def cpu_seconds(pid: int) -> float:
-    """What it has used of all processors so far, in steps of 10 ms."""
-    # The fields after the name, which is in parentheses and may hold anything.
+    """Its processor time so far, in steps of 10 ms."""
+    # The fields after the name, which is in parentheses and may contain anything.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

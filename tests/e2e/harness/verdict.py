@@ -1,7 +1,7 @@
-"""What stations were answered against what a consumer finds: lost, reordered, twice.
+"""Compares what stations were answered with what a consumer finds: lost, reordered, duplicated.
 
-Owns the judgement of promises P1 and P3 for stations that send again what was not answered (`load.py`). `ledger.py` does the same for
-stations that never repeat themselves.
+Owns the rules of promises P1 and P3 for stations that repeat unanswered CALLs (`load.py`). `ledger.py` does the same for stations that
+never repeat a CALL.
 """
 
 import json
@@ -11,45 +11,45 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .broker import Record
-from .load import Accounts
+from .load import History
 
 _SHOWN = 5
-# A repetition of these is an event of its own: a boot begins a life, and a heartbeat asks for the time.
+# A repetition of these is an event of its own: a boot starts over, and a heartbeat asks for the time.
 NEVER_REMEMBERED = ("BootNotification", "Heartbeat")
 
 
 @dataclass
 class Verdict:
-    """The comparison. Lists name the station and what is wrong with it."""
+    """The result. Lists name the station and what is wrong."""
 
     stations: int = 0
     answered: int = 0
     unanswered: int = 0
-    """CALLs that never got their answer although the fault was over."""
+    """CALLs that were never answered although the fault was over."""
     events: int = 0
-    """Events of every type, each counted once."""
-    set_aside: int = 0
-    """Of these, in the folder of what cannot be delivered."""
+    """Events of any type, each counted once."""
+    dead_letters: int = 0
+    """Of these, dead letters."""
     lost: list[str] = field(default_factory=list)
-    """Answered, and nowhere to be found."""
+    """Answered, but not found."""
     reordered: list[str] = field(default_factory=list)
-    """In another order than the station sent them, or outside of the session they belong to."""
+    """Not in the order in which the station sent them, or outside the session they belong to."""
     duplicates: int = 0
-    """Delivered again with the same event id: allowed, consumers deduplicate on it."""
+    """Delivered again with the same event id: allowed, since consumers deduplicate on it."""
     foreign_duplicates: int = 0
-    """CALLs that are two events with different ids."""
+    """CALLs that became two events with different ids."""
     unexpected_duplicates: list[str] = field(default_factory=list)
-    """Of these, those that the gateway could have known."""
+    """Of these, those that the gateway should have recognised."""
     unknown: list[str] = field(default_factory=list)
-    """Found, and never sent."""
+    """Found, but never sent."""
     refused: list[str] = field(default_factory=list)
-    """CALLs answered with CALLERROR: a station may discard its data then."""
+    """CALLs answered with a CALLERROR, after which a station may discard its data."""
     longest_wait: float = 0.0
-    """Seconds from a CALL's first transmission to its answer, at most."""
+    """The longest time from a CALL's first transmission to its answer, in seconds."""
 
     @property
     def faults(self) -> dict[str, list[str]]:
-        """What must not be, by name, with some examples."""
+        """Broken promises by name, with some examples."""
         named = {
             "lost": self.lost,
             "reordered": self.reordered,
@@ -64,19 +64,19 @@ class Verdict:
 
 
 def compare(
-    accounts: Accounts,
+    history: History,
     records: Iterable[Record],
     *,
-    set_aside: Iterable[Mapping[str, Any]] = (),
+    dead_letters: Iterable[Mapping[str, Any]] = (),
     gateway_was_killed: bool = False,
 ) -> Verdict:
-    """Compares what the stations tell with everything in the topic, by partition and offset, and with what was set aside.
+    """Compares what the stations sent with everything in the topic, by partition and offset, and with the dead letters.
 
-    A gateway that was killed has forgotten what it did not answer: then a CALL that was sent again may be two events.
+    A killed gateway has forgotten what it did not answer, so that a repeated CALL may become two events.
     """
-    verdict = Verdict(stations=len(accounts.calls), refused=list(accounts.faults))
+    verdict = Verdict(stations=len(history.calls), refused=list(history.faults))
     sends: dict[str, dict[str, tuple[int, int]]] = {}
-    for station, calls in accounts.calls.items():
+    for station, calls in history.calls.items():
         sends[station] = {call.id: (place, call.sends) for place, call in enumerate(calls)}
     found = {station: _Found(station, sends[station], verdict, gateway_was_killed) for station in sends}
     seen: set[str] = set()
@@ -88,17 +88,17 @@ def compare(
         seen.add(event["id"])
         if event["subject"] in found:
             found[event["subject"]].take(event, in_order=True)
-    for object_ in set_aside:
+    for object_ in dead_letters:
         event = object_["event"]
-        # In the topic or a second time in the file: the gateway was killed between storing it and knowing so.
+        # Also in the topic, or twice in the file: the gateway was killed after storing it and before knowing that.
         if event["id"] in seen:
             continue
         seen.add(event["id"])
-        verdict.set_aside += 1
+        verdict.dead_letters += 1
         if event["subject"] in found:
             found[event["subject"]].take(event, in_order=False)
     verdict.events = len(seen)
-    for station, calls in accounts.calls.items():
+    for station, calls in history.calls.items():
         for call in calls:
             if call.answered is None:
                 verdict.unanswered += 1
@@ -122,7 +122,7 @@ class _Found:
         self._events_of: dict[str, int] = defaultdict(int)
 
     def take(self, event: dict[str, Any], in_order: bool) -> None:
-        """One event that was not seen before. What was set aside has no place in the order."""
+        """Records an event that was not seen before. Dead letters have no place in the order."""
         if in_order:
             self._judge_session(event)
         data = event["data"]

@@ -1,7 +1,7 @@
-"""A station made by hand on a bare TCP socket: cheap enough for hundreds in one process, and free to misbehave.
+"""A station on a bare TCP socket: cheap enough for hundreds in one process, and free to misbehave.
 
-Owns the handshake and the frames of RFC 6455 as far as tests need them, and every way to leave: close frame, half-close,
-reset, silence. `station.Station` is the polite one. Nothing here knows what the gateway should do.
+Owns the handshake and the frames of RFC 6455 as far as tests need them, and every way to disconnect: close frame, half-close, reset,
+silence. `station.Station` is the well-behaved one. Nothing here knows what the gateway should do.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 class RefusedError(Exception):
-    """The handshake was answered with something else than 101, or not at all (status 0)."""
+    """The handshake was answered with a status other than 101, or not at all (status 0)."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"HTTP {status}" if status else "the connection ended before an answer")
@@ -31,7 +31,7 @@ class RefusedError(Exception):
 
 
 def frame(opcode: int, payload: bytes, fin: bool = True) -> bytes:
-    """A client's frame. The mask is zero: lawful, and the payload can be read in a dump."""
+    """A client's frame. The mask is zero, which is valid and keeps the payload readable in a dump."""
     first = opcode | (0x80 if fin else 0)
     if len(payload) < 126:
         head = struct.pack("!BB", first, 0x80 | len(payload))
@@ -49,8 +49,8 @@ def call_text(id: str, action: str, payload: dict[str, Any]) -> str:
 class Wire(asyncio.Protocol):
     """One connection.
 
-    `texts` holds the texts that came and were not taken yet, unless `on_text` takes them as they come. `ended` is done when the
-    connection is over; its result is the close code of the gateway's close frame, `None` when there was none.
+    `texts` holds the texts that arrived and were not received yet, unless `on_text` gets them as they arrive. `ended` is done when the
+    connection has ended; its result is the close code of the gateway's close frame, `None` if there was none.
     """
 
     def __init__(self) -> None:
@@ -102,9 +102,9 @@ class Wire(asyncio.Protocol):
         receive_buffer: int | None = None,
         timeout: float = 10.0,
     ) -> "Wire":
-        """Connects and returns when the gateway has answered 101.
+        """Connects and waits until the gateway has answered 101.
 
-        Raises RefusedError on any other answer, and OSError when there is no connection at all.
+        Raises RefusedError on any other status, and OSError if there is no connection at all.
         """
         wire = await cls.dial(gateway.port, receive_buffer=receive_buffer)
         wire.ask(identity, version)
@@ -112,7 +112,7 @@ class Wire(asyncio.Protocol):
         return wire
 
     def ask(self, identity: str, version: str = "1.6", *, behind: bytes = b"") -> None:
-        """Sends the handshake, and `behind` it in the same segment whatever should not wait for the answer."""
+        """Sends the handshake, and in the same segment whatever should follow `behind` it without waiting."""
         self.transport.write(
             (
                 f"GET /ocpp/{identity} HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -123,14 +123,14 @@ class Wire(asyncio.Protocol):
         )
 
     async def upgraded(self, timeout: float = 10.0) -> None:
-        """Waits for the answer to the handshake; raises RefusedError when it is not 101."""
+        """Waits for the response to the handshake; raises RefusedError if it is not 101."""
         status = await asyncio.wait_for(asyncio.shield(self.status), timeout)
         if status != 101:
             raise RefusedError(status)
 
     @property
     def address(self) -> str:
-        """This side's address, which is the gateway's `remoteAddress`: it tells sessions apart."""
+        """This end's address, the gateway's `remoteAddress`, which distinguishes sessions."""
         host, port = self.transport.get_extra_info("sockname")
         return f"{host}:{port}"
 
@@ -140,11 +140,11 @@ class Wire(asyncio.Protocol):
         self.transport.write(frame(TEXT, text.encode()))
 
     def send_bytes(self, data: bytes) -> None:
-        """Bytes as they are: part of a frame, several at once, or nothing a WebSocket knows."""
+        """Sends raw bytes: part of a frame, several frames, or anything else."""
         self.transport.write(data)
 
     async def receive(self, timeout: float = 10.0) -> list[Any]:
-        """The next text, decoded. Raises ConnectionError when the connection ended before one came."""
+        """The next text, decoded. Raises ConnectionError if the connection ends first."""
         return json.loads(await asyncio.wait_for(self._next(), timeout))
 
     async def _next(self) -> str:
@@ -163,7 +163,7 @@ class Wire(asyncio.Protocol):
         return answer
 
     async def silence(self, seconds: float) -> None:
-        """Fails when a text or the end of the connection comes within `seconds`."""
+        """Fails if a text arrives, or the connection ends, within `seconds`."""
         try:
             answer = await self.receive(seconds)
         except TimeoutError:
@@ -173,16 +173,16 @@ class Wire(asyncio.Protocol):
     # -- ends ---------------------------------------------------------------------------------------------------
 
     def say_goodbye(self, code: int = 1000) -> None:
-        """Sends a close frame and waits for nothing."""
+        """Sends a close frame without waiting for the answer."""
         self.transport.write(frame(CLOSE, struct.pack("!H", code)))
 
     def half_close(self) -> None:
-        """Says nothing more and still listens (FIN without a close frame)."""
+        """Sends nothing more but keeps reading (FIN without a close frame)."""
         self._half_closed = True
         self.transport.write_eof()
 
     def reset(self) -> None:
-        """RST: what is on its way in either direction is destroyed."""
+        """Sends an RST: data in transit in either direction is lost."""
         raw = self.transport.get_extra_info("socket")
         with contextlib.suppress(OSError):
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -195,13 +195,13 @@ class Wire(asyncio.Protocol):
         self.transport.resume_reading()
 
     async def leave(self, timeout: float = 10.0) -> int | None:
-        """The polite way: close frame, then waiting for the end. The gateway's close code."""
+        """Sends a close frame and waits for the end; returns the gateway's close code."""
         if not self.ended.done():
             self.say_goodbye()
         return await self.end(timeout)
 
     async def end(self, timeout: float = 10.0) -> int | None:
-        """Waits for the end of the connection; the gateway's close code, None without a close frame."""
+        """Waits for the end of the connection; returns the gateway's close code, None without a close frame."""
         return await asyncio.wait_for(asyncio.shield(self.ended), timeout)
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------
