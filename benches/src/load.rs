@@ -1,5 +1,5 @@
-//! The load, the same for every server: everybody connects, is idle, sends one large message, sends at a fixed rate, sends as
-//! fast as answers come.
+//! The load, the same for every server: all stations connect, idle, send one large message, send at a fixed rate, and then send
+//! as fast as they are answered.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use tokio::task::{JoinSet, LocalSet};
 use crate::process::{Server, processor_seconds};
 use crate::station::{LARGE_BYTES, MESSAGE_BYTES, Message, Station};
 
-/// How much of it.
+/// The size of the load.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Load {
-    /// Connections.
+    /// Number of connections.
     #[arg(long, default_value_t = 12_000)]
     pub(crate) connections: usize,
-    /// Messages a second at the fixed rate.
+    /// Messages per second at the fixed rate.
     #[arg(long, default_value_t = 10_000)]
     pub(crate) rate: usize,
     /// Seconds at the fixed rate, and again in a closed loop.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
-    /// GiB of the machine's memory that are used once before each server is measured. What a virtual machine has not used for a
-    /// while its host takes away, and bringing it back costs a multiple of what a server does with a page: one that writes a log
-    /// would pay for the machine's past.
+    /// GiB of memory to touch before each server is measured. A host reclaims memory that a virtual machine has not used for a
+    /// while, and returning it costs a multiple of what a server does with a page: a server that writes a log would pay for
+    /// that.
     #[arg(long, default_value_t = 4)]
     pub(crate) warm: usize,
-    /// Seconds until memory is looked at.
+    /// Seconds to wait before memory is read.
     #[arg(long, default_value_t = 5)]
     pub(crate) settle: u64,
 }
@@ -35,38 +35,38 @@ pub(crate) struct Load {
 /// What one server cost.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
-    /// Connections that had their first message answered, a second; all of them at once, no pacing.
+    /// Connections per second that had their first message answered, all opened at once.
     pub(crate) accepts: f64,
     /// Resident bytes of a connection that has sent its first message.
     pub(crate) idle: f64,
-    /// The same after each has sent a large one …
+    /// The same after each has sent a large message …
     pub(crate) after_large: f64,
-    /// … and in the end: a gateway remembers what it answered lately.
+    /// … and at the end: a gateway remembers its recent answers.
     pub(crate) after_all: f64,
     /// At the fixed rate, open loop.
     pub(crate) fixed: Run,
-    /// As fast as answers come.
+    /// As fast as answers arrive.
     pub(crate) closed: Run,
 }
 
 /// One run of messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
-    /// The server's processor time for each message.
+    /// The server's processor time per message.
     pub(crate) cpu_micros: f64,
-    /// Messages answered, a second.
+    /// Messages answered per second.
     pub(crate) rate: f64,
-    /// From when a message should have been sent to its answer.
+    /// From when a message was due to its answer.
     pub(crate) p99_millis: f64,
     /// The load's own share of its core.
     pub(crate) driver_share: f64,
 }
 
-/// Large messages on their way at the same time.
+/// Large messages in flight at the same time.
 const LARGE_AT_ONCE: usize = 64;
 
 impl Load {
-    /// Puts it on a server.
+    /// Measures a server under this load.
     pub(crate) async fn measure(self, server: &Server) -> Cost {
         LocalSet::new().run_until(self.phases(server)).await
     }
@@ -104,7 +104,7 @@ impl Load {
         (server.resident_bytes() - empty) / self.connections as f64
     }
 
-    /// Every station sends its share; `rate` is that of all, or none for a closed loop.
+    /// Every station sends its share of `rate`; `None` is a closed loop.
     async fn run(
         self,
         server: &Server,

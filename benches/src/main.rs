@@ -3,10 +3,10 @@
 //!
 //!     make bench-cost
 //!
-//! The servers run one after the other on core 0 (`taskset`), the load on core 1. Processor time is the server's own, all of
-//! its threads, from `/proc`. What is compared is only what one run gives: the machine is not quiet.
+//! The servers run one after another on core 0 (`taskset`), the load on core 1. Processor time is that of all threads of the
+//! server, from `/proc`. Compare only figures of the same run: the machine is not quiet.
 
-// A benchmark stops at the first thing that is not as it should be, and prints its table.
+// A benchmark stops at the first problem, and prints its table.
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod load;
@@ -30,26 +30,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measures every server and prints the ratios.
+    /// Measure every server and print the ratios.
     Compare {
         #[command(flatten)]
         load: Load,
-        /// The gateway's binary; without it the echo servers alone are compared.
+        /// The gateway's binary; without it, only the echo servers are compared.
         #[arg(long)]
         gateway: Option<PathBuf>,
-        /// Leaves the echo servers out, for a profile of the gateway; there are no ratios then.
+        /// Leave out the echo servers, to profile the gateway; no ratios are printed.
         #[arg(long, requires = "gateway")]
         gateway_only: bool,
-        /// A Kafka, `host:port`: the gateway is measured once more with it.
+        /// A Kafka, `host:port`, with which the gateway is measured as well.
         #[arg(long)]
         kafka: Option<String>,
-        /// How often all are measured, one after the other; figures are medians. The machine may be another in a minute.
+        /// Rounds in which all servers are measured; figures are medians, because the machine's speed varies over minutes.
         #[arg(long, default_value_t = 1)]
         rounds: usize,
     },
-    /// Is one of the echo servers, on a free port that it prints. For `compare`.
+    /// Run one of the echo servers on a free port, and print the port. Used by `compare`.
     Serve {
-        /// Which one.
+        /// The server to run.
         echo: Echo,
     },
 }
@@ -87,7 +87,7 @@ fn main() {
     }
 }
 
-/// What each server cost in each round: medians, and of what is compared the medians of each round's ratio.
+/// Prints the medians of all rounds, and the medians of each round's ratios.
 fn print(load: Load, rows: &[(&str, Vec<Cost>)]) {
     println!(
         "{} connections; {} bytes a message; {} messages/s and closed loop, {} s each\n",
@@ -133,7 +133,7 @@ fn print(load: Load, rows: &[(&str, Vec<Cost>)]) {
     }
     let shares = rows.iter().flat_map(|(_, costs)| costs).map(|cost| cost.fixed.driver_share);
     println!(
-        "\nThe load took {:.0} % of its core at most at the fixed rate.",
+        "\nThe load itself took at most {:.0} % of its core at the fixed rate.",
         shares.fold(0.0, f64::max) * 100.0
     );
 }

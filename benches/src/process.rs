@@ -1,4 +1,4 @@
-//! A server in a process of its own, pinned to a core, and what `/proc` says of it.
+//! A server in a process of its own, pinned to a core, and its cost according to `/proc`.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -11,19 +11,19 @@ use crate::station::Dialect;
 
 const SERVER_CORE: &str = "0";
 
-/// A server, killed when this is dropped.
+/// A running server, killed on drop.
 pub(crate) struct Server {
     child: Child,
-    /// Where it listens.
+    /// The address it listens on.
     pub(crate) address: SocketAddr,
-    /// What it understands.
+    /// The protocol it speaks.
     pub(crate) dialect: Dialect,
-    /// Its data.
+    /// Its data, deleted on drop.
     _dir: Option<tempfile::TempDir>,
 }
 
 impl Server {
-    /// One of the echo servers.
+    /// Starts one of the echo servers.
     pub(crate) fn echo(echo: Echo) -> Self {
         let this = std::env::current_exe().expect("this binary");
         let name = format!("{echo:?}").to_lowercase();
@@ -37,7 +37,7 @@ impl Server {
         Self { child, address: ([127, 0, 0, 1], port).into(), dialect, _dir: None }
     }
 
-    /// The gateway, answering after what it stores is durable.
+    /// Starts the gateway with its default promises: answers follow durable storage.
     pub(crate) fn gateway(binary: &Path, kafka: Option<&str>) -> Self {
         let dir = tempfile::tempdir_in(".").expect("a folder on a real disk");
         let (port, admin) = (free_port(), free_port());
@@ -63,12 +63,12 @@ impl Server {
         Self { child, address, dialect: Dialect::Ocpp, _dir: Some(dir) }
     }
 
-    /// Processor time so far, user and system, all threads.
+    /// Returns the processor time so far: user and system, all threads.
     pub(crate) fn processor_seconds(&self) -> f64 {
         processor_seconds(&self.child.id().to_string())
     }
 
-    /// Resident memory.
+    /// Returns the resident memory.
     pub(crate) fn resident_bytes(&self) -> f64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
@@ -78,13 +78,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be gone already, and then there is nothing to kill.
+        // It may have exited already.
         drop(self.child.kill());
         drop(self.child.wait());
     }
 }
 
-/// Processor time of a process, by its id or `self`.
+/// Returns the processor time of a process, given by its id or `self`.
 pub(crate) fn processor_seconds(process: &str) -> f64 {
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs");
@@ -104,11 +104,11 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port()
 }
 
-/// Uses so many GiB of memory once, and gives them back.
+/// Touches this many GiB of memory and frees them.
 pub(crate) fn touch_memory(gib: usize) {
     const PAGE: usize = 4096;
     let mut memory = vec![0_u8; gib << 30];
     memory.iter_mut().step_by(PAGE).for_each(|byte| *byte = 1);
-    // Or the compiler would see that nobody looks.
+    // Keeps the compiler from removing the writes.
     std::hint::black_box(&memory);
 }

@@ -1,7 +1,7 @@
-//! The servers that are compared with: each sends back what it receives, and does nothing else.
+//! The echo servers that the gateway is compared with: each returns what it receives, and does nothing else.
 //!
-//! All three accept alike (backlog 4096, no delay), run on one thread, and keep no buffer per connection that they can do
-//! without; tokio-tungstenite's are as small as it lets them be.
+//! All three accept in the same way (backlog 4096, no delay), run on one thread, and keep no avoidable buffer per connection;
+//! tokio-tungstenite's buffers are as small as it allows.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -24,11 +24,11 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 /// An echo server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum Echo {
-    /// Bytes, without a WebSocket.
+    /// Plain TCP, without a WebSocket.
     Tcp,
     /// tokio-tungstenite with a read buffer of 4 KiB and no write buffer.
     Tungstenite,
-    /// The gateway's engine.
+    /// The gateway's WebSocket engine.
     Engine,
 }
 
@@ -38,7 +38,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 16 * 1024]);
 }
 
-/// Serves until it is killed; says its port first.
+/// Prints its port, then serves until it is killed.
 pub(crate) async fn serve(echo: Echo) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_nonblocking(true).expect("a socket that does not block");
@@ -50,13 +50,13 @@ pub(crate) async fn serve(echo: Echo) {
     loop {
         let (stream, _) = listener.accept().await.expect("a connection");
         stream.set_nodelay(true).expect("no delay");
-        // Each its own kind of task, or the smallest would be as large as the largest.
+        // Separate task types, or every task would be as large as the largest.
         match echo {
             Echo::Tcp => tasks.spawn(tcp(stream)),
             Echo::Tungstenite => tasks.spawn(tungstenite(stream)),
             Echo::Engine => tasks.spawn(engine(stream)),
         };
-        // A connection that ends, however it ends, is over.
+        // How a connection ends does not matter.
         while tasks.try_join_next().is_some() {}
     }
 }
@@ -121,7 +121,7 @@ async fn engine(mut stream: TcpStream) -> Result<(), Error> {
     }
 }
 
-/// The least that is a handshake: it is not what is compared. A client waits for its end, so nothing is read too far.
+/// A minimal handshake, because it is not what is compared. Clients wait for the response, so nothing after it is read.
 async fn shake_hands(stream: &mut TcpStream) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! One connection of the load: frames made once and patched, answers counted and not looked at, so that the load stays cheap.
+//! One connection of the load. Frames are built once and patched, and answers are counted but not parsed, to keep the load cheap.
 
 use std::cell::RefCell;
 use std::io;
@@ -7,34 +7,34 @@ use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// What a server understands.
+/// What a server speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Dialect {
-    /// Any bytes, which it sends back.
+    /// Bytes, which it returns.
     Bytes,
-    /// A WebSocket that sends messages back.
+    /// A WebSocket that returns messages.
     Echo,
     /// OCPP 1.6.
     Ocpp,
 }
 
-/// Bytes of the payload of a usual message.
+/// Bytes of an ordinary message.
 pub(crate) const MESSAGE_BYTES: usize = 400;
-/// Bytes of the payload of a large one.
+/// Bytes of a large message.
 pub(crate) const LARGE_BYTES: usize = 60_000;
 
 const BOOT: &str =
     r#"[2,"00000000","BootNotification",{"chargePointVendor":"Vendor","chargePointModel":"Model"}]"#;
 const VALUES: &str = r#"{"connectorId":1,"meterValue":[{"timestamp":"2026-11-20T10:30:00.123Z","sampledValue":[{"value":"12345.6","measurand":"Energy.Active.Import.Register","unit":"Wh"},{"value":"16.1","measurand":"Current.Import","phase":"L1","unit":"A"},{"value":""#;
 
-/// A message with a place for its id.
+/// A message whose id can be patched.
 pub(crate) struct Message {
     frame: Vec<u8>,
     id_at: usize,
 }
 
 impl Message {
-    /// MeterValues of so many bytes.
+    /// A MeterValues CALL of this many bytes.
     pub(crate) fn meter_values(bytes: usize) -> Self {
         let start = format!(r#"[2,"00000000","MeterValues",{VALUES}"#);
         let end = r#""}]}]}]"#;
@@ -46,7 +46,7 @@ impl Message {
         Self::new(BOOT)
     }
 
-    /// A masked text frame; the mask is zero, which is lawful, so that the id can be patched.
+    /// A masked text frame. The mask is zero, which is valid, so that the id can be patched.
     fn new(text: &str) -> Self {
         let mut frame = vec![0x81];
         if text.len() < 126 {
@@ -74,7 +74,7 @@ pub(crate) struct Station {
 }
 
 impl Station {
-    /// Connects, shakes hands, and has its first message answered.
+    /// Connects, performs the handshake, and waits for the answer to its first message.
     pub(crate) async fn connect(address: SocketAddr, dialect: Dialect, number: usize) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -92,7 +92,7 @@ impl Station {
         Ok(station)
     }
 
-    /// Sends a message and waits for what it is answered with.
+    /// Sends a message and waits for its answer.
     pub(crate) async fn call(&mut self, message: &Message) -> io::Result<()> {
         self.sent += 1;
         let unsent = SCRATCH.with_borrow_mut(|scratch| {
@@ -111,7 +111,7 @@ impl Station {
         let sent_back = message.frame.len();
         match self.dialect {
             Dialect::Bytes => self.read_bytes(sent_back).await,
-            // Without its mask.
+            // The echo has no mask.
             Dialect::Echo => self.read_bytes(sent_back - 4).await,
             Dialect::Ocpp => {
                 let whole = |read: &[u8]| match read {
@@ -131,7 +131,7 @@ impl Station {
         Ok(())
     }
 
-    /// Reads until `whole`, shown everything so far, knows how many bytes there should be, and they are there.
+    /// Reads until `whole`, given everything read so far, returns a length, and that many bytes have been read.
     async fn read_until(&mut self, whole: impl Fn(&[u8]) -> Option<usize>) -> io::Result<()> {
         let mut read = Vec::new();
         while whole(&read).is_none_or(|count| read.len() < count) {

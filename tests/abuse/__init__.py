@@ -1,1 +1,1 @@
-"""What abuse costs: a gateway with ordinary stations, abusers beside them, and the account of both."""
+"""What abuse costs: a gateway with ordinary stations, abusers beside them, and measurements of both."""

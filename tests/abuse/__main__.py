@@ -1,10 +1,10 @@
-"""Lets every abuse loose on a gateway with ordinary stations, one after the other, and prints what each cost.
+"""Runs every abuse against a gateway with ordinary stations, one after another, and prints what each cost.
 
-    make bench-abuse                       all of them, some five minutes
-    make bench-abuse ABUSE='pings bomb'    those whose names begin so
+    make bench-abuse                       all of them, about five minutes
+    make bench-abuse ABUSE='pings bomb'    those whose names begin with these
 
-The gateway, on the local log, has core 0 to itself; ordinary stations and abusers share core 1, the abusers with a lower
-priority. Figures and the load test's own report are in .tools/abuse.
+The gateway, with its local log, has core 0 to itself; ordinary stations and abusers share core 1, the abusers with a lower priority.
+The figures and the load test's report are in .tools/abuse.
 """
 
 import argparse
@@ -26,7 +26,7 @@ OUTPUT = REPOSITORY / ".tools" / "abuse"
 
 
 def configured(port: int | None) -> Gateway:
-    """The gateway, not started: as it is for a user, but for what a measurement has to have."""
+    """The gateway, not started, with its defaults except for what a measurement needs."""
     config = {"log": {"level": "error"}, "bus": {"local": {"max_size": "0 B"}}}
     node = Gateway(OUTPUT / "gateway", config)
     if port is not None:
@@ -38,8 +38,8 @@ def configured(port: int | None) -> Gateway:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench-abuse")
-    parser.add_argument("abuse", nargs="*", help="the beginning of a name; several are allowed")
-    parser.add_argument("--port", type=int, help="the gateway's ports are this and the next; free ones when not given")
+    parser.add_argument("abuse", nargs="*", help="the beginning of a name; may be repeated")
+    parser.add_argument("--port", type=int, help="the gateway's ports are this and the next; free ones by default")
     arguments = parser.parse_args()
     begins = ("none", *arguments.abuse)
     chosen = [one for one in abuses() if not arguments.abuse or one.name.startswith(begins)]
@@ -52,7 +52,7 @@ def main() -> int:
     cores = sorted(os.sched_getaffinity(0))
     results: list[Result] = []
     try:
-        # A process starts as many threads as it may use cores.
+        # A process starts as many threads as it has cores.
         os.sched_setaffinity(0, cores[:1])
         node.start()
         os.sched_setaffinity(0, cores[-1:])

@@ -1,4 +1,4 @@
-"""Every abuse, in the order in which they are let loose. Separate from the command, because the abusers' process imports it."""
+"""Every abuse, in the order in which they run. Separate from the command, because the abusers' process imports it."""
 
 import functools
 import time
@@ -24,7 +24,7 @@ def half_open(first: bytes, drip: bytes, address: tuple[str, int]) -> Abusers:
 
 
 class Nobody:
-    """What it is like without abuse."""
+    """The baseline without abuse."""
 
     def run(self, seconds: float) -> Tally:
         time.sleep(seconds)

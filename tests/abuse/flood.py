@@ -1,7 +1,7 @@
-"""Abusers that are stations: they complete the handshake, and then send what no station should, as fast as it is taken.
+"""Abusers that complete the handshake and then send what no station should, as fast as the gateway reads.
 
 Owns the sockets of one abuse and the loop that serves them all. What is sent is prepared beforehand (`frames.py`), so that a turn of
-the loop is one system call with tens of kilobytes in it.
+the loop is one system call with tens of kilobytes.
 """
 
 import contextlib
@@ -17,9 +17,9 @@ from harness.raw import CLOSE, upgrade_request
 from .tally import Tally
 
 SEND_AT_ONCE = 1 << 18
-# Small, so that what counts as sent is with the gateway, and not in a queue of the kernel.
+# Small, so that what counts as sent has reached the gateway, and is not in a kernel queue.
 SEND_BUFFER = 1 << 16
-# How long the gateway may take to read what is on its way at the end.
+# How long the gateway may take to read what is in flight at the end.
 DIGEST_SECONDS = 5.0
 LONGEST_CLOSE_FRAME = 127
 
@@ -29,19 +29,19 @@ class Load:
     """What one abuser sends after its handshake."""
 
     once: bytes
-    """At first."""
+    """What is sent first."""
     again: bytes = b""
-    """Then, over and over; nothing: it waits for the end, and comes back."""
+    """What is then sent repeatedly; if empty, the abuser waits for the end of the connection and reconnects."""
     units: int = 1
-    """Units in `again`, or in `once` if nothing comes again."""
+    """Units in `again`, or in `once` if `again` is empty."""
     compressed: bool = False
     """Offers permessage-deflate in its handshake."""
     reads: bool = True
-    """Takes what the gateway sends."""
+    """Reads what the gateway sends."""
 
 
 class Abuser:
-    """One identity, and its connection of the moment."""
+    """One identity and its present connection."""
 
     def __init__(self, address: tuple[str, int], identity: str, load: Load, tally: Tally) -> None:
         changes = {"Sec-WebSocket-Extensions": "permessage-deflate" if load.compressed else None}
@@ -68,14 +68,14 @@ class Abuser:
         self._tally.connections += 1
 
     def wants(self) -> int:
-        """The events to wait for. A connection that was made is writable, and then asks for its upgrade."""
+        """The events to wait for. An established connection is writable, and then sends its handshake."""
         sends = self._upgraded and (self._again or self._sent < len(self._once))
         write = sends or not self._asked
         read = self._load.reads or not self._upgraded
         return (selectors.EVENT_WRITE if write else 0) | (selectors.EVENT_READ if read else 0)
 
     def write(self) -> str | None:
-        """Sends what the kernel takes; how the connection ended, if it did."""
+        """Sends what the kernel accepts; returns how the connection ended, if it did."""
         try:
             if not self._upgraded:
                 self._tally.bytes_sent += self.socket.send(self._request)
@@ -90,14 +90,14 @@ class Abuser:
         except BlockingIOError:
             return None
         except OSError:
-            # The gateway has ended it; its close frame may still be there to be read.
+            # The gateway has ended it; its close frame may still be readable.
             return self._last_words()
         self._sent += count
         self._tally.bytes_sent += count
         return None
 
     def read(self) -> str | None:
-        """Takes what came; how the connection ended, if it did."""
+        """Reads what arrived; returns how the connection ended, if it did."""
         try:
             data = self.socket.recv(1 << 18)
         except BlockingIOError:
@@ -124,7 +124,7 @@ class Abuser:
         return end
 
     def _words(self) -> str | None:
-        """The close code, if the last thing that came is a close frame."""
+        """The close code, if the last thing received is a close frame."""
         for at in range(len(self._tail) - 1):
             if self._tail[at] == 0x80 | CLOSE and at + 2 + self._tail[at + 1] == len(self._tail):
                 return str(*struct.unpack("!H", self._tail[at + 2 : at + 4])) if self._tail[at + 1] else "1005"
@@ -155,7 +155,7 @@ class Flood:
         self._abusers = [Abuser(address, f"{name}-{n}", load_of(n), self.tally) for n in range(count)]
 
     def run(self, seconds: float) -> Tally:
-        """Goes on for so long; who is ended comes back at once."""
+        """Runs for this long; an abuser that is disconnected reconnects at once."""
         began, cpu = time.monotonic(), time.process_time()
         for abuser in self._abusers:
             self._begin(abuser)
@@ -184,7 +184,7 @@ class Flood:
                 self._selector.modify(abuser.socket, abuser.wants(), abuser)
 
     def _leave(self) -> None:
-        """Nothing more is sent. Half-closed connections end when the gateway has read everything: only then is it all paid for."""
+        """Stops sending. Half-closed connections end when the gateway has read everything, so that all of the cost is counted."""
         left = [key.data for key in self._selector.get_map().values()]
         self.tally.survivors = len(left)
         for abuser in left:

@@ -12,18 +12,18 @@ from .flood import Load
 MIB = 1 << 20
 RSV1 = 4
 MAX_MESSAGE = MIB
-# The gateway takes a compressed message up to its largest message and a 64th of that, as it comes.
+# The gateway accepts a compressed message of up to its largest message and a 64th of that on the wire.
 MAX_COMPRESSED = MAX_MESSAGE + MAX_MESSAGE // 64 + 64
 PINGS = 2000
 FRAGMENTS = 10_000
-# More than the gateway remembers, so that none of them counts as sent again.
+# More than the gateway remembers, so that none of them counts as repeated.
 VARIANTS = 8
 BOOT_CALL = frame(TEXT, json.dumps([2, "boot", "BootNotification", BOOT["1.6"]]).encode())
 
 
 def bomb(_: int) -> Load:
-    """One compressed message just below what may come, with more than a GiB in it."""
-    # After a full flush nothing refers to what came before: the same bytes may follow each other.
+    """One compressed message just below the limit on the wire, which inflates to more than a GiB."""
+    # After a full flush nothing refers to earlier data, so that the same bytes can be repeated.
     codec = zlib.compressobj(wbits=-15)
     piece = codec.compress(b" " * (4 * MIB)) + codec.flush(zlib.Z_FULL_FLUSH)
     compressed = piece * (MAX_COMPRESSED // len(piece))
@@ -32,7 +32,7 @@ def bomb(_: int) -> Load:
 
 
 def swollen(number: int) -> Load:
-    """CALLs that are as large as a message may be, and a thousandth of it on the wire."""
+    """CALLs as large as a message may be, and a thousandth of that on the wire."""
     calls = b"".join(_swollen_call(f"{number}-{variant}") for variant in range(VARIANTS))
     return Load(once=BOOT_CALL, again=calls, units=VARIANTS, compressed=True)
 
@@ -49,7 +49,7 @@ def _data_transfer(id: str, length: int) -> bytes:
 
 
 def tables(_: int) -> Load:
-    """A compressed message with nothing in it but Huffman tables: the most work for the inflater, and it inflates to nothing."""
+    """A compressed message of nothing but Huffman tables: the most work for the inflater, and it inflates to nothing."""
     piece = _EMPTY_BLOCKS
     compressed = piece * (MAX_COMPRESSED // len(piece))
     again = frame(TEXT, compressed, reserved=RSV1)
@@ -57,7 +57,7 @@ def tables(_: int) -> Load:
 
 
 def _empty_blocks() -> bytes:
-    """Eight blocks of RFC 1951 section 3.2.7, each 90 bits long: a code for the end of the block, and that end."""
+    """Eight blocks of RFC 1951 section 3.2.7, each of 90 bits: a code for the end of the block, and that end."""
     order = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1)
     # Not the last block, dynamic codes, 257 and 1 code lengths, the lengths of 18 codes for code lengths: 1 and 18 have one bit.
     fields = [(0, 1), (2, 2), (0, 5), (0, 5), (len(order) - 4, 4), *((int(symbol in (1, 18)), 3) for symbol in order)]

@@ -1,6 +1,6 @@
-"""Abusers that never complete their handshake: thousands of connections that say nothing, too little, or a byte a second.
+"""Abusers that never complete their handshake: thousands of connections that send nothing, too little, or a byte per second.
 
-Owns their sockets, from several addresses of this machine, and notes when each was made and when the gateway ended it.
+Owns their sockets, from several loopback addresses, and records when each was established and when the gateway ended it.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from .tally import Tally
 REQUEST = upgrade_request("/ocpp/HALF-OPEN")
 REQUEST_LINE = REQUEST[: REQUEST.index(b"\r\n") + 2]
 PER_ADDRESS = 1000
-# Between two bytes of those that drip.
+# Interval between two bytes of those that drip.
 DRIP_SECONDS = 1.0
 OTHER_FILES = 200
 # linux/in.h; the module socket knows it from Python 3.12 on.
@@ -25,7 +25,7 @@ IP_BIND_ADDRESS_NO_PORT = 24
 
 
 class HalfOpen:
-    """Connections that are opened together and not again; `first` is what each says when it stands, `drip` one byte at a time."""
+    """Connections that are opened once, together; each sends `first` when established, and then `drip` one byte at a time."""
 
     def __init__(self, address: tuple[str, int], count: int, first: bytes, drip: bytes) -> None:
         self.tally = Tally()
@@ -35,7 +35,7 @@ class HalfOpen:
         self._standing: dict[socket.socket, int] = {}
 
     def run(self, seconds: float) -> Tally:
-        """Until the gateway has ended all of them, or for so long."""
+        """Runs until the gateway has ended all of them, or for this long."""
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         assert soft >= self._count + OTHER_FILES, f"{self._count} connections need as many files; ulimit -n is {soft}"
         began, cpu = time.monotonic(), time.process_time()
@@ -55,7 +55,7 @@ class HalfOpen:
         self.tally.cpu_seconds = time.process_time() - cpu
         self.tally.survivors = len(self._began)
         for one in self._began:
-            # Reset, so that nobody has to keep what is left of it.
+            # Reset, so that no state of it remains.
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             one.close()
         self._selector.close()
@@ -64,7 +64,7 @@ class HalfOpen:
     def _open(self, source: str) -> None:
         one = socket.socket()
         one.setblocking(False)
-        # Else the kernel takes a port of the source address for itself, and not of the pair.
+        # Otherwise the kernel picks a port that is free for the source address, not for the pair of addresses.
         one.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         one.bind((source, 0))
         self._began[one] = time.monotonic()
@@ -84,7 +84,7 @@ class HalfOpen:
         self._say(one, self._first)
 
     def _say(self, one: socket.socket, data: bytes) -> None:
-        # Who has been ended finds out by reading.
+        # A connection that was ended is noticed when it is read.
         with contextlib.suppress(OSError):
             self.tally.bytes_sent += one.send(data) if data else 0
 

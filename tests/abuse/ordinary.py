@@ -1,6 +1,6 @@
-"""Ordinary stations beside the abusers: those that are connected all the time, and new ones that come in between.
+"""Ordinary stations beside the abusers: those that stay connected, and new ones that connect in between.
 
-Owns the load test's process and its report, and the probes. What they felt is told for a span of time.
+Owns the load test's process and its report, and the probes. Returns what they experienced in a span of time.
 """
 
 import json
@@ -29,15 +29,15 @@ PROBE_PATIENCE_SECONDS = 90.0
 
 @dataclass(frozen=True)
 class Felt:
-    """What the connected stations felt, in milliseconds: the median second's p50 and p99, and the longest wait of all."""
+    """Latency of the connected stations in milliseconds: the median second's p50 and p99, and the longest of all."""
 
     p50: float
     p99: float
     longest: float
     lag_p99: float
-    """How late the load test itself sent, in the median second: what is below this is not the gateway's."""
+    """Send lag of the load test itself in the median second: latency below this is not the gateway's."""
     answered: float
-    """CALLs a second."""
+    """CALLs per second."""
 
 
 class Ordinary:
@@ -48,12 +48,12 @@ class Ordinary:
         scenario = {
             "about": "ordinary stations beside abusers",
             "stations": STATIONS,
-            # It is ended when the last abuse is over.
+            # It is stopped after the last abuse.
             "duration": "1h",
             "settle": "20s",
             "connect": {"over": f"{CONNECT_SECONDS:g}s"},
             "traffic": {"messages_per_second": CALLS_PER_SECOND},
-            # Whether the load test kept up is told for each abuse.
+            # Whether the load test kept up is reported for each abuse.
             "limits": {"send_lag_p99": "1h"},
         }
         file = directory / "ordinary.toml"
@@ -65,7 +65,7 @@ class Ordinary:
             self.process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def finish(self) -> "Account":
-        """Ends the run and waits for what the load test has to say of it."""
+        """Ends the run and waits for the load test's report."""
         self.process.send_signal(signal.SIGINT)
         code = self.process.wait(120)
         report = self._directory / "ordinary.json"
@@ -86,7 +86,7 @@ class Account:
         self._began = datetime.fromisoformat(report["started"]).timestamp()
 
     def felt(self, begin: float, end: float) -> Felt:
-        """Between two moments, by `time.time`. Seconds that are only partly between them do not count."""
+        """Between two moments, by `time.time`. Seconds that are only partly inside do not count."""
         points = [
             point
             for point in self._report["timeline"]
@@ -115,7 +115,7 @@ class Account:
         }
 
     def complaints(self) -> list[str]:
-        """Harm that no figure of one abuse shows."""
+        """Damage that the figures of a single abuse do not show."""
         return [*self._report["outcome"]["faults"], *self._report["outcome"]["invalid"]]
 
 
@@ -133,7 +133,7 @@ class Probes:
         self._clock.start()
 
     def finish(self) -> None:
-        """No new ones; those under way are waited for."""
+        """Starts no new ones, and waits for those in progress."""
         self._stop_asked.set()
         self._clock.join()
         for thread in self._threads:
@@ -160,7 +160,7 @@ class Probes:
 
 
 def loadtest_binary() -> Path:
-    """Beside the gateway's."""
+    """The load test's binary, beside the gateway's."""
     path = Path(os.environ.get("OCPP_LOADTEST_BIN", REPOSITORY / "target" / "release" / "ocpp-loadtest"))
     assert path.is_file(), f"{path} is not there: build it with `cargo build --release`, or set OCPP_LOADTEST_BIN"
     return path

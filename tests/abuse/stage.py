@@ -1,4 +1,4 @@
-"""One abuse from its beginning to ten seconds after its end: the abusers' process, and the gateway's account meanwhile.
+"""One abuse from its beginning to ten seconds after its end: the abusers' process, and the gateway's cost meanwhile.
 
 Owns the measuring. Does not own what is sent (`flood.py`, `half_open.py`) nor what ordinary stations feel (`ordinary.py`).
 """
@@ -20,7 +20,7 @@ from .tally import Tally
 REST_SECONDS = 10.0
 ABUSERS_NICENESS = 10
 PATIENCE_SECONDS = 60.0
-# What an operator would see of it.
+# What an operator would see.
 COUNTERS = (
     "sessions_closed_total",
     "handshakes_total",
@@ -43,14 +43,14 @@ class Abuse:
     name: str
     unit: str
     seconds: float
-    """How long it goes on at most."""
+    """Its longest duration."""
     make: Callable[[tuple[str, int]], Abusers]
     """Called in the abusers' process, with the address to abuse."""
 
 
 @dataclass
 class Result:
-    """What it cost."""
+    """What an abuse cost."""
 
     abuse: str
     unit: str
@@ -61,9 +61,9 @@ class Result:
     window: float
     """Seconds until the gateway had read everything."""
     cpu_seconds: float
-    """The gateway's, all of it, in the window."""
+    """Processor time of the gateway in the window."""
     quiet_cores: float
-    """What the gateway used of a core when it was over."""
+    """The gateway's share of a core after the abuse."""
     memory_before: int
     memory_peak: int
     memory_after: int
@@ -75,12 +75,12 @@ class Result:
 
 
 def play(node: Gateway, abuse: Abuse) -> Result:
-    """Lets the abusers loose on `node` and gives the account."""
+    """Runs the abusers against `node` and returns the result."""
     spawn = multiprocessing.get_context("spawn")
     pipe, far_end = spawn.Pipe()
     abusers = spawn.Process(target=_abuse, args=(far_end, ("127.0.0.1", node.port), abuse), daemon=True)
     abusers.start()
-    # What they send is prepared before anything is measured.
+    # What they send is prepared before the measurement.
     _receive(pipe, abusers, PATIENCE_SECONDS)
     pid = node.process.pid
     forget_peak(pid)
@@ -133,7 +133,7 @@ def _receive(pipe: Connection, abusers: multiprocessing.Process, seconds: float)
 
 
 def _abuse(pipe: Connection, address: tuple[str, int], abuse: Abuse) -> None:
-    # They share a core with the ordinary stations, whose clock must not be theirs.
+    # They share a core with the ordinary stations, whose timing they must not disturb.
     os.nice(ABUSERS_NICENESS)
     abusers = abuse.make(address)
     pipe.send("ready")

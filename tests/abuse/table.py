@@ -10,7 +10,7 @@ MIB = 1 << 20
 
 
 def rows(results: list[Result], account: Account) -> list[dict[str, Any]]:
-    """The figures of each abuse. What the gateway used in the quiet after an abuse is taken off."""
+    """The figures of each abuse. The gateway's consumption in the quiet time after an abuse is subtracted."""
     return [_row(result, account) for result in results]
 
 
@@ -111,7 +111,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _figure(value: float | None, factor: float = 1.0) -> str:
-    """Three digits that count."""
+    """Rounds to three significant digits."""
     if value is None:
         return "-"
     value *= factor

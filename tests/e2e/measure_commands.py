@@ -1,11 +1,11 @@
-"""Measures the round trip of commands through Kafka; run by hand, not a test.
+"""Measures the round trip of commands through Kafka. Run by hand; not a test.
 
     OCPP_GATEWAY_BIN=target/release/ocpp-gateway .tools/venv/bin/python tests/e2e/measure_commands.py [--rate 500] [--seconds 30]
 
-A round trip begins when a command's record is handed to the producer and ends when its result's record is handed out by the
-consumer: both in this process, by one clock, so that Kafka's part (twice) and the gateway's are in the figure. The
-stations live in a process of their own and answer at once. Commands come evenly spaced, to the stations in turn, whatever
-has been answered; the first seconds are not counted. The broker is the one of the tests: one node, small heap.
+A round trip begins when a command's record is passed to the producer and ends when its result's record is returned by the consumer:
+both in this process, by one clock, so that the figure includes Kafka twice and the gateway once. The stations run in a process of
+their own and answer at once. Commands are evenly spaced, to the stations in turn, whatever has been answered; the first seconds do not
+count. The broker is that of the tests: one node with a small heap.
 """
 
 import argparse
@@ -35,10 +35,10 @@ def identities(count: int) -> list[str]:
 
 
 def serve_stations(port: int, count: int, pipe: Connection) -> None:
-    """The stations' process: says when all have booted, and stays until it is told to go."""
+    """The stations' process: reports when all have booted, and stays until it is asked to exit."""
 
     async def serve() -> None:
-        # Of the gateway they need to know no more.
+        # They need to know no more of the gateway.
         gateway = SimpleNamespace(port=port)
         await connect_all([Obedient(identity) for identity in identities(count)], gateway)
         pipe.send("booted")
@@ -48,7 +48,7 @@ def serve_stations(port: int, count: int, pipe: Connection) -> None:
 
 
 class ResultReader(threading.Thread):
-    """Notes when each result came; what is in it is read afterwards."""
+    """Records when each result arrived; its content is read afterwards."""
 
     def __init__(self, brokers: str) -> None:
         super().__init__(daemon=True)
@@ -68,7 +68,7 @@ class ResultReader(threading.Thread):
 
 
 def send_commands(producer: Producer, names: list[str], rate: float, seconds: float) -> dict[str, float]:
-    """Sends evenly for so long; when each command was sent."""
+    """Sends at an even rate for this long; returns when each command was sent."""
     sent: dict[str, float] = {}
     began = time.monotonic()
     for number in range(int(rate * seconds)):
