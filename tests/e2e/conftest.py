@@ -1,14 +1,14 @@
 """Fixtures of the end-to-end tests.
 
-`gateway`   a factory: `gateway(config)` starts the built binary and returns a `harness.gateway.Gateway`; however the
-            test ends, it is stopped, has not panicked, and leaves by SIGTERM with exit code 0 if it still runs.
+`gateway`   a factory: `gateway(config)` starts the built binary and returns a `harness.gateway.Gateway`. After the test it must
+            not have panicked and, if it is still running, must exit on SIGTERM with code 0.
 `shared_gateway` the same for a module: for tables of cases that use different stations of one gateway.
-`kafka`     a real broker, started once for all tests that want one.
+`kafka`     a real broker, started once for all tests that want one; a test that pauses it resumes it.
 `topics`    topics on `kafka` that no other test uses, as the gateway's `[topics]` section.
 `backends`  a factory: `backends()` is a `harness.backend.Backend` on `kafka`, `backends(broker)` one on another broker.
-`own_kafka` a broker of the test's own, not started: for tests that stop, pause or kill it.
+`own_kafka` a broker of the test's own, not started: for tests that start it late, stop it or kill it.
 
-A failed test's report holds the logs of its gateways.
+The report of a failed test includes the logs of its gateways.
 """
 
 import contextlib

@@ -296,12 +296,11 @@ async def test_a_commands_outcome_does_not_wait_for_a_delegated_answer(gateway):
         assert (await station.receive())[:2] == [3, "a"]
 
 
-async def test_no_answer_leaves_before_its_calls_event_is_durable(gateway, own_kafka):
+async def test_no_answer_leaves_before_its_calls_event_is_durable(gateway, kafka, topics):
     """P1: a backend can know the CALL before Kafka has acknowledged it, as a hook does."""
-    own_kafka.start()
-    node = gateway(BY_BACKEND | {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
+    node = gateway(BY_BACKEND | {"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics})
     async with await connected(node) as station:
-        own_kafka.pause()
+        kafka.pause()
         try:
             await station.send('[2,"a","Authorize",{"idTag":"T"}]')
             wait_for(lambda: awaited(node) == 1, "the wait")
@@ -309,21 +308,20 @@ async def test_no_answer_leaves_before_its_calls_event_is_durable(gateway, own_k
             wait_for(lambda: awaited(node) == 0, "the answer to be accepted")
             await station.silence(1)
         finally:
-            own_kafka.resume()
+            kafka.resume()
         assert await station.receive(30) == [3, "a", {}]
 
 
-async def test_a_deadline_during_an_outage_is_answered_when_storage_is_back(gateway, own_kafka):
-    own_kafka.start()
+async def test_a_deadline_during_an_outage_is_answered_when_storage_is_back(gateway, kafka, topics):
     config = by_backend("StartTransaction", deadline="200ms")
-    node = gateway(config | {"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}})
+    node = gateway(config | {"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics})
     async with await connected(node) as station:
-        own_kafka.pause()
+        kafka.pause()
         try:
             await station.send(f'[2,"s","StartTransaction",{json.dumps(START)}]')
             await station.silence(1)
         finally:
-            own_kafka.resume()
+            kafka.resume()
         assert (await station.receive(30))[2]["transactionId"] > 0
 
 

@@ -203,21 +203,19 @@ async def test_an_answered_call_is_already_in_kafka(gateway, kafka, topics):
     await station.leave()
 
 
-async def test_a_hanging_kafka_delays_answers(gateway, own_kafka):
-    own_kafka.start()
-    topics = own_kafka.fresh_topics()
-    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}, "topics": topics})
+async def test_a_hanging_kafka_delays_answers(gateway, kafka, topics):
+    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics})
     station = await Wire.connect(node, "CP-1")
     await station.call("boot", "BootNotification", BOOT["1.6"])
-    own_kafka.pause()
+    kafka.pause()
     try:
         station.send('[2,"held","Heartbeat",{}]')
         await station.silence(2.0)
     finally:
-        own_kafka.resume()
+        kafka.resume()
     assert (await station.receive(30))[:2] == [3, "held"]
     await station.leave()
     node.sigterm()
-    events = [record.event for record in own_kafka.records(topics["events"])]
+    events = [record.event for record in kafka.records(topics["events"])]
     ids = [event.data["messageId"] for event in events if event.type == "ocpp.message.received"]
     assert ids == ["boot", "held"]

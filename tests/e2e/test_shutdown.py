@@ -190,14 +190,12 @@ async def test_the_deadline_applies_when_kafka_is_away(gateway):
     await asyncio.gather(*(station.end() for station in stations))
 
 
-async def test_events_reach_a_kafka_that_comes_back_in_time(gateway, own_kafka):
-    own_kafka.start()
-    topics = own_kafka.fresh_topics()
-    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}, "topics": topics})
+async def test_events_reach_a_kafka_that_comes_back_in_time(gateway, kafka, topics):
+    node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": kafka.address}}, "topics": topics})
     stations = [await Wire.connect(node, f"CP-{number}") for number in range(10)]
     for station in stations:
         await station.call("boot", "BootNotification", BOOT["1.6"])
-    own_kafka.pause()
+    kafka.pause()
     try:
         for station in stations:
             station.send('[2,"last","Heartbeat",{}]')
@@ -206,12 +204,12 @@ async def test_events_reach_a_kafka_that_comes_back_in_time(gateway, own_kafka):
         wait_for(lambda: node.get("/readyz").status_code == 503, "not ready")
         await asyncio.gather(*(station.silence(1.0) for station in stations))
     finally:
-        own_kafka.resume()
+        kafka.resume()
     for station in stations:
         assert (await station.receive())[:2] == [3, "last"]
         assert await station.end() == 1001
     assert await gone(node, 10) == 0
-    records = own_kafka.records(topics["events"])
+    records = kafka.records(topics["events"])
     for number in range(10):
         published = [
             (record.event.type, record.event.data.get("messageId"))
