@@ -1,237 +1,167 @@
-//! Events from the gateway to durable storage.
+//! Records from the gateway to durable storage.
 //!
 //! ```text
-//!  session ── Lane ──┐                                   ┌─ local log (group commit)
-//!  session ── Lane ──┼─ Queue (bounded, counted) ── pump ┤
-//!  session ── Lane ──┘                                   ├─ Kafka (acks=all, idempotent)
-//!      ▲                                                 └─ spool, while Kafka does not acknowledge
-//!      └───────────── durable up to ordinal n ────────────────┘
+//!  session ── Publisher ──┐                                       ┌─ local log (group commit)
+//!  session ── Publisher ──┼─ Queue (bounded, counted) ── writer ──┤
+//!  session ── Publisher ──┘                                       ├─ Kafka (acks=all, idempotent)
+//!      ▲                                                          └─ spool, while Kafka does not acknowledge
+//!      └───────────── durable up to sequence number n ───────────────┘
 //! ```
+//!
+//! A [`Bus`] carries records to consumers elsewhere: through Kafka, or through a local log that can be followed. A [`Journal`]
+//! keeps the latest state of many keys for the gateway itself. Neither knows what a record says.
 //!
 //! # The delivery contract
 //!
-//! * A record accepted by [`Lane::try_publish`] is kept in memory until storage acknowledged it, and then the lane says
-//!   so. Nothing accepted is ever dropped by the bus; a record that storage can never take is set aside on disk, which
-//!   counts as durable.
+//! * A record accepted by [`Publisher::try_publish`] stays in memory until storage has acknowledged it, and then the publisher's
+//!   [`DurableWatermark`] says so. Nothing accepted is ever dropped; a record that storage can never take becomes a dead letter
+//!   on disk, which counts as durable.
 //! * When the queue is full nothing is accepted: the publisher waits, and so does whoever feeds the publisher (P2).
-//! * Records of one lane reach storage in the order of the calls. Delivery is at least once: a record may be stored
-//!   twice after a failure, with the same event `id`.
-//! * What a crash loses is what no lane was told to be durable.
+//! * Records of one publisher reach storage in the order of the calls. Delivery is at least once: after a failure a record may
+//!   be stored twice, byte for byte the same.
+//! * A crash loses only records that no watermark has reached.
 //!
-//! The path through the files: [`event`] (the envelope) → [`record`] → [`lane`] → `queue` → `local`, or `pump` with `kafka` and `spool` →
-//! `ocpp_log`; [`feed`] is the way back out for people who watch; [`metrics`] and [`health`] tell how it goes.
+//! # The order of the files
+//!
+//! `tools/layering/layers.txt` holds it: [`record`], `watermark`, [`health`] and the like at the bottom, then [`queue`], `publisher` and
+//! `status`, then the writers with [`spool`], then [`journal`], [`kafka`] and the [`Bus`] itself.
 
+mod counters;
+mod dead_letter;
+mod durable;
+mod error;
 pub mod event;
-pub mod feed;
 pub mod health;
+pub mod journal;
 pub mod kafka;
-pub mod lane;
-pub mod local;
+mod local_writer;
 pub mod metrics;
-mod pump;
+mod publisher;
 pub mod queue;
 pub mod record;
 pub mod registrar;
-mod set_aside;
 pub mod spool;
+mod status;
+mod storage;
+mod store;
+pub mod tail;
+mod thread;
+mod watermark;
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::feed::Feed;
-use crate::health::{BusHealth, HealthCell};
-use crate::kafka::{KafkaError, KafkaOptions};
-use crate::local::{Compaction, LocalPump};
+use ocpp_log::Log;
+
+use crate::dead_letter::DeadLetters;
+use crate::health::BusHealth;
+use crate::kafka::{KafkaOptions, KafkaWriter};
+use crate::local_writer::LocalWriter;
 use crate::metrics::BusMetrics;
-use crate::pump::Pump;
-use crate::queue::{Queue, QueueLimits, Taken};
-use crate::set_aside::SetAside;
-use ocpp_log::{Log, LogError, LogOptions, Recovery};
+use crate::queue::QueueLimits;
+use crate::store::Store;
+use crate::tail::Tail;
 
-pub use crate::lane::{Durability, Lane};
-pub use crate::record::{Class, Record};
+pub use crate::durable::DurableWatermark;
+pub use crate::error::{KafkaError, StartError, chain};
+pub use crate::journal::{Journal, JournalOptions};
+pub use crate::local_writer::Snapshot;
+pub use crate::publisher::Publisher;
+pub use crate::record::{Record, RecordKind};
 pub use crate::registrar::Registrar;
+pub use crate::status::Status;
+pub use crate::storage::open_log;
 
-/// Why a bus cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The local log cannot be opened.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The Kafka client refuses its configuration.
-    #[error(transparent)]
-    Kafka(#[from] KafkaError),
-    /// The operating system refuses a thread.
-    #[error("cannot start the bus's thread")]
-    Thread(#[from] std::io::Error),
+/// How a bus with a local log is written.
+#[derive(Clone, Debug)]
+pub struct LocalOptions {
+    /// How many records may wait for the disk.
+    pub limits: QueueLimits,
+    /// Commits begin at least this far apart.
+    pub linger: Duration,
+    /// Folder for records that the log can never take.
+    pub dead_letter_dir: PathBuf,
 }
 
 /// A running bus. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Bus {
-    queue: Arc<Queue>,
-    health: Arc<HealthCell>,
-    feed: Feed,
-    pump: Arc<std::sync::Mutex<Option<JoinHandle<()>>>>,
+    store: Store,
+    tail: Tail,
 }
 
 impl Bus {
-    /// Starts a bus that stores into a local log, already opened by the caller (who may have replayed it). Commits begin
-    /// at least `linger` apart. A record that the log can never take is kept in the folder for what is set aside.
+    /// Starts a bus that stores into a local log, which the caller has opened.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start_local(
-        name: &'static str,
-        log: Log,
-        limits: QueueLimits,
-        linger: Duration,
-        compaction: Option<Compaction>,
-        set_aside_dir: PathBuf,
-        metrics: BusMetrics,
-    ) -> Result<Self, StartError> {
-        let feed = Feed::log(log.view());
-        let health = Arc::new(HealthCell::new(name, metrics.clone()));
-        let queue = Arc::new(Queue::new(limits, metrics));
-        let set_aside = SetAside::new(set_aside_dir);
-        let pump = LocalPump {
-            log,
-            queue: Arc::clone(&queue),
-            health: Arc::clone(&health),
-            compaction,
-            set_aside,
-            linger,
-        };
-        let thread = pump.spawn(name)?;
-        Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
+    pub fn start_local(log: Log, options: LocalOptions, metrics: &BusMetrics) -> Result<Self, StartError> {
+        let LocalOptions { limits, linger, dead_letter_dir } = options;
+        let tail = Tail::Log(log.view());
+        let store = Store::start(limits, metrics, |queue, health| {
+            let dead_letters = DeadLetters::new(dead_letter_dir);
+            let writer = LocalWriter { log, queue, health, compaction: None, dead_letters, linger };
+            Ok(move || writer.run())
+        })?;
+        Ok(Self { store, tail })
     }
 
     /// Starts a bus that sends to Kafka. Kafka need not be reachable: the bus is `Starting` until it is.
     ///
     /// # Errors
-    /// When the client refuses its options, when the folder for what cannot be delivered cannot be opened, or when the
-    /// operating system refuses a thread.
+    /// When the client refuses its options, when the spool cannot be opened, or when the operating system refuses a thread.
     pub fn start_kafka(
-        name: &'static str,
         options: KafkaOptions,
         limits: QueueLimits,
-        metrics: BusMetrics,
+        metrics: &BusMetrics,
     ) -> Result<Self, StartError> {
-        let feed = Feed::live();
-        let health = Arc::new(HealthCell::new(name, metrics.clone()));
-        let queue = Arc::new(Queue::new(limits, metrics));
-        let thread = Pump::spawn(options, Arc::clone(&queue), Arc::clone(&health), feed.clone())?;
-        Ok(Self { queue, health, feed, pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
+        let tail = Tail::live();
+        let store = Store::start(limits, metrics, |queue, health| {
+            let writer = KafkaWriter::open(options, queue, health, tail.clone())?;
+            Ok(move || writer.run())
+        })?;
+        Ok(Self { store, tail })
     }
 
-    /// A bus that calls every record durable at once and stores nothing: what the guarantee costs is measured against it.
+    /// Starts a bus that calls every record durable at once and stores nothing: the cost of the guarantee is measured against it.
     /// Nothing in the gateway's configuration leads here.
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start_forgetful(limits: QueueLimits, metrics: BusMetrics) -> Result<Self, StartError> {
-        let health = Arc::new(HealthCell::new("forgetful", metrics.clone()));
-        let queue = Arc::new(Queue::new(limits, metrics));
-        let taken = Arc::clone(&queue);
-        health.direct();
-        let thread = std::thread::Builder::new().name("bus-forgetful".into()).spawn(move || {
-            while let Taken::Batch(batch) = taken.take(usize::MAX, Duration::from_secs(1)) {
-                batch.into_iter().for_each(queue::InFlight::durable);
-            }
-        })?;
-        Ok(Self { queue, health, feed: Feed::live(), pump: Arc::new(std::sync::Mutex::new(Some(thread))) })
+    pub fn start_forgetful(limits: QueueLimits, metrics: &BusMetrics) -> Result<Self, StartError> {
+        Ok(Self { store: Store::start_forgetful(limits, metrics)?, tail: Tail::live() })
     }
 
-    /// A new lane.
-    pub fn lane(&self) -> Lane {
-        Lane::new(Arc::clone(&self.queue))
+    /// A new publisher, with an order of its own.
+    pub fn publisher(&self) -> Publisher {
+        self.store.publisher()
     }
 
-    /// Stores one record that stands in no order with others, and waits until it is durable. Cancelling the wait may or may not
-    /// have stored it.
+    /// Stores one record that needs no order among others, and waits until it is durable. If the wait is cancelled, the record may
+    /// or may not be stored.
     pub async fn store(&self, record: Record) {
-        let mut lane = self.lane();
-        let ordinal = lane.publish(record).await;
-        lane.durability().wait(ordinal).await;
+        self.store.store(record).await;
     }
 
-    /// How the bus is doing; also brings its gauges up to date.
+    /// The health at this moment.
     pub fn health(&self) -> BusHealth {
-        let pump = self.pump.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if pump.as_ref().is_some_and(JoinHandle::is_finished) && !self.queue.is_closed() {
-            self.health.holding("the bus's thread has ended; only a restart helps".into());
-        }
-        drop(pump);
-        self.health.read(&self.queue)
+        self.store.status().health()
     }
 
-    /// The way to watch what became durable.
-    pub fn feed(&self) -> &Feed {
-        &self.feed
+    /// Reads the health for as long as anybody wants to know.
+    pub fn status(&self) -> &Status {
+        self.store.status()
     }
 
-    /// Accepts what is still coming for no longer, makes everything accepted durable and ends the pump. Blocks.
+    /// How to follow what becomes durable.
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Makes everything accepted durable and ends the writer. Nothing may be published any more. Blocks.
     ///
-    /// Gives the number of records that were not durable at the deadline: nothing was answered for them.
+    /// Returns how many records were not durable at the deadline: nothing was answered for them.
     pub fn close(&self, deadline: Instant) -> usize {
-        self.queue.close();
-        let thread = self.pump.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            while !thread.is_finished() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            if thread.is_finished() && thread.join().is_err() {
-                tracing::error!("the bus's thread ended with a panic");
-            }
-        }
-        self.queue.in_flight().0
-    }
-}
-
-/// An error with everything behind it, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// Opens a local log and says in the log what recovery found.
-///
-/// # Errors
-/// When the log cannot be opened: no access, no space, or another process holds it.
-pub fn open_log(options: LogOptions, metrics: &BusMetrics) -> Result<Log, LogError> {
-    let dir = options.dir.clone();
-    let (log, recovery) = Log::open(options)?;
-    report(&dir, &recovery, metrics);
-    prove_writable(&dir)?;
-    Ok(log)
-}
-
-/// Writes something, so that a disk that is full or cannot be written shows at the start and not at the first event.
-fn prove_writable(dir: &std::path::Path) -> Result<(), LogError> {
-    const BYTES: usize = 64 * 1024;
-    let path = dir.join("room.tmp");
-    let written = std::fs::File::create(&path).and_then(|mut file| {
-        std::io::Write::write_all(&mut file, &[0; BYTES])?;
-        file.sync_all()
-    });
-    let removed = std::fs::remove_file(&path);
-    written.and(removed).map_err(|source| LogError::Io { action: "write", path, source })
-}
-
-fn report(dir: &std::path::Path, recovery: &Recovery, metrics: &BusMetrics) {
-    let damaged = recovery.damaged.len() as u64;
-    metrics.log_damaged.inc_by(damaged);
-    if damaged > 0 {
-        tracing::error!(dir = %dir.display(), damaged, ?recovery, "the local log was damaged; the damage is set aside beside it");
-    } else {
-        tracing::info!(dir = %dir.display(), ?recovery, "local log opened");
+        self.store.close(deadline)
     }
 }

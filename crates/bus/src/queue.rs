@@ -1,8 +1,8 @@
-//! The bounded queue in front of a pump: limited by records and by bytes, counted until a record is durable.
+//! The bounded queue in front of a writer: limited by records and by bytes until each record is durable.
 //!
-//! Owns the limits, the waiting line in front of them, and the hand-over to the pump thread. Does not write anything
-//! anywhere. A record holds its place from the moment it is accepted until it is durable, so the limits bound
-//! everything the bus keeps in memory, not only what waits (P7).
+//! Owns the limits, the line of those who wait for room, and the hand-over to the writer's thread. Stores nothing. A record holds
+//! its permit from the moment it is accepted until it is durable, so the limits bound everything that the bus keeps in memory,
+//! not only what waits here (P7).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,17 +10,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::lane::Progress;
-use crate::metrics::BusMetrics;
+use crate::counters::Counters;
+use crate::durable::Unacknowledged;
 use crate::record::Record;
-use crate::spool::Drained;
+use crate::watermark::Watermark;
 
-/// The limits of a bus.
+/// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// Records accepted and not yet durable, at most.
+    /// The most records that are accepted and not yet durable.
     pub records: usize,
-    /// Their bytes, at most (keys, values and a fixed overhead each). At most 4 GiB.
+    /// The most bytes of such records: keys, values and a fixed overhead each. At most 4 GiB.
     pub bytes: u32,
 }
 
@@ -28,57 +28,62 @@ pub struct QueueLimits {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) record: Record,
-    /// Position in the order of acceptance over all lanes, or in the spool; restores that order after a failed send.
+    /// Position in the order of acceptance over all publishers, or in the spool; restores that order after a failed send.
     pub(crate) sequence: u64,
     pub(crate) accepted_at: Instant,
     pub(crate) receipt: Receipt,
 }
 
-/// Who is told when a record is durable.
+/// Who learns that a record is durable.
 #[derive(Debug)]
 pub(crate) enum Receipt {
-    /// A lane; the record's place on the bus is free from then on.
-    Lane { progress: Arc<Progress>, ordinal: u64, _place: Place },
-    /// The spool, from which the record is drained: it is durable already, and need not be sent again from then on.
-    Spool { drained: Arc<Drained> },
+    /// Its publisher; the permit is free from then on.
+    Publisher { unacknowledged: Arc<Unacknowledged>, sequence: u64, _permit: Permit },
+    /// The spool it was read from: it is durable already, and need not be sent again from then on.
+    Spool(Arc<Mutex<Watermark>>),
 }
 
 impl InFlight {
-    /// Tells whom it concerns that the record is durable.
-    pub(crate) fn durable(self) {
+    /// Acknowledges the record: it is durable, or Kafka has it.
+    pub(crate) fn acknowledge(self) {
         match self.receipt {
-            Receipt::Lane { progress, ordinal, .. } => progress.mark_durable(ordinal, self.record.cost()),
-            Receipt::Spool { drained } => drained.mark(self.sequence),
+            Receipt::Publisher { unacknowledged, sequence, .. } => {
+                unacknowledged.acknowledge(sequence, self.record.cost());
+            }
+            Receipt::Spool(sent) => {
+                let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
+                sent.complete(self.sequence..self.sequence + 1);
+            }
         }
     }
 
     /// Whether the spool has it already.
     pub(crate) fn is_spooled(&self) -> bool {
-        matches!(self.receipt, Receipt::Spool { .. })
+        matches!(self.receipt, Receipt::Spool(_))
     }
 }
 
-/// A place on the bus; dropping it gives it free.
+/// Room for one record in the queue; dropping it frees the room.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Permit {
     _record: OwnedSemaphorePermit,
     bytes: OwnedSemaphorePermit,
 }
 
-impl Place {
-    pub(crate) fn cost(&self) -> u32 {
-        u32::try_from(self.bytes.num_permits()).unwrap_or(u32::MAX)
+impl Permit {
+    fn covers(&self, cost: u32) -> bool {
+        self.bytes.num_permits() >= cost as usize
     }
 }
 
-/// The bus has no room; the record comes back.
+/// The queue has no room; the record comes back.
 pub(crate) struct Full(pub(crate) Record);
 
-/// What the pump thread finds when it looks.
+/// What the writer's thread finds in the queue.
 pub(crate) enum Taken {
-    /// Records, in order of acceptance; possibly none when the wait ended first.
+    /// Records in the order of acceptance; none if the wait ended first.
     Batch(Vec<InFlight>),
-    /// The bus is closed and nothing is left.
+    /// The queue is closed and empty.
     Closed,
 }
 
@@ -89,7 +94,7 @@ struct Waiting {
     closed: bool,
 }
 
-/// The queue itself.
+/// The queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     limits: QueueLimits,
@@ -97,20 +102,18 @@ pub(crate) struct Queue {
     bytes: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
     arrival: Condvar,
-    metrics: BusMetrics,
+    counters: Counters,
 }
 
 impl Queue {
-    pub(crate) fn new(limits: QueueLimits, metrics: BusMetrics) -> Self {
-        metrics.queue_capacity_records.set(i64::try_from(limits.records).unwrap_or(i64::MAX));
-        metrics.queue_capacity_bytes.set(i64::from(limits.bytes));
+    pub(crate) fn new(limits: QueueLimits, counters: Counters) -> Self {
         Self {
             limits,
             records: Arc::new(Semaphore::new(limits.records)),
             bytes: Arc::new(Semaphore::new(limits.bytes as usize)),
             waiting: Mutex::new(Waiting { records: VecDeque::new(), next_sequence: 0, closed: false }),
             arrival: Condvar::new(),
-            metrics,
+            counters,
         }
     }
 
@@ -118,33 +121,31 @@ impl Queue {
         self.limits
     }
 
-    pub(crate) fn metrics(&self) -> &BusMetrics {
-        &self.metrics
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
-    /// Accepts a record if there is a place: the one its lane waited for, or a free one.
+    /// Accepts a record if there is room: the room its publisher has waited for, or any.
     pub(crate) fn try_push(
         &self,
         record: Record,
-        progress: &Arc<Progress>,
-        ordinal: u64,
+        reserved: Option<Permit>,
+        unacknowledged: &Arc<Unacknowledged>,
+        sequence: u64,
     ) -> Result<(), Full> {
         let cost = self.payable(record.cost());
-        let place = progress.take_place(cost).or_else(|| self.try_reserve(cost));
-        let Some(place) = place else {
+        let permit = reserved.filter(|permit| permit.covers(cost)).or_else(|| self.try_reserve(cost));
+        let Some(permit) = permit else {
             return Err(Full(record));
         };
-        self.metrics.accepted.inc();
+        let receipt =
+            Receipt::Publisher { unacknowledged: Arc::clone(unacknowledged), sequence, _permit: permit };
+        self.counters.accepted.inc();
         let mut waiting = self.lock();
         let sequence = waiting.next_sequence;
         waiting.next_sequence += 1;
         let was_empty = waiting.records.is_empty();
-        waiting.records.push_back(InFlight {
-            record,
-            sequence,
-            accepted_at: Instant::now(),
-            receipt: Receipt::Lane { progress: Arc::clone(progress), ordinal, _place: place },
-        });
+        waiting.records.push_back(InFlight { record, sequence, accepted_at: Instant::now(), receipt });
         drop(waiting);
         if was_empty {
             self.arrival.notify_one();
@@ -152,31 +153,31 @@ impl Queue {
         Ok(())
     }
 
-    /// Waits in line for a place. Cancel-safe.
-    pub(crate) async fn reserve(&self, cost: u32) -> Place {
+    /// Waits in line for room. Cancel-safe.
+    pub(crate) async fn reserve(&self, cost: u32) -> Permit {
         let started = Instant::now();
         let cost = self.payable(cost);
         loop {
-            // The semaphores are never closed, so an error cannot come; the loop only keeps this free of a panic.
+            // The semaphores are never closed, so acquiring cannot fail; the loop only avoids a panic.
             let Ok(record) = Arc::clone(&self.records).acquire_owned().await else { continue };
             let Ok(bytes) = Arc::clone(&self.bytes).acquire_many_owned(cost).await else { continue };
-            self.metrics.wait_seconds.observe(started.elapsed().as_secs_f64());
-            return Place { _record: record, bytes };
+            self.counters.wait_seconds.observe(started.elapsed().as_secs_f64());
+            return Permit { _record: record, bytes };
         }
     }
 
-    fn try_reserve(&self, cost: u32) -> Option<Place> {
+    fn try_reserve(&self, cost: u32) -> Option<Permit> {
         let record = Arc::clone(&self.records).try_acquire_owned().ok()?;
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(cost).ok()?;
-        Some(Place { _record: record, bytes })
+        Some(Permit { _record: record, bytes })
     }
 
-    /// A record larger than the whole limit still gets through, alone.
+    /// A record above the whole limit still gets through, alone.
     fn payable(&self, cost: u32) -> u32 {
         cost.min(self.limits.bytes)
     }
 
-    /// Takes everything that waits, up to `most` records, waiting at most `patience` for the first.
+    /// Takes up to `most` records, waiting at most `patience` for the first.
     pub(crate) fn take(&self, most: usize, patience: Duration) -> Taken {
         let mut waiting = self.lock();
         if waiting.records.is_empty() {
@@ -193,25 +194,24 @@ impl Queue {
             if waiting.closed {
                 return Taken::Closed;
             }
-            // Nothing came for a while: what a burst has left is given back.
+            // Nothing came for a while: free the memory that a burst has left.
             waiting.records = VecDeque::new();
         }
         let count = waiting.records.len().min(most);
         Taken::Batch(waiting.records.drain(..count).collect())
     }
 
-    /// No more records come; the pump takes what is left and ends.
+    /// Says that no more records come: the writer takes what is left and ends.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.arrival.notify_all();
     }
 
-    /// Whether no more records come.
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 
-    /// Records accepted and not yet durable, and their bytes.
+    /// How many records are accepted and not yet durable, and their bytes.
     pub(crate) fn in_flight(&self) -> (usize, usize) {
         (
             self.limits.records.saturating_sub(self.records.available_permits()),
@@ -225,12 +225,39 @@ impl Queue {
         (records as f64 / self.limits.records as f64).max(bytes as f64 / f64::from(self.limits.bytes))
     }
 
-    /// When the oldest record that still waits for the pump was accepted.
+    /// When the oldest record that the writer has not taken was accepted.
     pub(crate) fn oldest_waiting(&self) -> Option<Instant> {
         self.lock().records.front().map(|in_flight| in_flight.accepted_at)
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes batches from a queue and lets records gather between two of them: a batch costs a writer nearly the same for one record
+/// as for forty. A record that comes after a pause does not wait.
+pub(crate) struct Batches {
+    queue: Arc<Queue>,
+    linger: Duration,
+    not_before: Instant,
+}
+
+impl Batches {
+    /// Batches that begin at least `linger` apart, unless one was full.
+    pub(crate) fn new(queue: Arc<Queue>, linger: Duration) -> Self {
+        Self { queue, linger, not_before: Instant::now() }
+    }
+
+    /// Takes up to `most` records, waiting at most `patience` for the first, and before that until it is time for a batch.
+    pub(crate) fn take(&mut self, most: usize, patience: Duration) -> Taken {
+        std::thread::sleep(self.not_before.saturating_duration_since(Instant::now()));
+        let taken = self.queue.take(most, patience);
+        if let Taken::Batch(batch) = &taken
+            && (1..most).contains(&batch.len())
+        {
+            self.not_before = Instant::now() + self.linger;
+        }
+        taken
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
 use prometheus::{
     Error, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry,
@@ -174,7 +174,16 @@ impl Registrar {
         self.register(Kind::Histogram, HistogramVec::new(options, labels)?)
     }
 
-    fn options(&self, name: &str, help: &str) -> Opts {
+    /// Registers a collector of metrics that were made with [`options`](Self::options), all of one type.
+    pub(crate) fn collector(&self, kind: Kind, collector: impl Collector + 'static) -> Result<(), Error> {
+        let descriptions: Vec<Desc> = collector.desc().into_iter().cloned().collect();
+        self.registry.register(Box::new(collector))?;
+        self.add(kind, &descriptions);
+        Ok(())
+    }
+
+    /// The name, help text and constant labels of a metric of this registrar.
+    pub(crate) fn options(&self, name: &str, help: &str) -> Opts {
         Opts::new(format!("{}{name}", self.prefix), help).const_labels(self.labels.clone())
     }
 
@@ -184,8 +193,12 @@ impl Registrar {
     }
 
     fn register<M: Collector + Clone + 'static>(&self, kind: Kind, metric: M) -> Result<M, Error> {
-        self.registry.register(Box::new(metric.clone()))?;
-        for desc in metric.desc() {
+        self.collector(kind, metric.clone())?;
+        Ok(metric)
+    }
+
+    fn add(&self, kind: Kind, descriptions: &[Desc]) {
+        for desc in descriptions {
             let constant = desc.const_label_pairs.iter().map(|pair| pair.name().to_owned());
             let family = Family {
                 name: desc.fq_name.clone(),
@@ -195,7 +208,6 @@ impl Registrar {
             };
             self.list().insert(desc.fq_name.clone(), family);
         }
-        Ok(metric)
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<String, Family>> {

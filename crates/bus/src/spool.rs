@@ -1,31 +1,36 @@
 //! The spool: where records become durable while Kafka does not acknowledge, and from which they are sent when it does.
 //!
-//! Owns a local log, the position up to which Kafka has it (the cursor, a small file beside it), and the limits. Does
-//! not decide when to spool or to drain (`pump.rs`) and does not send (`kafka.rs`).
+//! Owns a local log, the watermark up to which Kafka has it (saved as the cursor), and the limits. Does not decide when to spool
+//! or to drain, and does not send (`kafka/writer.rs`).
 //!
-//! A record is in the spool until Kafka has acknowledged it. The cursor is written now and then; after a crash, what
-//! Kafka acknowledged since is sent again, with the same event ids. Nothing is ever removed because of a limit: a spool
-//! that is full takes nothing more, and then the bus holds records back.
+//! A record is in the spool until Kafka has acknowledged it. The cursor is written now and then; after a crash, what Kafka has
+//! acknowledged since is sent again, byte for byte the same. Nothing is ever removed because of a limit: a full spool takes
+//! nothing more, and then the bus holds records back.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+mod cursor;
+mod rate;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use ocpp_log::{Item, Log, LogError, LogOptions, LogReader};
+
+use self::rate::DrainRate;
+use crate::counters::Counters;
+use crate::error::chain;
 use crate::health::SpoolHealth;
-use crate::metrics::BusMetrics;
 use crate::queue::{InFlight, Receipt};
-use crate::record::{Class, Record};
-use ocpp_log::{Entry, Item, Log, LogError, LogOptions, LogReader};
+use crate::record::Record;
+use crate::watermark::Watermark;
 
 /// How large and how old a spool may become.
 #[derive(Clone, Debug)]
 pub struct SpoolOptions {
     /// Its folder.
     pub dir: PathBuf,
-    /// Bytes on disk, at most.
+    /// The most bytes it may take on disk.
     pub max_bytes: u64,
     /// Nothing more is taken while the oldest record is older than this.
     pub max_age: Duration,
@@ -44,55 +49,8 @@ pub(crate) enum SpoolError {
     Full { dir: PathBuf, bytes: u64, max_bytes: u64 },
     #[error("the oldest record of the spool in {dir} is older than {}", humantime::format_duration(*max_age), dir = dir.display())]
     TooOld { dir: PathBuf, max_age: Duration },
-    #[error("{}", crate::chain(.0))]
+    #[error("{}", chain(.0))]
     Log(LogError),
-}
-
-/// How far Kafka has the spool. Acknowledgements may overtake each other; the prefix does not.
-#[derive(Debug, Default)]
-pub(crate) struct Drained {
-    inner: Mutex<DrainedInner>,
-}
-
-#[derive(Debug, Default)]
-struct DrainedInner {
-    prefix: u64,
-    ahead: BTreeSet<u64>,
-}
-
-impl Drained {
-    /// Kafka has the record at this position, or it will never have it.
-    pub(crate) fn mark(&self, position: u64) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if position >= inner.prefix {
-            inner.ahead.insert(position);
-            inner.join();
-        }
-    }
-
-    /// Everything below this position is settled.
-    fn settle_below(&self, position: u64) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if position > inner.prefix {
-            inner.prefix = position;
-            inner.ahead = inner.ahead.split_off(&position);
-            inner.join();
-        }
-    }
-
-    /// The first position that is not settled.
-    fn prefix(&self) -> u64 {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).prefix
-    }
-}
-
-impl DrainedInner {
-    /// The prefix takes in what was ahead of it.
-    fn join(&mut self) {
-        while self.ahead.remove(&self.prefix) {
-            self.prefix += 1;
-        }
-    }
 }
 
 /// The cursor is written this often while the spool drains.
@@ -105,7 +63,8 @@ pub(crate) struct Spool {
     log: Log,
     options: SpoolOptions,
     reader: LogReader,
-    drained: Arc<Drained>,
+    /// What Kafka has, or will never have.
+    sent: Arc<Mutex<Watermark>>,
     cursor: u64,
     cursor_at: Instant,
     /// Positions with the times of their records, some seconds apart: the age of what is left.
@@ -114,11 +73,11 @@ pub(crate) struct Spool {
 }
 
 impl Spool {
-    pub(crate) fn open(options: SpoolOptions, metrics: &BusMetrics) -> Result<Self, LogError> {
+    pub(crate) fn open(options: SpoolOptions, counters: &Counters) -> Result<Self, LogError> {
         // Room comes back a segment at a time, so a spool has at least a dozen.
         let segment_bytes =
             (options.max_bytes / 16).clamp(u64::from(options.max_record_bytes) + 4096, 64 << 20);
-        let log = crate::open_log(
+        let log = crate::storage::open(
             LogOptions {
                 dir: options.dir.clone(),
                 segment_bytes,
@@ -126,17 +85,16 @@ impl Spool {
                 max_age: None,
                 max_record_bytes: options.max_record_bytes,
             },
-            metrics,
+            counters,
         )?;
-        let cursor = read_cursor(&options.dir).clamp(log.oldest_position(), log.next_position());
-        let drained = Arc::new(Drained::default());
-        drained.settle_below(cursor);
+        let cursor = cursor::read(&options.dir).clamp(log.oldest_position(), log.next_position());
+        let sent = Arc::new(Mutex::new(Watermark::at(cursor)));
         let reader = log.view().reader(cursor);
         let mut spool = Self {
             log,
             options,
             reader,
-            drained,
+            sent,
             cursor,
             cursor_at: Instant::now(),
             ages: VecDeque::new(),
@@ -155,7 +113,12 @@ impl Spool {
 
     /// Records that Kafka does not have.
     pub(crate) fn remaining(&self) -> u64 {
-        self.log.next_position().saturating_sub(self.drained.prefix())
+        self.log.next_position().saturating_sub(self.sent_below())
+    }
+
+    /// The first position that Kafka does not have.
+    fn sent_below(&self) -> u64 {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).reached()
     }
 
     /// Everything has been read for sending.
@@ -206,13 +169,7 @@ impl Spool {
                 });
             }
             newest_ms = record.time_ms;
-            let entry = Entry {
-                kind: record.class as u8,
-                time_ms: record.time_ms,
-                key: &record.key,
-                value: &record.value,
-            };
-            self.log.append(&entry).map_err(SpoolError::Log)?;
+            self.log.append(&record.to_log()).map_err(SpoolError::Log)?;
         }
         self.log.commit().map_err(SpoolError::Log)?;
         Ok(newest_ms)
@@ -223,7 +180,7 @@ impl Spool {
         self.log.takes(&record.key, &record.value)
     }
 
-    /// Reads the next records for sending. Damage is reported and passed over: the bytes are set aside beside the log.
+    /// Reads the next records for sending. Damage is reported and passed over; the log keeps a copy of the bytes.
     pub(crate) fn read(&mut self, most_records: usize, most_bytes: usize) -> Result<Vec<InFlight>, LogError> {
         let items = self.reader.read(most_records, most_bytes)?;
         let mut records = Vec::with_capacity(items.len());
@@ -232,62 +189,54 @@ impl Spool {
                 Item::Record(record) => records.push(self.in_flight(record)),
                 Item::Gap { from, to, reason } => {
                     tracing::error!(from, to, ?reason, dir = %self.options.dir.display(), "records of the spool are lost");
-                    for position in from..to {
-                        self.drained.mark(position);
-                    }
+                    self.sent.lock().unwrap_or_else(PoisonError::into_inner).complete(from..to);
                 }
             }
         }
         Ok(records)
     }
 
-    fn in_flight(&self, record: ocpp_log::Record) -> InFlight {
+    fn in_flight(&self, stored: ocpp_log::Record) -> InFlight {
         InFlight {
-            sequence: record.position,
+            sequence: stored.position,
             accepted_at: Instant::now(),
-            receipt: Receipt::Spool { drained: Arc::clone(&self.drained) },
-            record: Record {
-                // Nothing else is ever stored here.
-                class: Class::from_kind(record.kind).unwrap_or(Class::Event),
-                time_ms: record.time_ms,
-                key: record.key.into(),
-                value: record.value,
-            },
+            receipt: Receipt::Spool(Arc::clone(&self.sent)),
+            record: Record::from_log(stored),
         }
     }
 
     /// Sends again from the first record that Kafka has not acknowledged.
     pub(crate) fn rewind(&mut self) {
-        self.reader = self.log.view().reader(self.drained.prefix());
+        self.reader = self.log.view().reader(self.sent_below());
     }
 
-    /// Writes the cursor if it is time, and gives the room of what Kafka has back to the disk.
-    pub(crate) fn settle(&mut self, now_or_never: bool) {
-        let prefix = self.drained.prefix();
-        while self.ages.get(1).is_some_and(|(position, _)| *position <= prefix) {
+    /// Writes the cursor if it is time or must be `now`, and frees the disk space of what Kafka has.
+    pub(crate) fn settle(&mut self, now: bool) {
+        let sent_below = self.sent_below();
+        while self.ages.get(1).is_some_and(|(position, _)| *position <= sent_below) {
             self.ages.pop_front();
         }
         if self.is_empty() {
             self.ages.clear();
         }
-        if prefix == self.cursor || (self.cursor_at.elapsed() < CURSOR_EVERY && !now_or_never) {
+        if sent_below == self.cursor || (self.cursor_at.elapsed() < CURSOR_EVERY && !now) {
             return;
         }
         self.cursor_at = Instant::now();
-        if let Err(error) = write_cursor(&self.options.dir, prefix) {
+        if let Err(error) = cursor::write(&self.options.dir, sent_below) {
             // An old cursor only means that more is sent again after a crash. What Kafka has is removed all the same, or a full
             // disk would stay full; a cursor before the oldest record means the oldest record.
             tracing::warn!(%error, dir = %self.options.dir.display(), "the spool's cursor cannot be written");
         } else {
-            self.cursor = prefix;
+            self.cursor = sent_below;
         }
         let freed = if self.is_empty() {
             self.log.roll().and_then(|()| self.log.truncate_before(self.log.next_position()).map(|_| ()))
         } else {
-            self.log.truncate_before(prefix).map(|_| ())
+            self.log.truncate_before(sent_below).map(|_| ())
         };
         if let Err(error) = freed {
-            tracing::warn!(error = crate::chain(&error), "the spool's sent segments cannot be removed");
+            tracing::warn!(error = chain(&error), "the spool's sent segments cannot be removed");
         }
     }
 
@@ -300,7 +249,7 @@ impl Spool {
             capacity_bytes: self.options.max_bytes,
             oldest: self.oldest_age(),
             alarm: records > 0 && fill >= self.options.alarm_level,
-            time_to_drain: self.rate.estimate(records),
+            time_to_drain: self.rate.estimate(Instant::now(), records),
         }
     }
 
@@ -313,63 +262,13 @@ impl Spool {
     }
 }
 
-/// How fast what remains becomes less, over some seconds.
-#[derive(Default)]
-struct DrainRate {
-    last: Option<(Instant, u64)>,
-    shrinking_per_second: Option<f64>,
-}
-
-impl DrainRate {
-    fn estimate(&mut self, remaining: u64) -> Option<Duration> {
-        let now = Instant::now();
-        match self.last {
-            Some((at, before)) if now - at >= Duration::from_secs(1) => {
-                let rate = (before as f64 - remaining as f64) / (now - at).as_secs_f64();
-                let smooth = self.shrinking_per_second.map_or(rate, |former| 0.7 * former + 0.3 * rate);
-                self.shrinking_per_second = Some(smooth);
-                self.last = Some((now, remaining));
-            }
-            Some(_) => {}
-            None => self.last = Some((now, remaining)),
-        }
-        if remaining == 0 {
-            return Some(Duration::ZERO);
-        }
-        let rate = self.shrinking_per_second.filter(|rate| *rate > 0.0)?;
-        Duration::try_from_secs_f64(remaining as f64 / rate).ok()
-    }
-}
-
-fn cursor_path(dir: &Path) -> PathBuf {
-    dir.join("cursor")
-}
-
-/// The cursor; 0 if there is none or it is not whole. Then everything that is left is sent again.
-fn read_cursor(dir: &Path) -> u64 {
-    let text = std::fs::read_to_string(cursor_path(dir)).unwrap_or_default();
-    let parsed = text.trim_end().split_once(' ').and_then(|(position, sum)| {
-        (format!("{:08x}", crc32fast::hash(position.as_bytes())) == sum)
-            .then(|| position.parse().ok())
-            .flatten()
-    });
-    parsed.unwrap_or(0)
-}
-
-fn write_cursor(dir: &Path, position: u64) -> std::io::Result<()> {
-    let text = position.to_string();
-    let line = format!("{text} {:08x}\n", crc32fast::hash(text.as_bytes()));
-    let temporary = dir.join("cursor.tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(line.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, cursor_path(dir))?;
-    File::open(dir)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::record::RecordKind;
+    use crate::registrar::Registrar;
 
     fn options(dir: &Path) -> SpoolOptions {
         SpoolOptions {
@@ -383,14 +282,14 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Spool {
-        let metrics = BusMetrics::register(&crate::Registrar::default(), "events").unwrap();
-        Spool::open(options(dir), &metrics).unwrap()
+        let counters = Counters::register(&Registrar::default()).unwrap();
+        Spool::open(options(dir), &counters).unwrap()
     }
 
     fn record(number: usize, bytes: usize) -> Record {
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let value = format!("{number:0bytes$}").into();
-        Record { class: Class::Event, time_ms, key: "CP-1".into(), value }
+        Record { kind: RecordKind(0), time_ms, key: "CP-1".into(), value }
     }
 
     fn numbers(records: &[InFlight]) -> Vec<usize> {
@@ -414,7 +313,7 @@ mod tests {
         }
         for in_flight in read {
             if in_flight.record.value.is_empty() {
-                in_flight.durable();
+                in_flight.acknowledge();
             }
         }
         assert_eq!(spool.remaining(), 7);
@@ -425,7 +324,7 @@ mod tests {
         let mut spool = open(dir.path());
         assert_eq!(spool.remaining(), 7, "the cursor survives");
         for in_flight in spool.read(100, 1 << 20).unwrap() {
-            in_flight.durable();
+            in_flight.acknowledge();
         }
         assert!(spool.is_empty());
         spool.settle(true);
@@ -433,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spoilt_cursor_means_that_everything_is_sent_again() {
+    fn a_damaged_cursor_means_that_everything_is_sent_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = open(dir.path());
         spool.store([record(0, 4), record(1, 4)].iter()).unwrap();
@@ -457,7 +356,7 @@ mod tests {
         assert!(spool.health().alarm && stored > 20);
         let mut sent = 0;
         while let Some(in_flight) = spool.read(1, 1).unwrap().into_iter().next() {
-            in_flight.durable();
+            in_flight.acknowledge();
             sent += 1;
         }
         assert_eq!(sent, stored);

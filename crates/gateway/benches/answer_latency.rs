@@ -83,7 +83,7 @@ async fn measure(kind: &str, load: Load) {
     config.bus.kind = if kind == "kafka" { BusKind::Kafka } else { BusKind::Local };
     let app = if kind == "forgetful" {
         App::start_with(config, |_, metrics| {
-            Bus::start_forgetful(QueueLimits { records: 100_000, bytes: 256 << 20 }, metrics)
+            Bus::start_forgetful(QueueLimits { records: 100_000, bytes: 256 << 20 }, &metrics)
         })
     } else {
         App::start_with(config, start_bus)

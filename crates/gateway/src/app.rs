@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ocpp_bus::kafka::intake::{Intake, IntakeMetrics};
+use ocpp_bus::kafka::consumer::{Consumer, ConsumerMetrics};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::{Bus, Registrar, StartError};
 use prometheus::IntGauge;
@@ -114,7 +114,7 @@ pub struct App {
     /// Tasks of the admin listener and the like.
     pub rest: TaskTracker,
     /// Reads commands from Kafka.
-    pub intake: Option<Intake>,
+    pub intake: Option<Consumer>,
     /// Sends spans.
     pub spans: Exporter,
 }
@@ -196,7 +196,12 @@ impl App {
             tracer,
             metrics: metrics.session,
         });
-        let readiness = Arc::new(Readiness::new(bus.clone(), journal, commands, metrics.ready));
+        let readiness = Arc::new(Readiness::new(
+            bus.status().clone(),
+            journal.status().clone(),
+            commands.status().clone(),
+            metrics.ready,
+        ));
         let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),
@@ -246,8 +251,8 @@ impl App {
         drop(self.rest.spawn(sweep_commands(Arc::clone(router), self.stop_rest.clone())));
         if let Some(options) = self.config.intake_options() {
             let topic = options.topic.clone();
-            let metrics = IntakeMetrics::register(registrar)?;
-            let (intake, deliveries) = Intake::start(&self.config.kafka_options(), options, metrics)
+            let metrics = ConsumerMetrics::register(registrar)?;
+            let (intake, deliveries) = Consumer::start(&self.config.kafka_options(), options, metrics)
                 .map_err(StartupError::Intake)?;
             let reading = intake::serve(
                 Arc::clone(router),
@@ -272,9 +277,9 @@ impl App {
                 stations: Arc::clone(stations),
                 metrics,
                 stations_known,
-                bus: bus.clone(),
-                stations_journal: journal.clone(),
-                commands_journal: router.journal.clone(),
+                bus: bus.status().clone(),
+                stations_journal: journal.status().clone(),
+                commands_journal: router.journal.status().clone(),
             },
             stations: http::Directory {
                 registry: Arc::clone(&self.registry),

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_bus::event::json_string;
-use ocpp_bus::kafka::intake::RecordPlace;
-use ocpp_bus::{Lane, Record};
+use ocpp_bus::kafka::consumer::RecordPlace;
+use ocpp_bus::{Publisher, Record};
 use ocpp_protocol::{Action, IdentityKey};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -303,13 +303,13 @@ impl PendingCommand {
 pub struct Departure {
     /// The command.
     pub pending: PendingCommand,
-    lane: Lane,
+    lane: Publisher,
     note: Option<Record>,
 }
 
 impl Departure {
     /// A command with its note and the lane for it.
-    pub fn new(pending: PendingCommand, lane: Lane, note: Record) -> Self {
+    pub fn new(pending: PendingCommand, lane: Publisher, note: Record) -> Self {
         Self { pending, lane, note: Some(note) }
     }
 
@@ -319,9 +319,9 @@ impl Departure {
             if let Err(note) = self.lane.try_publish(note) {
                 let cost = note.cost();
                 self.note = Some(note);
-                self.lane.room(cost).await;
+                self.lane.reserve(cost).await;
             }
         }
-        self.lane.durability().wait(self.lane.published()).await;
+        self.lane.watermark().wait(self.lane.published()).await;
     }
 }

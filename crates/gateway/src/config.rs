@@ -11,11 +11,14 @@ mod keys;
 mod units;
 mod unknown;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ocpp_bus::kafka::intake::IntakeOptions;
+use ocpp_bus::event::CONTENT_TYPE;
+use ocpp_bus::kafka::consumer::ConsumerOptions;
 
 use crate::command::request::RequestLimits;
+use crate::kinds;
 
 pub use answers::{ActionAnswer, AnsweredBy, Answers, Authorization, Fallback, Hooks, hook_target};
 pub use keys::*;
@@ -137,9 +140,9 @@ impl Config {
     }
 
     /// Where commands come from; nowhere on the local bus.
-    pub fn intake_options(&self) -> Option<IntakeOptions> {
+    pub fn intake_options(&self) -> Option<ConsumerOptions> {
         let is_read = self.bus.kind == BusKind::Kafka && !self.topics.commands.is_empty();
-        is_read.then(|| IntakeOptions {
+        is_read.then(|| ConsumerOptions {
             topic: self.topics.commands.clone(),
             group: self.commands.consumer_group.clone(),
             most_open: self.commands.max_in_flight,
@@ -149,8 +152,8 @@ impl Config {
         })
     }
 
-    /// Folder of the events that Kafka can never take.
-    pub fn set_aside_dir(&self) -> PathBuf {
+    /// Folder of the events that storage can never take.
+    pub fn dead_letter_dir(&self) -> PathBuf {
         self.node.data_dir.join("undelivered")
     }
 
@@ -183,9 +186,12 @@ impl Config {
             linger: kafka.linger,
             unready_after: kafka.unready_after,
             max_record_bytes: self.max_event_bytes(),
-            events_topic: self.topics.events.clone(),
-            command_results_topic: self.topics.command_results.clone(),
-            set_aside_dir: self.set_aside_dir(),
+            topics: ocpp_bus::kafka::Topics {
+                default: self.topics.events.clone(),
+                of_kind: BTreeMap::from([(kinds::COMMAND_RESULT, self.topics.command_results.clone())]),
+            },
+            content_type: CONTENT_TYPE,
+            dead_letter_dir: self.dead_letter_dir(),
             spool: self.spool_options(),
             extra: kafka.options.0.clone(),
         }

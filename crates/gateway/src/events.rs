@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use ocpp_bus::event::{EventWriter, json_string};
-use ocpp_bus::{Class, Record};
+use ocpp_bus::{Record, RecordKind};
 
 use crate::command::Outcome;
+use crate::kinds;
 use crate::session::close::CloseReason;
 use crate::session::{Session, SessionId};
 use crate::trace::TraceParent;
@@ -95,7 +96,7 @@ impl Events {
         };
         let writer = if admission.deflate.is_some() { writer.raw("compression", "true") } else { writer };
         let writer = writer.optional("replaced", replaced.map(|id| id.to_string()).as_deref());
-        record(session.admission.identity.as_str(), session.connected_at, Class::Event, writer)
+        record(session.admission.identity.as_str(), session.connected_at, kinds::EVENT, writer)
     }
 
     /// A session ended.
@@ -116,7 +117,7 @@ impl Events {
             .number("durationMs", millis(session.started.elapsed()))
             .number("messagesIn", messages.0)
             .number("messagesOut", messages.1);
-        record(session.admission.identity.as_str(), now, Class::Event, writer)
+        record(session.admission.identity.as_str(), now, kinds::EVENT, writer)
     }
 
     /// A handshake was refused. Without a usable identity the key is the remote address.
@@ -134,7 +135,7 @@ impl Events {
             .string("reason", reason)
             .string("remoteAddress", &remote)
             .number("httpStatus", u64::from(http_status));
-        record(subject, now, Class::Event, writer)
+        record(subject, now, kinds::EVENT, writer)
     }
 
     /// An OCPP message from the station; `time` is when its frame was read.
@@ -177,7 +178,7 @@ impl Events {
                 .optional("answerUntil", until.map(ocpp_bus::event::rfc3339).as_deref()),
         };
         let writer = traced(writer, message.traceparent);
-        record(session.admission.identity.as_str(), time, Class::Event, writer)
+        record(session.admission.identity.as_str(), time, kinds::EVENT, writer)
     }
 
     /// A command ended. `session` is the one that carried it, if any did.
@@ -208,14 +209,14 @@ impl Events {
             writer = writer.raw("error", &error.to_json());
         }
         let writer = traced(writer, traceparent);
-        record(station, now, Class::CommandResult, writer)
+        record(station, now, kinds::COMMAND_RESULT, writer)
     }
 
     /// Every command of a batch has ended. The key is the batch.
     pub fn batch_ended(&self, batch: &str, members: impl FnOnce(EventWriter) -> EventWriter) -> Record {
         let now = SystemTime::now();
         let writer = EventWriter::open(&self.source_json, "ocpp.command.summary", batch, now, 128);
-        record(batch, now, Class::CommandResult, members(writer))
+        record(batch, now, kinds::COMMAND_RESULT, members(writer))
     }
 
     fn of_session(&self, session: &Session, event: &str, time: SystemTime, room: usize) -> EventWriter {
@@ -233,9 +234,9 @@ fn traced(writer: EventWriter, traceparent: Option<TraceParent>) -> EventWriter 
     }
 }
 
-fn record(key: &str, time: SystemTime, class: Class, writer: EventWriter) -> Record {
+fn record(key: &str, time: SystemTime, kind: RecordKind, writer: EventWriter) -> Record {
     let time_ms = millis(time.duration_since(UNIX_EPOCH).unwrap_or_default());
-    Record { class, time_ms, key: key.into(), value: Bytes::from(writer.close()) }
+    Record { kind, time_ms, key: key.into(), value: Bytes::from(writer.close()) }
 }
 
 /// Whole milliseconds.

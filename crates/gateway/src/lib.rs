@@ -5,7 +5,7 @@
 //! ```text
 //! listener/handshake (auth) ─ socket ─ session/actor ─ session/inbound ─ ocpp_protocol::frame
 //!                                           │                │
-//!                                           │                └─ events ─ ocpp_bus::lane ─ … ─ durable
+//!                                           │                └─ events ─ ocpp_bus::Publisher ─ … ─ durable
 //!                                           └─ session/outbound ◄─ session/pending ◄───────────┘
 //! ```
 //!
@@ -22,6 +22,7 @@ pub mod drain;
 pub mod events;
 mod http;
 mod https;
+pub mod kinds;
 pub mod listener;
 pub mod metrics;
 pub mod readiness;

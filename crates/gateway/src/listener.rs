@@ -339,7 +339,7 @@ impl Listener {
             return;
         }
         let record = self.shared.events.rejected(station, remote, reason, status);
-        if self.shared.bus.lane().try_publish(record).is_err() {
+        if self.shared.bus.publisher().try_publish(record).is_err() {
             self.metrics.dropped(EVENT, "busFull");
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use ocpp_bus::Bus;
+use ocpp_bus::Status;
 use prometheus::IntGauge;
 
 /// How often readiness is checked when nobody asks, so that its metric stays true.
@@ -17,7 +17,7 @@ pub const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Readiness {
     draining: AtomicBool,
     /// Every bus that must accept records, by the name that the reason gives it.
-    buses: [(&'static str, Bus); 3],
+    buses: [(&'static str, Status); 3],
     ready: IntGauge,
     /// When the process started, on the monotonic clock.
     pub started: Instant,
@@ -27,7 +27,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Ready as soon as every bus is. The process counts as started now.
-    pub fn new(events: Bus, stations: Bus, commands: Bus, ready: IntGauge) -> Self {
+    pub fn new(events: Status, stations: Status, commands: Status, ready: IntGauge) -> Self {
         Self {
             draining: AtomicBool::new(false),
             buses: [("bus", events), ("stations", stations), ("commands", commands)],

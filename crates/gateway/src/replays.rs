@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use ocpp_bus::Durability;
+use ocpp_bus::DurableWatermark;
 use ocpp_protocol::{Action, Call, IdentityKey, Version};
 
 use crate::session::SessionId;
@@ -30,8 +30,8 @@ pub struct Replays {
 /// How far a session's events and its station's state changes must be durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Milestone {
-    pub(crate) events: (Durability, u64),
-    pub(crate) states: (Durability, u64),
+    pub(crate) events: (DurableWatermark, u64),
+    pub(crate) states: (DurableWatermark, u64),
 }
 
 impl Milestone {
@@ -286,7 +286,7 @@ mod tests {
     use super::*;
     use ocpp_bus::metrics::BusMetrics;
     use ocpp_bus::queue::QueueLimits;
-    use ocpp_bus::{Bus, open_log};
+    use ocpp_bus::{Bus, LocalOptions, open_log};
     use ocpp_log::LogOptions;
     use ocpp_protocol::{Frame, Version, parse};
 
@@ -295,17 +295,10 @@ mod tests {
         let metrics = BusMetrics::register(&ocpp_bus::Registrar::default(), "events").unwrap();
         let log = open_log(LogOptions::new(dir.path()), &metrics).unwrap();
         let limits = QueueLimits { records: 16, bytes: 1 << 20 };
-        let bus = Bus::start_local(
-            "events",
-            log,
-            limits,
-            Duration::ZERO,
-            None,
-            dir.path().join("undelivered"),
-            metrics,
-        )
-        .unwrap();
-        let durability = bus.lane().durability();
+        let dead_letter_dir = dir.path().join("undelivered");
+        let options = LocalOptions { limits, linger: Duration::ZERO, dead_letter_dir };
+        let bus = Bus::start_local(log, options, &metrics).unwrap();
+        let durability = bus.publisher().watermark();
         Milestone { events: (durability.clone(), 0), states: (durability, 0) }
     }
 

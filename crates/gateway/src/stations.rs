@@ -10,14 +10,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use ocpp_bus::local::Snapshot;
-use ocpp_bus::{Class, Record};
+use ocpp_bus::Record;
+use ocpp_bus::Snapshot;
 use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::events::millis;
+use crate::kinds;
 
 /// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
 /// StartTransaction at a time, in order (OCPP 1.6 section 3.7), so a few would do.
@@ -281,7 +282,7 @@ fn record(state: &State) -> Record {
     let value = serde_json::to_vec(state).unwrap_or_default();
     let time_ms = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     Record {
-        class: Class::StationState,
+        kind: kinds::STATION_STATE,
         time_ms,
         key: state.identity.as_str().into(),
         value: Bytes::from(value),

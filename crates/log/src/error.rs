@@ -1,5 +1,5 @@
-//! What can go wrong with a log. Each error says what was attempted and on which path; none is raised for damaged records, which
-//! are part of what a reader delivers.
+//! What can go wrong with a log. Each error says what was attempted and on which path. Damaged records are not errors: readers
+//! deliver them as gaps.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -53,13 +53,13 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Whether there is no space left on the disk (or in the quota), a state in which retrying later makes sense.
+    /// Whether the disk or the quota is full. Retrying later makes sense then.
     pub fn is_disk_full(&self) -> bool {
         matches!(self, Self::Io { source, .. }
             if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// For `map_err`: names what was attempted on which path.
+    /// For `map_err`: adds what was attempted and on which path.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }

@@ -1,7 +1,7 @@
 //! The seam to the file system: the few operations the log needs, and their real implementation.
 //!
-//! It exists so that tests can take the power away at any byte (`sim.rs`). It gives raw operations only; what to sync and when
-//! is decided by the callers.
+//! It exists so that tests can cut the power at any byte (`sim.rs`). It offers raw operations only; the callers decide what to sync
+//! and when.
 
 use std::fs;
 use std::io;
@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 pub(crate) trait File: Send + Sync {
     /// Reads up to `buf.len()` bytes; 0 only at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes some of `bytes` and says how many.
+    /// Writes some of `bytes` and returns how many.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// The length of the file in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Cuts or extends the file.
+    /// Truncates or extends the file.
     fn set_size(&self, size: u64) -> io::Result<()>;
-    /// Returns when everything written is durable, and the length with it. After an error nothing is known about what was written
-    /// since the last success, and calling again does not tell: the kernel may have dropped the pages.
+    /// Returns when everything written is durable, including the length. After an error nothing is known about what was written
+    /// since the last success, and calling again proves nothing: the kernel may have dropped the pages.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -27,8 +27,8 @@ pub(crate) trait File: Send + Sync {
 pub(crate) trait Filesystem: Send + Sync {
     /// Creates a folder durably, with its parents, unless it exists.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock on a file, creating it; `None` if somebody else holds it. Dropping the guard releases it, and so
-    /// does the end of the process.
+    /// Takes the exclusive lock on a file, creating the file; `None` if somebody else holds it. Dropping the guard releases the
+    /// lock, and so does the end of the process.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
     /// The names of the files in a folder, in any order.
     fn names(&self, dir: &Path) -> io::Result<Vec<String>>;
@@ -62,7 +62,7 @@ pub(super) fn write_all_at(file: &dyn File, mut bytes: &[u8], mut offset: u64) -
     Ok(())
 }
 
-/// Reads until `buf` is full or the file ends; says how many bytes it got.
+/// Reads until `buf` is full or the file ends. Returns how many bytes it read.
 pub(super) fn read_full_at(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -125,7 +125,7 @@ impl Filesystem for RealFilesystem {
     }
 
     fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
-        // A name that is not UTF-8 is none of ours.
+        // A name that is not UTF-8 is not ours.
         fs::read_dir(dir)?
             .map(|entry| entry.map(|entry| entry.file_name().into_string().ok()))
             .filter_map(Result::transpose)
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn the_real_one_does_what_it_says() {
+    fn the_real_file_system_keeps_the_contract() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a/b/c");
         RealFilesystem.create_dir(&deep).unwrap();

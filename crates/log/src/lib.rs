@@ -1,40 +1,41 @@
 //! The durable local log: numbered records in plain segment files, one writer, many readers.
 //!
 //! Owns the format of the files, their recovery after a crash, their retention, and reading them by position. It does not know
-//! what a record means: events, station state and set-aside records are bytes with a kind, a time and a key. It starts no task
-//! and reads no clock; every call blocks on the disk, so asynchronous callers wrap it in `spawn_blocking`.
+//! what a record means: a value is bytes with a kind, a time and a key. It starts no task and reads no clock; every call blocks on
+//! the disk, so asynchronous callers wrap it in `spawn_blocking`.
 //!
-//! The promise: whatever [`Log::commit`] answered with `Ok` is delivered by every later [`LogReader`], once, in order, whatever
+//! The promise: a record whose [`Log::commit`] returned `Ok` is delivered by every later [`LogReader`], once and in order, whatever
 //! happens to the process or the power supply in between. What the disk itself loses afterwards (a flipped bit, a missing file)
-//! is never skipped in silence: the reader delivers an [`Item::Gap`] in its place and goes on behind it.
+//! is never skipped in silence: the reader delivers an [`Item::Gap`] in its place and continues after it.
 //!
-//! Positions are 0, 1, 2, … in the order of [`Log::append`]. They name records for good, except those of a batch that was never
-//! committed.
+//! Positions are 0, 1, 2, … in the order of [`Log::append`]. A position names the same record for ever, except in a batch that was
+//! never committed.
 //!
 //! How it holds together:
 //!
-//! * A *batch* is what is appended between two commits. It is encoded in memory and written with one call, then synced. Readers
-//!   see it only after the sync (`view.rs` holds that boundary).
-//! * Every record carries a checksum and its position, so a reader can find its way back after damage (`scan.rs`).
-//! * Every record also starts with its segment's *marker*, a random number. Stations choose what the values contain; they never
-//!   see a marker, so no payload can imitate a record while a reader looks for the end of a damaged region.
-//! * A file that failed once is never appended to again. The next commit starts a new segment, and where two segments claim the
-//!   same position, the newer one is right (`writer.rs`).
+//! * A *batch* is everything appended between two commits. It is encoded in memory and written with one call, then synced. Readers
+//!   see it only after the sync (`extent.rs` holds that boundary).
+//! * Every record carries a checksum and its position, so a reader can resynchronise after damage (`scan.rs`).
+//! * Every record also starts with its segment's *marker*, a random number. Stations choose what the values contain, but they
+//!   never see a marker, so no payload can pass for a record while a reader looks for the end of a damaged region.
+//! * A file that failed once is never appended to again. The next commit starts a new segment, and if two segments claim the
+//!   same position, the newer one wins (`writer.rs`).
 //!
 //! The bytes on disk and the reasons behind recovery are described in `docs/local-log.md`.
 //!
-//! Memory: the writer holds one batch, encoded, which is as large as its caller lets it become; every 64 KiB of log cost 16 bytes of
-//! index; a reader holds one chunk of 256 KiB, or one record if that is longer, and nothing while it waits at the end. Where damage
-//! has altered the length of a record, a reader looks at as many bytes as that length says, at most a segment.
+//! Memory: the writer holds one encoded batch, whose size is up to the caller; every 64 KiB of log cost 16 bytes of index; a reader
+//! holds one chunk of 256 KiB, or one record if that is longer, and nothing while it waits at the end. If damage has altered the
+//! length of a record, a reader reads as many bytes as that length says, but at most a segment.
 
+mod damaged;
 mod error;
+mod extent;
 mod fs;
 mod reader;
 mod record;
 mod recovery;
 mod scan;
 mod segment;
-mod set_aside;
 mod view;
 mod writer;
 
@@ -82,31 +83,31 @@ impl LogOptions {
     }
 }
 
-/// A record to append. The log stores it as it is; only [`Log::retain`] reads the time.
+/// A record to append. The log stores it unchanged; only [`Log::retain`] looks at the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry<'a> {
+pub struct NewRecord<'a> {
     /// What the value is, in the caller's own numbering.
     pub kind: u8,
     /// When it happened, in milliseconds since 1970-01-01 UTC.
     pub time_ms: u64,
-    /// Whom it is about, usually a station's identity; at most 65,535 bytes.
+    /// What it is about, usually a station's identity; at most 65,535 bytes.
     pub key: &'a str,
     /// The content.
     pub value: &'a [u8],
 }
 
-/// A record as it was appended, and where it is.
+/// A record as it was appended, with its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its number in the log.
+    /// Its number in the log; see the crate's documentation.
     pub position: u64,
-    /// See [`Entry::kind`].
+    /// See [`NewRecord::kind`].
     pub kind: u8,
-    /// See [`Entry::time_ms`].
+    /// See [`NewRecord::time_ms`].
     pub time_ms: u64,
-    /// See [`Entry::key`].
+    /// See [`NewRecord::key`].
     pub key: Box<str>,
-    /// See [`Entry::value`].
+    /// See [`NewRecord::value`].
     pub value: Bytes,
 }
 
@@ -115,7 +116,7 @@ pub struct Record {
 pub enum Item {
     /// The record at this position.
     Record(Record),
-    /// There is nothing to deliver at the positions `from..to`.
+    /// The records at the positions `from..to` are missing.
     Gap {
         /// The first missing position.
         from: u64,
@@ -131,6 +132,6 @@ pub enum Item {
 pub enum GapReason {
     /// Deleted by [`Log::retain`] or [`Log::truncate_before`].
     Retained,
-    /// Unreadable or gone. What was left of the bytes has been copied to the folder `damaged/` of the log.
+    /// Unreadable or gone. The bytes that were left have been copied to the folder `damaged/` of the log.
     Damaged,
 }

@@ -13,7 +13,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::sim::{Failing, SimFilesystem, Survives};
-use super::{Entry, GapReason, Item, Log, LogOptions, Record, Recovery, Retained};
+use super::{GapReason, Item, Log, LogOptions, NewRecord, Record, Recovery, Retained};
 
 const SEGMENT_BYTES: u64 = 700;
 const MAX_BYTES: u64 = 2_500;
@@ -144,7 +144,7 @@ impl World {
         model.serial += 1;
         let (serial, position) = (model.serial, model.next + model.batch.len() as u64);
         let value: Vec<u8> = serial.to_le_bytes().into_iter().cycle().take(length + 8).collect();
-        let entry = Entry { kind: serial as u8, time_ms: serial, key: "CP-1", value: &value };
+        let entry = NewRecord { kind: serial as u8, time_ms: serial, key: "CP-1", value: &value };
         assert_eq!(self.log.as_mut().unwrap().append(&entry).unwrap(), position);
         model.batch.push(value.clone());
         model.attempted.push((position, value));

@@ -1,17 +1,17 @@
-//! Reading by position: from segment to segment up to the durable end, with a gap in place of whatever is missing.
+//! Reads by position: from segment to segment up to the durable end, with a gap in place of whatever is missing.
 
 use std::io;
 use std::sync::Arc;
 
+use super::damaged::copy_damage;
+use super::extent::{Place, Shared};
 use super::scan::{Scanner, Step};
 use super::segment::Segment;
-use super::set_aside::set_aside;
-use super::view::{Place, Shared};
 use super::{GapReason, Item, LogError};
 
 /// A place in the log. Made by [`LogView::reader`](super::LogView::reader); independent of all other readers.
 ///
-/// It keeps the file of its segment open, so what it has begun to read it can finish, even if the segment is deleted meanwhile.
+/// It keeps the file of its segment open, so it can finish a segment that is deleted meanwhile.
 pub struct LogReader {
     shared: Arc<Shared>,
     position: u64,
@@ -35,15 +35,14 @@ impl LogReader {
         self.position
     }
 
-    /// Reads on: up to `max_records` items, stopping as soon as the records amount to `max_bytes` (so it may exceed that by one
-    /// record, and never returns nothing because of it). An empty answer means the durable end. Blocks on the disk, never on the
-    /// writer.
+    /// Reads up to `max_records` items, and stops as soon as the records amount to `max_bytes`: it may exceed that by one record, and
+    /// always returns at least one if there is one. An empty result means the durable end. Blocks on the disk, never on the writer.
     ///
     /// Every position from the reader's start to the end is covered exactly once and in order, by its record or by a gap.
     ///
     /// # Errors
-    /// [`LogError::Io`] if the disk cannot be read at this place. The reader stays where it is, and what it found before is
-    /// returned first; it may be asked again.
+    /// [`LogError::Io`] if the disk cannot be read here. The reader stays where it is; what it found before is returned first. Trying
+    /// again may help.
     pub fn read(&mut self, max_records: usize, max_bytes: usize) -> Result<Vec<Item>, LogError> {
         let mut items = Vec::new();
         let mut bytes = 0;
@@ -51,13 +50,13 @@ impl LogReader {
             match self.advance(&mut items) {
                 Ok(Some(read)) => bytes += read,
                 Ok(None) => {
-                    // Waiting readers should cost nothing.
+                    // A waiting reader should cost nothing.
                     if let Some(open) = &mut self.open {
                         open.scanner.release();
                     }
                     break;
                 }
-                // Raised again by the next call, if it still stands.
+                // The next call returns it, if it persists.
                 Err(_) if !items.is_empty() => break,
                 Err(error) => return Err(error),
             }
@@ -65,7 +64,7 @@ impl LogReader {
         Ok(items)
     }
 
-    /// Moves a step; says how many bytes of records it added, or `None` at the durable end.
+    /// Moves one step. Returns how many bytes of records it added, or `None` at the durable end.
     fn advance(&mut self, items: &mut Vec<Item>) -> Result<Option<usize>, LogError> {
         let Some(open) = &mut self.open else { return self.enter(items) };
         let failed = LogError::io("read", &open.segment.path);
@@ -88,7 +87,7 @@ impl LogReader {
             }
             Step::Damage { from, to } => {
                 let base = open.segment.base;
-                match set_aside(
+                match copy_damage(
                     &*self.shared.filesystem,
                     &self.shared.dir,
                     base,
@@ -116,7 +115,7 @@ impl LogReader {
         }
     }
 
-    /// Goes to the segment that holds the position, or learns how far the one at hand has grown.
+    /// Opens the segment that holds the position, or learns how far the open one has grown.
     fn enter(&mut self, items: &mut Vec<Item>) -> Result<Option<usize>, LogError> {
         let (segment, bytes, end) = match self.shared.locate(self.position) {
             Place::Behind => return Ok(None),
@@ -174,14 +173,14 @@ impl std::fmt::Debug for LogReader {
 #[cfg(test)]
 mod tests {
     use super::super::sim::SimFilesystem;
-    use super::super::{Entry, Log, LogOptions};
+    use super::super::{Log, LogOptions, NewRecord};
     use super::*;
 
     #[test]
     fn a_waiting_reader_holds_no_memory() {
         let (mut log, _) = Log::open_on(LogOptions::new("log"), Arc::new(SimFilesystem::new(1))).unwrap();
         let append = |log: &mut Log| {
-            log.append(&Entry { kind: 0, time_ms: 0, key: "", value: &[0; 100] }).unwrap();
+            log.append(&NewRecord { kind: 0, time_ms: 0, key: "", value: &[0; 100] }).unwrap();
             log.commit().unwrap()
         };
         append(&mut log);

@@ -17,7 +17,7 @@
 
 use bytes::Bytes;
 
-use super::{Entry, Record};
+use super::{NewRecord, Record};
 
 /// Bytes in front of the key.
 pub(super) const HEADER_BYTES: usize = 32;
@@ -86,19 +86,19 @@ impl Header {
 }
 
 /// Appends a record to `out`, not sealed. The caller has checked the lengths.
-pub(super) fn encode(out: &mut Vec<u8>, position: u64, entry: &Entry<'_>) {
-    let key_length = entry.key.len() as u16;
-    let length = (entry.key.len() + entry.value.len()) as u32;
+pub(super) fn encode(out: &mut Vec<u8>, position: u64, new: &NewRecord<'_>) {
+    let key_length = new.key.len() as u16;
+    let length = (new.key.len() + new.value.len()) as u32;
     let mut head = [0; HEADER_BYTES];
     head[8..12].copy_from_slice(&length.to_le_bytes());
     head[12..14].copy_from_slice(&key_length.to_le_bytes());
-    head[14] = entry.kind;
+    head[14] = new.kind;
     head[16..24].copy_from_slice(&position.to_le_bytes());
-    head[24..32].copy_from_slice(&entry.time_ms.to_le_bytes());
+    head[24..32].copy_from_slice(&new.time_ms.to_le_bytes());
     out.reserve(HEADER_BYTES + length as usize);
     out.extend_from_slice(&head);
-    out.extend_from_slice(entry.key.as_bytes());
-    out.extend_from_slice(entry.value);
+    out.extend_from_slice(new.key.as_bytes());
+    out.extend_from_slice(new.value);
 }
 
 /// Gives every record of an encoded batch its marker and checksum, and calls `visit` with each record's position and its offset in
@@ -129,16 +129,16 @@ fn checksum(marker: u32, body: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    fn encoded(entry: &Entry<'_>) -> Vec<u8> {
+    fn encoded(new: &NewRecord<'_>) -> Vec<u8> {
         let mut batch = Vec::new();
-        encode(&mut batch, 7, entry);
+        encode(&mut batch, 7, new);
         seal(&mut batch, 0xABCD_0123, |_, _| ());
         batch
     }
 
     #[test]
     fn a_record_is_what_was_encoded() {
-        let bytes = encoded(&Entry { kind: 3, time_ms: u64::MAX, key: "CP-é", value: b"{}" });
+        let bytes = encoded(&NewRecord { kind: 3, time_ms: u64::MAX, key: "CP-é", value: b"{}" });
         let header = Header::read(&bytes).unwrap();
         assert_eq!((header.marker, header.position, header.total()), (0xABCD_0123, 7, bytes.len()));
         assert!(header.is_plausible(bytes.len() as u64) && header.verifies(&bytes));
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let bytes = encoded(&Entry { kind: 3, time_ms: 0x0102_0304_0506_0708, key: "K", value: b"vw" });
+        let bytes = encoded(&NewRecord { kind: 3, time_ms: 0x0102_0304_0506_0708, key: "K", value: b"vw" });
         assert_eq!(&bytes[..4], &[0x23, 0x01, 0xCD, 0xAB]);
         assert_eq!(&bytes[8..16], &[3, 0, 0, 0, 1, 0, 3, 0]);
         assert_eq!(&bytes[16..24], &[7, 0, 0, 0, 0, 0, 0, 0]);
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let bytes = encoded(&Entry { kind: 1, time_ms: 5, key: "k", value: b"value" });
+        let bytes = encoded(&NewRecord { kind: 1, time_ms: 5, key: "k", value: b"value" });
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -174,7 +174,7 @@ mod tests {
     fn sealing_visits_every_record_and_can_be_repeated() {
         let mut batch = Vec::new();
         for position in 10..13 {
-            encode(&mut batch, position, &Entry { kind: 0, time_ms: 0, key: "", value: b"1234" });
+            encode(&mut batch, position, &NewRecord { kind: 0, time_ms: 0, key: "", value: b"1234" });
         }
         for marker in [9, 8] {
             let mut seen = Vec::new();

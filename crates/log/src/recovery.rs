@@ -1,38 +1,38 @@
-//! Opening a log: which segments there are, where the newest one ends, and what to do with the bytes behind that.
+//! Recovery when a log is opened: which segments there are, where the newest one ends, and what to do with the bytes after that.
 //!
-//! Only the newest segment is read through; the others were complete before it was begun, and a reader that meets damage in them
+//! Only the newest segment is scanned; the others were complete before it was started, and a reader that finds damage in them
 //! reports it. So opening takes as long as reading one segment, however large the log is.
 //!
-//! The bytes behind the last whole record of the newest segment are a torn tail: the rest of a batch whose commit had not
-//! returned. (Or records that the disk has damaged, the very last ones; the bytes alone do not tell. They are therefore reported and
-//! set aside, not only cut.) Damage in front of a whole record is not cut: it stays where it is, and readers report the gap.
+//! The bytes after the last intact record of the newest segment are a torn tail: the rest of a batch whose commit had not
+//! returned. (Or the disk has damaged the very last records; the bytes alone do not say. Therefore they are copied and reported
+//! before they are cut off.) Damage before an intact record is not cut off: it stays where it is, and readers report the gap.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogError;
+use super::damaged::copy_damage;
+use super::extent::{Extent, Held};
 use super::fs::{self, File, Filesystem};
 use super::scan::{self, Scanner, Step};
 use super::segment::{self, HEADER_BYTES, Header, Segment};
-use super::set_aside::set_aside;
-use super::view::{Extent, Held};
 
 /// What [`Log::open`](super::Log::open) found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Recovery {
     /// Segment files.
     pub segments: usize,
-    /// Positions from the oldest to the durable end, less those known to be missing.
+    /// Positions from the oldest to the durable end, minus those known to be missing.
     pub records: u64,
     /// Bytes in segment files that count, headers included.
     pub bytes: u64,
-    /// Damaged regions found: headers of all segments, records of the newest. Readers report what is in the others.
+    /// Damaged regions: in the headers of all segments and the records of the newest. Readers report damage in the others.
     pub damaged: Vec<Damage>,
     /// What was left of an interrupted commit.
     pub torn: Option<TornTail>,
 }
 
-/// Bytes that are no records although records follow, or a header that cannot be read.
+/// Bytes that are not records although records follow them, or a header that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The segment file.
@@ -46,10 +46,10 @@ pub struct Damage {
     /// How long it is.
     pub bytes: u64,
     /// The copy of it; `None` if it could not be made.
-    pub set_aside: Option<PathBuf>,
+    pub copy: Option<PathBuf>,
 }
 
-/// Bytes behind the last whole record of the log.
+/// Bytes after the last intact record of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TornTail {
     /// The segment file.
@@ -59,7 +59,7 @@ pub struct TornTail {
     /// How many bytes there were.
     pub bytes: u64,
     /// The copy of them; `None` if it could not be made, and then they were not cut off either.
-    pub set_aside: Option<PathBuf>,
+    pub copy: Option<PathBuf>,
 }
 
 /// The log as found, ready to be read and written.
@@ -137,7 +137,7 @@ fn open_segment(
                 to: base,
                 offset: 0,
                 bytes: read as u64,
-                set_aside: keep(filesystem, dir, base, &*file, 0, read as u64),
+                copy: keep(filesystem, dir, base, &*file, 0, read as u64),
             });
             // The records are worth more than their header.
             scan::find_marker(&*file, bytes, Segment::new(dir, base, 0).start())
@@ -149,7 +149,7 @@ fn open_segment(
     Ok(Opened { file, header, held })
 }
 
-/// Reads the newest segment through, finds its end, and cuts what is behind it.
+/// Scans the newest segment, finds its end, and cuts off what follows.
 fn scan_newest(
     filesystem: &dyn Filesystem,
     dir: &Path,
@@ -177,7 +177,7 @@ fn scan_newest(
                         to: mark.position,
                         offset,
                         bytes: end - offset,
-                        set_aside: keep(filesystem, dir, base, &*file, offset, end),
+                        copy: keep(filesystem, dir, base, &*file, offset, end),
                     });
                 }
                 segment.note(mark);
@@ -191,16 +191,16 @@ fn scan_newest(
     }
 
     if held.bytes < size {
-        let set_aside = keep(filesystem, dir, base, &*file, held.bytes, size);
-        if set_aside.is_some()
+        let copy = keep(filesystem, dir, base, &*file, held.bytes, size);
+        if copy.is_some()
             && let Err(error) = file.set_size(held.bytes)
         {
             tracing::warn!(segment = %path.display(), %error, "cannot cut the torn tail of the local log");
         }
         recovered.report.torn =
-            Some(TornTail { segment: path.clone(), position: next, bytes: size - held.bytes, set_aside });
+            Some(TornTail { segment: path.clone(), position: next, bytes: size - held.bytes, copy });
     }
-    // What a killed process had written and not synced is about to be shown to readers.
+    // Readers are about to see what a killed process had written but not synced.
     file.sync().map_err(LogError::io("sync", path))?;
 
     let pristine =
@@ -211,7 +211,7 @@ fn scan_newest(
     Ok(())
 }
 
-/// Copies a region to `damaged/`. That this may fail (on a full disk) must not keep the log from opening.
+/// Copies a region to `damaged/`. A failure, for example on a full disk, must not keep the log from opening.
 fn keep(
     filesystem: &dyn Filesystem,
     dir: &Path,
@@ -220,18 +220,18 @@ fn keep(
     from: u64,
     to: u64,
 ) -> Option<PathBuf> {
-    match set_aside(filesystem, dir, base, file, from..to) {
+    match copy_damage(filesystem, dir, base, file, from..to) {
         Ok(copy) => copy,
         Err(error) => {
             tracing::warn!(dir = %dir.display(), base, offset = from, bytes = to - from, %error,
-                "cannot set damaged bytes of the local log aside");
+                "cannot copy damaged bytes of the local log");
             None
         }
     }
 }
 
-/// A segment learns the time of its newest record from the header of the next one. Where that is damaged, the next known time is
-/// used, which is rarely earlier.
+/// The time of a segment's newest record is in the header of the next segment. If that is damaged, the next known time is used,
+/// which is rarely earlier.
 fn fill_in_times(extent: &mut Extent) {
     let mut later = 0;
     for held in extent.segments.iter_mut().rev() {

@@ -1,9 +1,8 @@
-//! Walking through the records of one segment file, and finding the way back after damage. Readers and recovery both use it.
+//! Scans the records of one segment file, and resynchronises after damage. Readers and recovery both use it.
 //!
 //! A record is accepted when its marker is the segment's, its checksum is right and its position is not below the one expected
-//! there. If the bytes at hand are not such a record, every following offset is tried until one is. So one flipped bit costs one
-//! record, whatever it hit: the length in front of a record is used only to verify that record, never to find the next one after
-//! damage.
+//! there. If the bytes are not such a record, every following offset is tried until one is. So one flipped bit costs one
+//! record, whatever it hit: the length of a record is used only to verify that record, never to find the next one after damage.
 
 use std::io;
 
@@ -12,15 +11,15 @@ use super::fs::{self, File};
 use super::record::{HEADER_BYTES, Header};
 use super::segment::Mark;
 
-/// How much is read at once: large enough that the system call does not count, small enough for a buffer per reader.
+/// How much is read at once: large enough that the system call does not matter, small enough for a buffer per reader.
 const CHUNK_BYTES: u64 = 256 * 1024;
 
-/// What stands at the scanner's offset.
+/// What is at the scanner's offset.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A whole record.
     Record(Found),
-    /// Bytes that are no record, from one offset to another, where a whole record or the end follows.
+    /// Bytes that are no record, from one offset to another, where an intact record or the end follows.
     Damage { from: u64, to: u64 },
     /// Nothing more.
     End,
@@ -78,9 +77,9 @@ impl Scanner {
         &*self.file
     }
 
-    /// Looks at what comes next and moves behind it.
+    /// Looks at what comes next and moves past it.
     pub(super) fn step(&mut self) -> io::Result<Step> {
-        // A file that failed may carry, behind its last durable record, anything: a newer segment says so with its base.
+        // A file that failed may hold anything after its last durable record; the base of the newer segment says where that is.
         if self.next.position >= self.end || self.next.offset >= self.limit {
             return Ok(Step::End);
         }
@@ -97,7 +96,7 @@ impl Scanner {
         Ok(Step::Damage { from, to })
     }
 
-    /// Goes back to a record just found, to meet it again.
+    /// Goes back to a record just found, so that the next step finds it again.
     pub(super) fn rewind(&mut self, found: Found) {
         self.next = found.mark();
     }
@@ -107,7 +106,7 @@ impl Scanner {
         found.header.to_record(self.buffered(found.offset))
     }
 
-    /// Gives the memory of the window back.
+    /// Frees the memory of the window.
     pub(super) fn release(&mut self) {
         (self.window, self.filled) = (Vec::new(), 0);
     }
@@ -117,7 +116,7 @@ impl Scanner {
         self.window.capacity()
     }
 
-    /// The first offset from `at` on where a record stands, or the limit.
+    /// The first offset from `at` on that holds a record, or the limit.
     fn resync(&mut self, mut at: u64) -> io::Result<u64> {
         let marker = self.marker.to_le_bytes();
         loop {
@@ -186,7 +185,7 @@ pub(super) fn find_marker(file: &dyn File, limit: u64, start: Mark) -> io::Resul
         let bytes = window.get(..filled).unwrap_or_default();
         for (skipped, candidate) in bytes.windows(HEADER_BYTES).enumerate() {
             let offset = at + skipped as u64;
-            // So many records can have stood in front of this one, at most.
+            // At most so many records can precede this one.
             let most = (offset - start.offset) / HEADER_BYTES as u64;
             let Some(header) = Header::read(candidate).filter(|header| {
                 header.position.checked_sub(start.position).is_some_and(|before| before <= most)
@@ -213,7 +212,7 @@ pub(super) fn find_marker(file: &dyn File, limit: u64, start: Mark) -> io::Resul
 mod tests {
     use std::path::Path;
 
-    use super::super::Entry;
+    use super::super::NewRecord;
     use super::super::fs::Filesystem;
     use super::super::record::{encode, seal};
     use super::super::sim::SimFilesystem;
@@ -227,9 +226,11 @@ mod tests {
         let mut bytes = vec![0; 40];
         for part in parts {
             match part {
-                Ok(position) => {
-                    encode(&mut bytes, *position, &Entry { kind: 0, time_ms: 0, key: "", value: &[7; 20] })
-                }
+                Ok(position) => encode(
+                    &mut bytes,
+                    *position,
+                    &NewRecord { kind: 0, time_ms: 0, key: "", value: &[7; 20] },
+                ),
                 Err(other) => bytes.extend_from_slice(other),
             }
         }
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_given_back_is_taken_again() {
+    fn memory_that_was_freed_is_allocated_again() {
         let (file, size) = file(&[Ok(10), Ok(11)]);
         let mut scanner = Scanner::new(file, MARKER, START);
         scanner.bound(size, u64::MAX);
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_ends_where_a_record_stands() {
+    fn damage_ends_where_a_record_begins() {
         assert_eq!(walk(&[Err(vec![1; 5]), Ok(10)], u64::MAX), [Err((40, 45)), Ok(10)]);
         assert_eq!(walk(&[Ok(10), Err(vec![0; 99]), Ok(12)], u64::MAX), [Ok(10), Err((92, 191)), Ok(12)]);
         assert_eq!(walk(&[Ok(10), Err(vec![0; 99])], u64::MAX), [Ok(10), Err((92, 191))]);

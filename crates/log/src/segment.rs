@@ -1,5 +1,4 @@
-//! A segment: its file name, its header, and the sparse index of its records. What is in force of it for readers (its durable
-//! length) is `view.rs`.
+//! A segment: its file name, its header, and the sparse index of its records. How much of it readers may see is in `extent.rs`.
 //!
 //! ```text
 //!  0  magic         8 bytes  "OCPPLOG\n"
@@ -23,7 +22,7 @@ pub(super) const VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"OCPPLOG\n";
 
-/// Distance of two entries of the sparse index. A lookup reads at most this much too much; 64 KiB are read in some 20 µs.
+/// Distance between two entries of the sparse index. A lookup reads at most this much in excess; 64 KiB take some 20 µs.
 const INDEX_STRIDE: u64 = 64 * 1024;
 
 /// The header of a segment file.
@@ -54,7 +53,7 @@ impl Header {
         out
     }
 
-    /// Reads a header; `None` if it is not whole. The version is the caller's to judge.
+    /// Reads a header; `None` if it is damaged. The caller checks the version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (head, _) = bytes.split_first_chunk::<HEADER_BYTES>()?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
@@ -68,7 +67,7 @@ impl Header {
     }
 }
 
-/// The number that the records of a new segment start with: unpredictable, so that no payload can contain it on purpose.
+/// The number that every record of a new segment starts with: unpredictable, so that no payload can contain it on purpose.
 pub(super) fn random_marker() -> u32 {
     // The standard library seeds every RandomState from the operating system's randomness.
     RandomState::new().hash_one(0_u8) as u32
@@ -85,7 +84,7 @@ pub(super) fn base_of(name: &str) -> Option<u64> {
     (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-/// What does not change about a segment, and its index.
+/// The constant facts about a segment, and its index.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) base: u64,
@@ -111,7 +110,7 @@ impl Segment {
         Mark { position: self.base, offset: HEADER_BYTES as u64 }
     }
 
-    /// Remembers where a record starts, if it is a stride behind the last one remembered.
+    /// Adds a record to the index if it is a stride after the last entry.
     pub(super) fn note(&self, mark: Mark) {
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let last = index.last().copied().unwrap_or_else(|| self.start());
@@ -120,7 +119,7 @@ impl Segment {
         }
     }
 
-    /// The last place known at or before `position`.
+    /// The last index entry at or before `position`.
     pub(super) fn nearest(&self, position: u64) -> Mark {
         let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
         let after = index.partition_point(|mark| mark.position <= position);
@@ -133,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_base_and_nothing_else() {
+    fn a_file_name_is_the_base_position() {
         assert_eq!(path(Path::new("d"), 42), Path::new("d/00000000000000000042.log"));
         assert_eq!(base_of("00000000000000000042.log"), Some(42));
         for name in

@@ -1,35 +1,36 @@
-//! The writer: batches, commits, segments begun and deleted.
+//! The writer: batches and commits, and the segments it starts and deletes.
 //!
-//! A commit writes the whole batch with one call into one segment and syncs it. If either fails, the file is given up: cut at its
-//! last durable byte if that works, and never written to again, because after a failed sync nobody knows which pages the kernel
+//! A commit writes the whole batch with one call into one segment and syncs it. If either fails, the file is abandoned: truncated to
+//! its last durable byte if possible, and never written to again, because after a failed sync nobody knows which pages the kernel
 //! has dropped. The batch stays in memory, and the next commit writes it into a new segment. Should the old file still hold
 //! parts of it, the base position of the new segment says that they do not count.
 //!
-//! A segment comes into being under another name and is renamed when its header is durable, so a file named like a segment always
-//! has had a whole header. The newest segment is never deleted: its name carries the position across restarts.
+//! A segment is created under another name and renamed when its header is durable, so a file named like a segment always has a
+//! complete header. The newest segment is never deleted: its name carries the position across restarts.
 
 use std::io;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::extent::{Held, Shared};
 use super::fs::{self, File, Filesystem, RealFilesystem};
 use super::record;
 use super::recovery::{self, Recovery};
 use super::segment::{self, HEADER_BYTES, Header, Mark, Segment};
-use super::view::{Held, LogView, Shared};
-use super::{Entry, LogError, LogOptions};
+use super::view::LogView;
+use super::{LogError, LogOptions, NewRecord};
 
 /// A segment's name until its header is durable.
 const UNFINISHED: &str = "segment.tmp";
 
-/// Whoever holds the lock on this file is the writer.
+/// The writer holds an exclusive lock on this file.
 const LOCK: &str = "lock";
 
-/// The batch buffer is given back beyond this after a commit, so that one large batch does not cost memory for ever.
+/// After a commit the batch buffer shrinks to this, so that one large batch does not cost memory for ever.
 const BATCH_KEPT_BYTES: usize = 256 * 1024;
 
-/// The one writer of a log. Dropping it drops what was not committed and releases the lock; views stay valid.
+/// The only writer of a log. Dropping it discards what was not committed and releases the lock; views stay valid.
 pub struct Log {
     options: LogOptions,
     shared: Arc<Shared>,
@@ -67,7 +68,7 @@ pub struct Retained {
 }
 
 impl Log {
-    /// Opens the log in `options.dir`, creating it if there is none, and repairs what a crash has left.
+    /// Opens the log in `options.dir`, creating it if there is none, and recovers it after a crash.
     ///
     /// Takes as long as reading one segment. Everything found is durable before this returns.
     ///
@@ -107,38 +108,39 @@ impl Log {
         Ok((log, recovered.report))
     }
 
-    /// Adds a record to the batch and says which position it has. It is in memory only until [`commit`](Self::commit), and how much
-    /// is in memory is the caller's to limit.
+    /// Adds a record to the batch and returns its position. The record is only in memory until [`commit`](Self::commit); how much
+    /// memory that takes is up to the caller.
     ///
     /// # Errors
-    /// [`LogError::RecordTooLarge`] or [`LogError::KeyTooLong`]; the batch is as it was before, and trying again is of no use.
-    pub fn append(&mut self, entry: &Entry<'_>) -> Result<u64, LogError> {
-        let bytes = entry.key.len() as u64 + entry.value.len() as u64;
+    /// [`LogError::RecordTooLarge`] or [`LogError::KeyTooLong`]; the batch is unchanged, and trying again is of no use.
+    pub fn append(&mut self, new: &NewRecord<'_>) -> Result<u64, LogError> {
+        let bytes = new.key.len() as u64 + new.value.len() as u64;
         let limit = u64::from(self.options.max_record_bytes);
         if bytes > limit {
             return Err(LogError::RecordTooLarge { bytes, limit });
         }
-        if entry.key.len() > usize::from(u16::MAX) {
-            return Err(LogError::KeyTooLong { bytes: entry.key.len() });
+        if new.key.len() > usize::from(u16::MAX) {
+            return Err(LogError::KeyTooLong { bytes: new.key.len() });
         }
         let position = self.next_position();
-        record::encode(&mut self.batch.bytes, position, entry);
+        record::encode(&mut self.batch.bytes, position, new);
         self.batch.records += 1;
-        self.batch.newest_ms = self.batch.newest_ms.max(entry.time_ms);
+        self.batch.newest_ms = self.batch.newest_ms.max(new.time_ms);
         Ok(position)
     }
 
-    /// Whether [`append`](Self::append) takes a record of this key and value, whatever the state of the disk.
+    /// Whether [`append`](Self::append) accepts a record of this key and value. The state of the disk does not matter.
     pub fn takes(&self, key: &str, value: &[u8]) -> bool {
         key.len() <= usize::from(u16::MAX)
             && key.len() as u64 + value.len() as u64 <= u64::from(self.options.max_record_bytes)
     }
 
-    /// Makes the batch durable and shows it to readers, all of it at once. Answers the position behind its last record: everything below is durable.
+    /// Makes the batch durable and visible to readers, as a whole. Returns the position after its last record: everything below it is
+    /// durable.
     ///
     /// # Errors
-    /// [`LogError::Io`]. Then no record of the batch counts, and all of it stays for the next commit (or
-    /// [`rollback`](Self::rollback)). If the process ends first, records of it may still be found when the log is opened again.
+    /// [`LogError::Io`]. Then no record of the batch counts, and the whole batch waits for the next commit (or
+    /// [`rollback`](Self::rollback)). If the process ends first, some of its records may still be found when the log is opened again.
     pub fn commit(&mut self) -> Result<u64, LogError> {
         if self.batch.records == 0 {
             return Ok(*self.durable.borrow());
@@ -165,7 +167,7 @@ impl Log {
         Ok(next)
     }
 
-    /// Drops the batch. Its positions are given to what is appended next.
+    /// Discards the batch. Its positions go to what is appended next.
     pub fn rollback(&mut self) {
         self.batch.records = 0;
         self.batch.newest_ms = 0;
@@ -187,8 +189,8 @@ impl Log {
         })
     }
 
-    /// Deletes the segments all of whose positions are below `position`, except the newest ([`roll`](Self::roll) first to be rid of
-    /// that too).
+    /// Deletes the segments all of whose positions are below `position`, except the newest; [`roll`](Self::roll) first to delete that
+    /// one, too.
     ///
     /// # Errors
     /// [`LogError::Io`] if a file cannot be deleted; those before it are gone.
@@ -196,7 +198,7 @@ impl Log {
         self.delete_while(|_, end, _| end <= position)
     }
 
-    /// Starts a new segment, unless the newest one has no records. The batch is not touched.
+    /// Starts a new segment, unless the newest one has no records. Leaves the batch as it is.
     ///
     /// # Errors
     /// [`LogError::Io`]; the next commit tries again.
@@ -232,7 +234,7 @@ impl Log {
         self.shared.extent().oldest()
     }
 
-    /// Writes the batch behind what is durable in a segment.
+    /// Writes the batch after what is durable in a segment.
     fn write(&mut self, mut active: Active) -> Result<Active, LogError> {
         let (segment, start) = (&active.segment, active.bytes);
         record::seal(&mut self.batch.bytes, segment.marker, |position, at| {
@@ -257,7 +259,7 @@ impl Log {
     /// Creates a segment that starts at the durable end, and makes it the newest.
     ///
     /// If this fails, its file may exist nevertheless, now or after a crash, and what an older segment holds from that position
-    /// on does not count. So the caller gives the older one up before.
+    /// on does not count. So the caller abandons the older one first.
     fn begin_segment(&self) -> Result<Active, LogError> {
         let (filesystem, dir) = (&*self.shared.filesystem, &*self.shared.dir);
         let (base, newest_before_ms) = {
@@ -290,7 +292,7 @@ impl Log {
         Ok(Active { file, segment, bytes })
     }
 
-    /// Deletes the oldest segment as long as `doomed` (given it, the position behind it, and the size of the log) says so.
+    /// Deletes the oldest segment as long as `doomed` says so, given the segment, the position after it, and the size of the log.
     fn delete_while(&mut self, doomed: impl Fn(&Held, u64, u64) -> bool) -> Result<Retained, LogError> {
         let (filesystem, dir) = (&*self.shared.filesystem, &*self.shared.dir);
         let mut deleted = Retained::default();
@@ -345,7 +347,7 @@ mod tests {
     }
 
     fn append(log: &mut Log, length: usize) {
-        log.append(&Entry { kind: 0, time_ms: 0, key: "", value: &vec![7; length] }).unwrap();
+        log.append(&NewRecord { kind: 0, time_ms: 0, key: "", value: &vec![7; length] }).unwrap();
     }
 
     fn delivered(log: &Log) -> Vec<u64> {
@@ -442,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_opens_on_a_full_disk_without_losing_what_it_cannot_set_aside() {
+    fn a_log_opens_on_a_full_disk_without_losing_what_it_cannot_copy() {
         let filesystem = SimFilesystem::new(3);
         let (mut log, _) = open(&filesystem);
         append(&mut log, 100);
@@ -458,14 +460,14 @@ mod tests {
         for _ in 0..2 {
             let (mut log, recovery) = open(&filesystem);
             let torn = recovery.torn.unwrap();
-            assert_eq!((torn.position, torn.set_aside), (2, None));
+            assert_eq!((torn.position, torn.copy), (2, None));
             append(&mut log, 10);
             assert!(log.commit().unwrap_err().is_disk_full());
             assert_eq!(delivered(&log), [0, 1], "the record that had got through whole");
         }
         filesystem.room(100_000);
         let (mut log, recovery) = open(&filesystem);
-        assert!(recovery.torn.unwrap().set_aside.is_some());
+        assert!(recovery.torn.unwrap().copy.is_some());
         append(&mut log, 10);
         log.commit().unwrap();
         assert_eq!(delivered(&log), [0, 1, 2]);

@@ -7,7 +7,7 @@ use std::fs;
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use ocpp_log::{Entry, GapReason, Item, Log, LogOptions};
+use ocpp_log::{GapReason, Item, Log, LogOptions, NewRecord};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -55,7 +55,7 @@ fn written() -> Vec<Segment> {
     let dir = TempDir::new().unwrap();
     let (mut log, _) = Log::open(options(&dir)).unwrap();
     for position in 0..RECORDS {
-        log.append(&Entry { kind: 7, time_ms: position, key: "CP-1", value: &value(position) }).unwrap();
+        log.append(&NewRecord { kind: 7, time_ms: position, key: "CP-1", value: &value(position) }).unwrap();
         if position % 3 == 2 {
             log.commit().unwrap();
         }
@@ -148,7 +148,7 @@ proptest! {
         }
 
         // And the log goes on.
-        let position = log.append(&Entry { kind: 7, time_ms: 0, key: "CP-1", value: b"next" }).unwrap();
+        let position = log.append(&NewRecord { kind: 7, time_ms: 0, key: "CP-1", value: b"next" }).unwrap();
         log.commit().unwrap();
         prop_assert_eq!(position, expected);
         drop(log);

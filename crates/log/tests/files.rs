@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ocpp_log::{Entry, GapReason, Item, Log, LogError, LogOptions, LogView, Recovery};
+use ocpp_log::{GapReason, Item, Log, LogError, LogOptions, LogView, NewRecord, Recovery};
 use tempfile::TempDir;
 
 /// Small segments: four records of [`value`] in each.
@@ -26,7 +26,7 @@ fn value(position: u64) -> Vec<u8> {
 fn append(log: &mut Log, count: u64) {
     for _ in 0..count {
         let position = log.next_position();
-        let entry = Entry { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) };
+        let entry = NewRecord { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) };
         assert_eq!(log.append(&entry).unwrap(), position);
         log.commit().unwrap();
     }
@@ -47,7 +47,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn set_aside(dir: &Path) -> Vec<Vec<u8>> {
+fn copies(dir: &Path) -> Vec<Vec<u8>> {
     let Ok(entries) = fs::read_dir(dir.join("log/damaged")) else { return Vec::new() };
     entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
 }
@@ -82,7 +82,7 @@ fn nothing_is_visible_before_the_commit() {
     let view = log.view();
     let mut durable = view.subscribe();
     let mut reader = view.reader(0);
-    log.append(&Entry { kind: 1, time_ms: 0, key: "CP-1", value: &value(0) }).unwrap();
+    log.append(&NewRecord { kind: 1, time_ms: 0, key: "CP-1", value: &value(0) }).unwrap();
     assert_eq!((log.next_position(), view.next(), reader.read(9, 9).unwrap()), (1, 0, vec![]));
     assert!(!durable.has_changed().unwrap());
     assert_eq!(log.commit().unwrap(), 1);
@@ -99,7 +99,7 @@ fn a_rolled_back_batch_leaves_no_trace() {
     let dir = TempDir::new().unwrap();
     let (mut log, _) = open(dir.path());
     append(&mut log, 1);
-    log.append(&Entry { kind: 9, time_ms: 9, key: "x", value: b"x" }).unwrap();
+    log.append(&NewRecord { kind: 9, time_ms: 9, key: "x", value: b"x" }).unwrap();
     log.rollback();
     assert_eq!(log.commit().unwrap(), 1);
     append(&mut log, 1);
@@ -143,7 +143,7 @@ fn every_position_of_a_large_segment_is_found() {
     let large = LogOptions::new(dir.path().join("log"));
     let (mut log, _) = Log::open(large.clone()).unwrap();
     for position in 0..3_000 {
-        log.append(&Entry { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) })
+        log.append(&NewRecord { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) })
             .unwrap();
         if position % 500 == 499 {
             log.commit().unwrap();
@@ -178,7 +178,7 @@ fn a_batch_is_never_split() {
     append(&mut log, 3);
     for _ in 0..3 {
         let position = log.next_position();
-        log.append(&Entry { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) })
+        log.append(&NewRecord { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) })
             .unwrap();
     }
     log.commit().unwrap();
@@ -186,7 +186,7 @@ fn a_batch_is_never_split() {
     assert!(segments(dir.path()).iter().all(|path| fs::metadata(path).unwrap().len() <= 600));
     assert_eq!(read(&log.view(), 0), positions(0..6));
     for position in 6..16 {
-        log.append(&Entry { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) })
+        log.append(&NewRecord { kind: 1, time_ms: position * 1_000, key: "CP-1", value: &value(position) })
             .unwrap();
     }
     log.commit().unwrap();
@@ -201,17 +201,20 @@ fn a_batch_is_never_split() {
 fn what_does_not_fit_is_refused_and_changes_nothing() {
     let dir = TempDir::new().unwrap();
     let (mut log, _) = open(dir.path());
-    let entry = Entry { kind: 1, time_ms: 0, key: "CP-1", value: &[0; 297] };
+    let entry = NewRecord { kind: 1, time_ms: 0, key: "CP-1", value: &[0; 297] };
     assert!(matches!(log.append(&entry), Err(LogError::RecordTooLarge { bytes: 301, limit: 300 })));
-    let entry = Entry { value: &[0; 200], ..entry };
+    let entry = NewRecord { value: &[0; 200], ..entry };
     log.append(&entry).unwrap();
     assert_eq!((log.next_position(), log.commit().unwrap()), (1, 1));
 
     let roomy = LogOptions { dir: dir.path().join("roomy"), ..LogOptions::new("") };
     let (mut log, _) = Log::open(roomy).unwrap();
     let key = "k".repeat(65_536);
-    assert!(matches!(log.append(&Entry { key: &key, ..entry }), Err(LogError::KeyTooLong { bytes: 65_536 })));
-    log.append(&Entry { key: &key[1..], value: &[], ..entry }).unwrap();
+    assert!(matches!(
+        log.append(&NewRecord { key: &key, ..entry }),
+        Err(LogError::KeyTooLong { bytes: 65_536 })
+    ));
+    log.append(&NewRecord { key: &key[1..], value: &[], ..entry }).unwrap();
     assert_eq!(log.commit().unwrap(), 1);
     let items = log.view().reader(0).read(1, 1).unwrap();
     assert!(
@@ -290,7 +293,7 @@ fn a_drained_log_keeps_its_position() {
     append(&mut log, 10);
     assert_eq!(log.truncate_before(7).unwrap().segments, 1);
     assert_eq!(log.oldest_position(), 4);
-    log.append(&Entry { kind: 1, time_ms: 10_000, key: "CP-1", value: &value(10) }).unwrap();
+    log.append(&NewRecord { kind: 1, time_ms: 10_000, key: "CP-1", value: &value(10) }).unwrap();
     log.roll().unwrap();
     log.roll().unwrap();
     assert_eq!(log.truncate_before(10).unwrap().segments, 2);
@@ -308,7 +311,7 @@ fn a_drained_log_keeps_its_position() {
 }
 
 #[test]
-fn a_torn_tail_is_cut_set_aside_and_reported_once() {
+fn a_torn_tail_is_cut_copied_and_reported_once() {
     let dir = TempDir::new().unwrap();
     let paths = twelve(dir.path());
     let whole = fs::read(&paths[2]).unwrap();
@@ -317,7 +320,7 @@ fn a_torn_tail_is_cut_set_aside_and_reported_once() {
         let (log, recovery) = open(dir.path());
         let torn = recovery.torn.unwrap();
         assert_eq!((torn.position, torn.bytes, recovery.records), (11, 136 - cut as u64, 11));
-        assert_eq!(fs::read(torn.set_aside.unwrap()).unwrap(), &whole[whole.len() - 136..whole.len() - cut]);
+        assert_eq!(fs::read(torn.copy.unwrap()).unwrap(), &whole[whole.len() - 136..whole.len() - cut]);
         assert_eq!(fs::read(&paths[2]).unwrap(), &whole[..whole.len() - 136]);
         assert_eq!(read(&log.view(), 0), positions(0..11));
         drop(log);
@@ -340,7 +343,7 @@ fn damage_in_an_old_segment_costs_one_record() {
     let expected = [positions(0..5), damaged(5, 6), positions(6..12)].concat();
     assert_eq!(read(&log.view(), 0), expected);
     assert_eq!(read(&log.view(), 5), expected[5..]);
-    assert_eq!(set_aside(dir.path()), [&bytes[40 + 136..40 + 272]]);
+    assert_eq!(copies(dir.path()), [&bytes[40 + 136..40 + 272]]);
 }
 
 #[test]
@@ -355,7 +358,7 @@ fn damage_in_the_newest_segment_is_reported_when_opening() {
     let [damage] = &recovery.damaged[..] else { panic!("{recovery:?}") };
     assert_eq!((damage.from, damage.to, damage.offset, damage.bytes), (9, 11, 40 + 136, 272));
     assert_eq!((recovery.records, recovery.torn), (10, None));
-    assert_eq!(set_aside(dir.path()), [&bytes[40 + 136..40 + 136 * 3]]);
+    assert_eq!(copies(dir.path()), [&bytes[40 + 136..40 + 136 * 3]]);
     append(&mut log, 1);
     assert_eq!(segments(dir.path()).len(), 4, "a damaged file is not written to");
     assert_eq!(read(&log.view(), 0), [positions(0..9), damaged(9, 11), positions(11..13)].concat());
@@ -469,7 +472,7 @@ fn a_payload_cannot_imitate_a_record() {
     let payload = fs::read(&segments(forged.path())[0]).unwrap();
     let roomy = LogOptions { segment_bytes: 4_096, max_record_bytes: 2_048, ..options(dir.path()) };
     let (mut log, _) = Log::open(roomy).unwrap();
-    log.append(&Entry { kind: 1, time_ms: 0, key: "CP-1", value: &payload }).unwrap();
+    log.append(&NewRecord { kind: 1, time_ms: 0, key: "CP-1", value: &payload }).unwrap();
     log.commit().unwrap();
     while log.next_position() < 6 {
         append(&mut log, 1);

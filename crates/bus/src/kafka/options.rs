@@ -7,8 +7,9 @@ use std::time::Duration;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError as ClientError;
 
+use crate::error::KafkaError;
 use crate::queue::QueueLimits;
-use crate::record::Class;
+use crate::record::RecordKind;
 use crate::spool::SpoolOptions;
 
 /// Client options that would break a promise, and therefore cannot be set.
@@ -36,29 +37,31 @@ pub struct KafkaOptions {
     pub unready_after: Duration,
     /// The largest record, in bytes; the broker's own limit must not be lower.
     pub max_record_bytes: usize,
-    /// Topic of station and message events.
-    pub events_topic: String,
-    /// Topic of command results.
-    pub command_results_topic: String,
+    /// Where each kind of record goes.
+    pub topics: Topics,
+    /// The media type of every value: the `content-type` header of each record.
+    pub content_type: &'static str,
     /// Folder for records that Kafka can never take.
-    pub set_aside_dir: PathBuf,
+    pub dead_letter_dir: PathBuf,
     /// Where records become durable while Kafka does not acknowledge; without one they are held back.
     pub spool: Option<SpoolOptions>,
     /// Further client options (TLS, SASL and so on), passed through as they are.
     pub extra: BTreeMap<String, String>,
 }
 
-/// Why the client refuses its configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum KafkaError {
-    /// An option that the gateway fixes.
-    #[error(
-        "the Kafka option {0:?} is fixed to {1:?}: another value would break answer-after-durable or the order"
-    )]
-    Fixed(String, &'static str),
-    /// An option that the client does not know, or a value that it does not take.
-    #[error("the Kafka client refuses its options: {0}")]
-    Refused(String),
+/// The topic of each kind of record.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    /// The topic of every kind that has none of its own. Kafka counts as reachable when this topic is.
+    pub default: String,
+    /// The topics of some kinds.
+    pub of_kind: BTreeMap<RecordKind, String>,
+}
+
+impl Topics {
+    pub(crate) fn of(&self, kind: RecordKind) -> &str {
+        self.of_kind.get(&kind).unwrap_or(&self.default)
+    }
 }
 
 impl KafkaOptions {
@@ -107,13 +110,6 @@ impl KafkaOptions {
         }
         Ok(config)
     }
-
-    pub(crate) fn topic(&self, class: Class) -> &str {
-        match class {
-            Class::CommandResult => &self.command_results_topic,
-            Class::Event | Class::StationState | Class::Command | Class::CommandBatch => &self.events_topic,
-        }
-    }
 }
 
 /// The client's own text would show the option's value, which may be a password.
@@ -139,9 +135,9 @@ mod tests {
             linger: Duration::from_millis(5),
             unready_after: Duration::from_secs(10),
             max_record_bytes: 1 << 21,
-            events_topic: "e".into(),
-            command_results_topic: "r".into(),
-            set_aside_dir: PathBuf::from("/nonexistent"),
+            topics: Topics { default: "e".into(), of_kind: BTreeMap::from([(RecordKind(1), "r".into())]) },
+            content_type: "application/json",
+            dead_letter_dir: PathBuf::from("/nonexistent"),
             spool: None,
             extra: extra.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         }
@@ -152,6 +148,15 @@ mod tests {
         assert!(matches!(options(&[("acks", "1")]).check(), Err(KafkaError::Fixed(..))));
         assert!(matches!(options(&[("enable.idempotence", "false")]).check(), Err(KafkaError::Fixed(..))));
         assert!(options(&[("acks", "all")]).check().is_ok());
+    }
+
+    #[test]
+    fn a_kind_without_a_topic_goes_to_the_default() {
+        let topics = options(&[]).topics;
+        assert_eq!(
+            [topics.of(RecordKind(0)), topics.of(RecordKind(1)), topics.of(RecordKind(9))],
+            ["e", "r", "e"]
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ocpp_bus::Registrar;
-use ocpp_bus::kafka::intake::IntakeMetrics;
+use ocpp_bus::kafka::consumer::ConsumerMetrics;
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::registrar::Family;
 use prometheus::IntGauge;
@@ -53,6 +53,6 @@ pub fn families() -> Result<Vec<Family>, prometheus::Error> {
     let registrar = Registrar::default();
     Metrics::register(&registrar)?;
     BusMetrics::register(&registrar, "events")?;
-    IntakeMetrics::register(&registrar)?;
+    ConsumerMetrics::register(&registrar)?;
     Ok(registrar.families())
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ocpp_bus::local::{Compaction, Snapshot};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
-use ocpp_bus::{Bus, StartError, open_log};
+use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Snapshot, StartError, open_log};
 use ocpp_log::LogOptions;
 
 use crate::command::book::{Book, Unfinished};
@@ -15,7 +14,7 @@ use crate::stations::Stations;
 
 /// Changes of stations' states, or of commands, that may wait for the journal.
 const JOURNAL_LIMITS: QueueLimits = QueueLimits { records: 10_000, bytes: 64 << 20 };
-/// A journal is rewritten in short above this size.
+/// A journal is compacted above this size.
 const JOURNAL_COMPACT_ABOVE: u64 = 32 << 20;
 /// One station's state is far smaller than this.
 const JOURNAL_MAX_RECORD: u32 = 64 * 1024;
@@ -32,7 +31,7 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
         bytes: u32::try_from(config.bus.queue_bytes.as_u64()).unwrap_or(u32::MAX),
     };
     match config.bus.kind {
-        BusKind::Kafka => Bus::start_kafka("events", config.kafka_options(), limits, metrics),
+        BusKind::Kafka => Bus::start_kafka(config.kafka_options(), limits, &metrics),
         BusKind::Local => {
             let local = &config.bus.local;
             let options = LogOptions {
@@ -43,7 +42,9 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
                 max_record_bytes: u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX),
             };
             let log = open_log(options, &metrics)?;
-            Bus::start_local("events", log, limits, local.linger, None, config.set_aside_dir(), metrics)
+            let options =
+                LocalOptions { limits, linger: local.linger, dead_letter_dir: config.dead_letter_dir() };
+            Bus::start_local(log, options, &metrics)
         }
     }
 }
@@ -55,7 +56,7 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
 pub(super) fn start_journal(
     config: &Config,
     metrics: BusMetrics,
-) -> Result<(Bus, Arc<Stations>), StartError> {
+) -> Result<(Journal, Arc<Stations>), StartError> {
     let options = LogOptions {
         dir: config.stations_dir(),
         segment_bytes: 8 << 20,
@@ -65,20 +66,14 @@ pub(super) fn start_journal(
     };
     let log = open_log(options, &metrics)?;
     let stations = Arc::new(Stations::replay(&log.view())?);
-    let compaction = Compaction {
-        snapshot: Arc::clone(&stations) as Arc<dyn Snapshot>,
-        above_bytes: JOURNAL_COMPACT_ABOVE,
+    let options = JournalOptions {
+        limits: JOURNAL_LIMITS,
+        linger: JOURNAL_LINGER,
+        compact_above_bytes: JOURNAL_COMPACT_ABOVE,
+        dead_letter_dir: config.dead_letter_dir(),
     };
-    let bus = Bus::start_local(
-        "stations",
-        log,
-        JOURNAL_LIMITS,
-        JOURNAL_LINGER,
-        Some(compaction),
-        config.set_aside_dir(),
-        metrics,
-    )?;
-    Ok((bus, stations))
+    let snapshot = Arc::clone(&stations) as Arc<dyn Snapshot>;
+    Ok((Journal::start(log, snapshot, options, &metrics)?, stations))
 }
 
 /// The journal of the book of commands, what it says, and what is to be finished now.
@@ -88,7 +83,7 @@ pub(super) fn start_journal(
 pub(super) fn start_commands(
     config: &Config,
     metrics: BusMetrics,
-) -> Result<(Bus, Arc<Book>, Vec<Unfinished>), StartError> {
+) -> Result<(Journal, Arc<Book>, Vec<Unfinished>), StartError> {
     // A command's payload or the event of its outcome, with what the book says beside it.
     let max_record_bytes = u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX).saturating_add(8192);
     let options = LogOptions {
@@ -101,18 +96,14 @@ pub(super) fn start_commands(
     let log = open_log(options, &metrics)?;
     let (book, unfinished) = Book::replay(&log.view(), config.commands.clone())?;
     let book = Arc::new(book);
-    let compaction =
-        Compaction { snapshot: Arc::clone(&book) as Arc<dyn Snapshot>, above_bytes: JOURNAL_COMPACT_ABOVE };
     let limits =
         QueueLimits { bytes: JOURNAL_LIMITS.bytes.max(max_record_bytes.saturating_mul(2)), ..JOURNAL_LIMITS };
-    let bus = Bus::start_local(
-        "commands",
-        log,
+    let options = JournalOptions {
         limits,
-        Duration::ZERO,
-        Some(compaction),
-        config.set_aside_dir(),
-        metrics,
-    )?;
-    Ok((bus, book, unfinished))
+        linger: Duration::ZERO,
+        compact_above_bytes: JOURNAL_COMPACT_ABOVE,
+        dead_letter_dir: config.dead_letter_dir(),
+    };
+    let snapshot = Arc::clone(&book) as Arc<dyn Snapshot>;
+    Ok((Journal::start(log, snapshot, options, &metrics)?, book, unfinished))
 }

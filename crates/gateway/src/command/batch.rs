@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use ocpp_bus::{Class, Record};
+use ocpp_bus::Record;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use super::book::{from_ms, now_ms, since_epoch};
 use super::{Command, IfOffline, Status};
 use crate::events::millis;
+use crate::kinds;
 use crate::spans::CommandTrace;
 
 /// Finished batches that are remembered.
@@ -329,7 +330,7 @@ impl Batch {
         // Plain structs always serialize; an empty value would be reported at replay.
         let value = serde_json::to_vec(&saved).unwrap_or_default();
         let key = Arc::clone(&self.plan.id);
-        Record { class: Class::CommandBatch, time_ms: now_ms(), key, value: Bytes::from(value) }
+        Record { kind: kinds::COMMAND_BATCH, time_ms: now_ms(), key, value: Bytes::from(value) }
     }
 
     fn summary(&self) -> Summary {

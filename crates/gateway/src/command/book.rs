@@ -20,9 +20,9 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ocpp_bus::kafka::intake::RecordPlace;
-use ocpp_bus::local::Snapshot;
-use ocpp_bus::{Class, Record};
+use ocpp_bus::Record;
+use ocpp_bus::Snapshot;
+use ocpp_bus::kafka::consumer::RecordPlace;
 use ocpp_protocol::IdentityKey;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -32,6 +32,7 @@ use super::batch::Batches;
 use super::{Command, IfOffline, Outcome};
 use crate::config;
 use crate::events::millis;
+use crate::kinds;
 
 pub use journal::Unfinished;
 
@@ -126,7 +127,7 @@ impl Ended {
     /// Its result event as a record for the bus.
     pub fn record(&self) -> Record {
         Record {
-            class: Class::CommandResult,
+            kind: kinds::COMMAND_RESULT,
             time_ms: self.at_ms,
             key: self.station.as_str().into(),
             value: self.event.get().to_owned().into(),

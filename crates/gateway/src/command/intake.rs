@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ocpp_bus::kafka::intake::Delivery;
+use ocpp_bus::kafka::consumer::Delivery;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,7 @@ pub async fn serve(
                     if let Err(error) = backend.take(&delivery.value) {
                         tracing::debug!(%error, place = ?delivery.place, "not an answer");
                     }
-                    delivery.receipt.dealt_with();
+                    delivery.receipt.ack();
                 }
                 Some(delivery) => held.push_back(delivery),
                 None => return,
@@ -55,8 +55,8 @@ fn take(router: &Arc<Router>, topic: &str, delivery: Delivery, place: OwnedSemap
             if let Some(flaw) = &command.flaw {
                 tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
             }
-            router.take(command, place, || delivery.receipt.dealt_with());
+            router.take(command, place, || delivery.receipt.ack());
         }
-        Wanted::Batch(plan) => router.take_batch(Arc::new(plan), place, || delivery.receipt.dealt_with()),
+        Wanted::Batch(plan) => router.take_batch(Arc::new(plan), place, || delivery.receipt.ack()),
     }
 }

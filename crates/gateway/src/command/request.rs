@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ocpp_bus::kafka::intake::Delivery;
+use ocpp_bus::kafka::consumer::Delivery;
 use ocpp_protocol::{Identity, IdentityKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;

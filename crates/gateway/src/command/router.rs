@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use futures_util::StreamExt;
-use ocpp_bus::{Bus, Record};
+use ocpp_bus::{Bus, Journal, Record};
 use ocpp_protocol::{Action, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -40,7 +40,7 @@ pub struct Router {
     /// What is remembered.
     pub book: Arc<Book>,
     /// The book's journal.
-    pub journal: Bus,
+    pub journal: Journal,
     /// The sessions.
     pub registry: Arc<Registry>,
     /// Registered spellings.

@@ -13,8 +13,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
-use ocpp_bus::feed::{Feed, Live};
-use ocpp_bus::{Bus, Class};
+use ocpp_bus::Bus;
+use ocpp_bus::tail::{Live, Tail};
 use ocpp_log::{Item, LogReader, LogView};
 use ocpp_protocol::IdentityKey;
 use tokio::sync::broadcast::error::RecvError;
@@ -27,6 +27,7 @@ use utoipa_axum::routes;
 use super::extract::{FromQuery, Query, Values};
 use super::interface::Operation;
 use super::problem::Problem;
+use crate::kinds;
 
 /// Pieces of the stream that may be waiting for the client; a full channel slows the subscriber's task down.
 const PIECES: usize = 16;
@@ -107,14 +108,14 @@ async fn watch_events(
     let (sender, mut pieces) = mpsc::channel(PIECES);
     let subscriber = Subscriber { sender, _permit: permit };
     let stop = subscriptions.stop.clone();
-    match subscriptions.bus.feed() {
-        Feed::Log(view) => {
+    match subscriptions.bus.tail() {
+        Tail::Log(view) => {
             let last_event = headers.get("last-event-id").and_then(|value| value.to_str().ok());
             let position = start(view, from, last_event)?;
             let stream = from_log(view.clone(), position, filter, follow, subscriber, stop);
             drop(subscriptions.tasks.spawn(stream));
         }
-        Feed::Live(live) => {
+        Tail::Live(live) => {
             if from.is_some() || !follow {
                 let detail = "the kafka bus keeps no local log to read from; read the topic instead";
                 return Err(Problem::conflict("no positions", detail));
@@ -274,7 +275,7 @@ async fn from_live(live: Live, filter: Filter, subscriber: Subscriber, stop: Can
         match received {
             Ok(record) => {
                 let record: Arc<ocpp_bus::Record> = record;
-                if matches!(record.class, Class::Event | Class::CommandResult)
+                if matches!(record.kind, kinds::EVENT | kinds::COMMAND_RESULT)
                     && filter.passes(&record.key, &record.value)
                 {
                     write(&mut piece, None, &record.value);

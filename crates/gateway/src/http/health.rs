@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use ocpp_bus::Bus;
+use ocpp_bus::Status;
 use ocpp_protocol::Version;
 use prometheus::{IntGauge, TextEncoder};
 use serde::Serialize;
@@ -34,9 +34,9 @@ pub(crate) struct Sources {
     pub(crate) metrics: prometheus::Registry,
     /// Brought up to date when the metrics are asked for.
     pub(crate) stations_known: IntGauge,
-    pub(crate) bus: Bus,
-    pub(crate) stations_journal: Bus,
-    pub(crate) commands_journal: Bus,
+    pub(crate) bus: Status,
+    pub(crate) stations_journal: Status,
+    pub(crate) commands_journal: Status,
 }
 
 /// Whether the gateway is ready, and how its buses are.
@@ -201,19 +201,16 @@ async fn stats(State(sources): State<Arc<Sources>>) -> Json<Stats> {
 ))]
 async fn metrics(State(sources): State<Arc<Sources>>) -> Result<Response, Problem> {
     sources.stations_known.set(i64::try_from(sources.stations.len()).unwrap_or(i64::MAX));
-    // Reading readiness and health brings their gauges up to date.
+    // Brings the gauge of readiness up to date.
     drop(sources.readiness.check());
-    for bus in [&sources.bus, &sources.stations_journal, &sources.commands_journal] {
-        bus.health();
-    }
     let page = TextEncoder::new()
         .encode_to_string(&sources.metrics.gather())
         .map_err(|error| Problem::internal("metrics cannot be written", error.to_string()))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
 }
 
-fn bus_health(bus: &Bus) -> BusHealth {
-    let health = bus.health();
+fn bus_health(status: &Status) -> BusHealth {
+    let health = status.health();
     BusHealth {
         state: health.state.as_str(),
         detail: health.detail,

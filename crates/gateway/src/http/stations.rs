@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::{Path, State};
-use ocpp_bus::Bus;
+use ocpp_bus::Journal;
 use ocpp_protocol::{Identity, IdentityKey, Registration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,7 +31,7 @@ pub(crate) struct Directory {
     pub(crate) registry: Arc<Registry>,
     pub(crate) stations: Arc<Stations>,
     /// Changes of stations are written here.
-    pub(crate) journal: Bus,
+    pub(crate) journal: Journal,
     /// `registration.max_stations`.
     pub(crate) max_stations: usize,
     /// Has the commands that are queued for stations.

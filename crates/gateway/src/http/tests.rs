@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::{HeaderMap, Request, StatusCode};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
-use ocpp_bus::{Bus, Registrar};
+use ocpp_bus::{Journal, Registrar};
 use ocpp_protocol::Identity;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -210,9 +210,9 @@ async fn what_is_served_is_documented() {
 }
 
 /// The operations of stations, for three known ones; there may be four.
-fn stations() -> (Router, Bus) {
+fn stations() -> (Router, Journal) {
     let metrics = BusMetrics::register(&Registrar::default(), "stations").unwrap();
-    let journal = Bus::start_forgetful(QueueLimits { records: 10, bytes: 1 << 20 }, metrics).unwrap();
+    let journal = Journal::start_forgetful(QueueLimits { records: 10, bytes: 1 << 20 }, &metrics).unwrap();
     let known = Stations::default();
     for (name, tag) in [("CP-1", "depot"), ("cp-2", "street"), ("X-3", "depot")] {
         known.tag(&Identity::parse(name).unwrap(), [tag.to_owned()].into());

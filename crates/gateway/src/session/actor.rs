@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 use std::task::ready;
 use std::time::{Duration, Instant};
 
-use ocpp_bus::{Class, Durability, Lane, Record};
+use ocpp_bus::{DurableWatermark, Publisher, Record, RecordKind};
 use ocpp_protocol::{BootState, Exchange, Grants, IdentityKey};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -37,6 +37,7 @@ use super::shared::Shared;
 use super::{OverGuard, Session};
 use crate::command::{Departure, Outcome, PendingCommand, Report, Sent, Status};
 use crate::events::millis;
+use crate::kinds;
 use crate::registry::Entry;
 use crate::socket::{Socket, Turn};
 use crate::spans::CallTrace;
@@ -65,8 +66,8 @@ pub(super) struct Actor {
     pub(super) key: IdentityKey,
     pub(super) shared: Arc<Shared>,
     pub(super) entry: Option<Entry>,
-    pub(super) lane: Lane,
-    pub(super) states: Lane,
+    pub(super) lane: Publisher,
+    pub(super) states: Publisher,
     /// Records in order that the bus had no room for.
     pub(super) unpublished: VecDeque<Record>,
     /// Events and state changes so far, published or not: the ordinals of their lanes.
@@ -169,8 +170,8 @@ impl Actor {
         let seed = session.id.spread();
         let key = session.admission.identity.folded();
         Self {
-            lane: shared.bus.lane(),
-            states: shared.journal.lane(),
+            lane: shared.bus.publisher(),
+            states: shared.journal.publisher(),
             unpublished: VecDeque::new(),
             queued_events: 0,
             queued_states: 0,
@@ -203,8 +204,8 @@ impl Actor {
         socket: &mut Option<Socket<S>>,
     ) -> CloseReason {
         let session = Arc::clone(&self.session);
-        let events_durable = self.lane.durability();
-        let states_durable = self.states.durability();
+        let events_durable = self.lane.watermark();
+        let states_durable = self.states.watermark();
         let mut armed = self.next_deadline();
         let mut timer = std::pin::pin!(tokio::time::sleep_until(armed.into()));
         loop {
@@ -221,7 +222,7 @@ impl Actor {
             let commands = self.wants_commands(Instant::now());
             let held = self.next_to_be_durable(&events_durable);
             let awaits = self.next_lapse().is_some();
-            let waiting = self.unpublished.front().map(|record| (record.class, record.cost()));
+            let waiting = self.unpublished.front().map(|record| (record.kind, record.cost()));
             let deadline = self.next_deadline();
             // An earlier deadline must be armed; a later one is found when the timer fires.
             if deadline < armed {
@@ -428,7 +429,7 @@ async fn noted(departing: &mut Option<Box<Departure>>) {
     }
 }
 
-async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>) {
+async fn both(events: &DurableWatermark, states: &DurableWatermark, held: Option<(u64, u64)>) {
     match held {
         Some((event, state)) => {
             poll_fn(|context| {
@@ -442,10 +443,10 @@ async fn both(events: &Durability, states: &Durability, held: Option<(u64, u64)>
 }
 
 /// Boxed, so that the sessions that need not wait do not have the room for it.
-async fn room(lane: &mut Lane, states: &mut Lane, waiting: Option<(Class, u32)>) {
+async fn room(lane: &mut Publisher, states: &mut Publisher, waiting: Option<(RecordKind, u32)>) {
     match waiting {
-        Some((Class::StationState, cost)) => Box::pin(states.room(cost)).await,
-        Some((_, cost)) => Box::pin(lane.room(cost)).await,
+        Some((kinds::STATION_STATE, cost)) => Box::pin(states.reserve(cost)).await,
+        Some((_, cost)) => Box::pin(lane.reserve(cost)).await,
         None => std::future::pending().await,
     }
 }

@@ -244,7 +244,7 @@ impl Actor {
         note_outcome(awaited.span.as_mut(), content.outcome(version));
         // After a CALLERROR the station's next try is a new question.
         let said = matches!(content, Content::Result(_)).then(|| {
-            let states = (self.states.durability(), self.queued_states);
+            let states = (self.states.watermark(), self.queued_states);
             (Said::Given(content.clone()), Milestone { states, ..awaited.milestone.clone() })
         });
         self.shared.replays.settle(&self.key, awaited.key, self.session.id, said);

@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use ocpp_bus::Durability;
+use ocpp_bus::DurableWatermark;
 use ocpp_protocol::{
     Action, AnswerContext, BootState, Registration, builtin, csms_may_send, write_call, write_call_error,
     write_call_error_with_details, write_call_result, write_call_result_error,
@@ -32,8 +32,8 @@ impl Actor {
     /// What an answer to the CALL taken in last waits for.
     pub(super) fn milestone(&self) -> Milestone {
         Milestone {
-            events: (self.lane.durability(), self.queued_events),
-            states: (self.states.durability(), self.queued_states),
+            events: (self.lane.watermark(), self.queued_events),
+            states: (self.states.watermark(), self.queued_states),
         }
     }
 
@@ -53,7 +53,7 @@ impl Actor {
 
     /// What must be durable for the next answer to be released, or for the station to be read again; none if that alone would
     /// change nothing.
-    pub(super) fn next_to_be_durable(&self, events: &Durability) -> Option<(u64, u64)> {
+    pub(super) fn next_to_be_durable(&self, events: &DurableWatermark) -> Option<(u64, u64)> {
         // What an earlier session published is looked for by the timer: its lane has a waiter of its own.
         let releases = |first: &&Pending| matches!(first.held, Held::Answer(_)) && !first.waits_for_earlier();
         let answer = self.pending.front().filter(releases).map(|first| (first.events, first.states));
@@ -171,7 +171,7 @@ impl Actor {
         let router = &self.shared.router;
         match router.book.sending(&pending.command) {
             Some(note) => {
-                self.departing = Some(Box::new(Departure::new(pending, router.journal.lane(), note)));
+                self.departing = Some(Box::new(Departure::new(pending, router.journal.publisher(), note)));
             }
             // It was ended by somebody else; whoever follows it knows.
             None => drop(pending),

@@ -6,16 +6,17 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use ocpp_bus::{Class, Record};
+use ocpp_bus::Record;
 
 use super::actor::Actor;
 use crate::events::Message;
+use crate::kinds;
 
 impl Actor {
     /// Whether its events that are not durable yet take up its share of the bus: a few stations with large messages must not fill
     /// it for all.
     pub(super) fn has_too_much_under_way(&self) -> bool {
-        self.lane.under_way() >= self.shared.limits.max_unacknowledged_size.as_u64()
+        self.lane.unacknowledged_bytes() >= self.shared.limits.max_unacknowledged_size.as_u64()
     }
 
     pub(super) fn publish_received(&mut self, time: SystemTime, message: &Message<'_>) {
@@ -60,7 +61,7 @@ impl Actor {
     }
 
     fn try_publish(&mut self, record: Record) -> Result<(), Record> {
-        let lane = if record.class == Class::StationState { &mut self.states } else { &mut self.lane };
+        let lane = if record.kind == kinds::STATION_STATE { &mut self.states } else { &mut self.lane };
         lane.try_publish(record).map(drop)
     }
 }

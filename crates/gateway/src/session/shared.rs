@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ocpp_bus::Bus;
+use ocpp_bus::{Bus, Journal, Status};
 
 use crate::answers::Answers;
 use crate::command::router::Router;
@@ -34,7 +34,7 @@ pub struct Shared {
     /// Events go here …
     pub bus: Bus,
     /// … and changes of stations' states here.
-    pub journal: Bus,
+    pub journal: Journal,
     /// The stations' states.
     pub stations: Arc<Stations>,
     /// Takes commands to their stations.
@@ -54,7 +54,7 @@ pub struct Shared {
 impl Shared {
     /// Storage has not acknowledged for so long that stations are better off offline.
     pub fn holds_too_long(&self) -> bool {
-        let over = |bus: &Bus| bus.health().holding_for.is_some_and(|held| held >= self.hold_limit);
-        !self.hold_limit.is_zero() && (over(&self.bus) || over(&self.journal))
+        let over = |status: &Status| status.health().holding_for.is_some_and(|held| held >= self.hold_limit);
+        !self.hold_limit.is_zero() && (over(self.bus.status()) || over(self.journal.status()))
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ocpp_bus::kafka::intake::RecordPlace;
-use ocpp_bus::{Class, Record};
+use ocpp_bus::Record;
+use ocpp_bus::kafka::consumer::RecordPlace;
 use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::IdentityKey;
 use serde::{Deserialize, Serialize};
@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use super::{Batches, Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
 use crate::config;
 use crate::events::millis;
+use crate::kinds;
 use crate::spans::CommandTrace;
 
 /// A command that a restart has found without an end.
@@ -104,7 +105,7 @@ impl Entry {
         };
         // Plain structs always serialize; an empty value would be reported at replay.
         let value = Bytes::from(serde_json::to_vec(&saved).unwrap_or_default());
-        Some(Record { class: Class::Command, time_ms: now_ms(), key: Arc::clone(id), value })
+        Some(Record { kind: kinds::COMMAND, time_ms: now_ms(), key: Arc::clone(id), value })
     }
 
     fn running<'a>(
@@ -159,7 +160,7 @@ impl Book {
             }
             for item in items {
                 match item {
-                    Item::Record(record) if record.kind == Class::CommandBatch as u8 => {
+                    Item::Record(record) if record.kind == kinds::COMMAND_BATCH.0 => {
                         batches.restore(&record.value);
                     }
                     Item::Record(record) => match serde_json::from_slice(&record.value) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ocpp_log::{Entry as LogEntry, Log, LogOptions};
+use ocpp_log::{Log, LogOptions, NewRecord};
 use tempfile::TempDir;
 
 use super::*;
@@ -36,8 +36,8 @@ impl Desk {
     fn save(&mut self, record: Option<Record>) {
         let log = self.log.as_mut().unwrap();
         if let Some(record) = record {
-            let entry = LogEntry { kind: 3, time_ms: record.time_ms, key: &record.key, value: &record.value };
-            log.append(&entry).unwrap();
+            let new = NewRecord { kind: 3, time_ms: record.time_ms, key: &record.key, value: &record.value };
+            log.append(&new).unwrap();
         }
         log.commit().unwrap();
     }
@@ -248,8 +248,8 @@ fn a_snapshot_says_the_same_as_the_journal() {
     let short = tempfile::tempdir().unwrap();
     let (mut log, ..) = open(short.path(), &desk.limits);
     for record in desk.book.records() {
-        let entry = LogEntry { kind: 3, time_ms: record.time_ms, key: &record.key, value: &record.value };
-        log.append(&entry).unwrap();
+        let new = NewRecord { kind: 3, time_ms: record.time_ms, key: &record.key, value: &record.value };
+        log.append(&new).unwrap();
     }
     log.commit().unwrap();
     drop(log);

@@ -68,14 +68,14 @@ impl Router {
     }
 
     pub(in crate::command) async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {
-        let mut lane = self.bus.lane();
+        let mut lane = self.bus.publisher();
         let ordinal = lane.publish(ended.record()).await;
         // The session's own last event may follow.
         drop(untold);
-        lane.durability().wait(ordinal).await;
+        lane.watermark().wait(ordinal).await;
         if let Some(record) = self.book.told(ended) {
             // Nothing follows from it but that it is not told again after a restart.
-            self.journal.lane().publish(record).await;
+            self.journal.publisher().publish(record).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the consumer's client calls back: errors, and partitions that come and go.
+//! The callbacks of the client library's consumer: errors, and partitions that come and go.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -9,34 +9,35 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Reb
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use super::IntakeMetrics;
-use super::windows::Windows;
+use super::ConsumerMetrics;
+use super::unacknowledged::Unacknowledged;
 
-/// How often the same trouble is logged.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
+/// How often the same trouble is logged again.
+const LOG_AGAIN: Duration = Duration::from_secs(30);
 
 /// The consumer's callbacks.
 pub(super) struct Context {
     pub(super) topic: String,
-    pub(super) windows: Arc<Windows>,
-    pub(super) metrics: IntakeMetrics,
-    pub(super) said: Mutex<Option<(String, Instant)>>,
+    pub(super) unacknowledged: Arc<Unacknowledged>,
+    pub(super) metrics: ConsumerMetrics,
+    /// What was logged last, and when.
+    pub(super) logged: Mutex<Option<(String, Instant)>>,
 }
 
 impl Context {
     pub(super) fn trouble(&self, text: &str) {
         self.metrics.failures.inc();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = said.as_ref().is_none_or(|(last, at)| last != text || at.elapsed() > SAY_AGAIN);
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = logged.as_ref().is_none_or(|(last, at)| last != text || at.elapsed() > LOG_AGAIN);
         if is_news {
-            *said = Some((text.to_owned(), Instant::now()));
+            *logged = Some((text.to_owned(), Instant::now()));
             tracing::warn!(topic = self.topic, reason = text, "commands cannot be read from Kafka");
         }
     }
 
     pub(super) fn store(&self, consumer: &BaseConsumer<Self>) {
         let mut offsets = TopicPartitionList::new();
-        for (partition, next) in self.windows.settled() {
+        for (partition, next) in self.unacknowledged.take_committable() {
             if let Err(error) = offsets.add_partition_offset(&self.topic, partition, Offset::Offset(next)) {
                 self.trouble(&error.to_string());
             }
@@ -70,9 +71,8 @@ impl ConsumerContext for Context {
         {
             tracing::debug!(%error, "offsets of commands were not committed before a rebalance");
         }
-        let mut partitions = self.windows.lock();
         for element in revoked.elements() {
-            partitions.remove(&element.partition());
+            self.unacknowledged.revoke(element.partition());
         }
     }
 

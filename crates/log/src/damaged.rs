@@ -1,5 +1,5 @@
-//! Keeps what could not be read: copies damaged bytes to the folder `damaged/` of a log, one file per region, so that nothing is
-//! lost that somebody might still make sense of. The log never reads nor deletes these files.
+//! Copies of bytes that could not be read: one file per region in the folder `damaged/` of a log, so that nothing is lost that
+//! somebody might still make sense of. The log never reads or deletes these files.
 
 use std::io;
 use std::ops::Range;
@@ -14,7 +14,7 @@ const CHUNK_BYTES: u64 = 64 * 1024;
 
 /// Copies a region of a segment file, as much of it as the file has; durable when it returns. The same region is copied once,
 /// however often it is met. `None` if the file has nothing there.
-pub(super) fn set_aside(
+pub(super) fn copy_damage(
     filesystem: &dyn Filesystem,
     dir: &Path,
     base: u64,
@@ -72,7 +72,7 @@ mod tests {
         let bytes: Vec<u8> = (0..200_000_u32).map(|at| at as u8).collect();
         let file = filesystem.create(Path::new("log/x")).unwrap();
         fs::write_all_at(&*file, &bytes, 0).unwrap();
-        let copy = || set_aside(&filesystem, Path::new("log"), 7, &*file, 50..150_000);
+        let copy = || copy_damage(&filesystem, Path::new("log"), 7, &*file, 50..150_000);
 
         filesystem.room(70_000);
         assert_eq!(copy().unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -89,7 +89,7 @@ mod tests {
         let filesystem = SimFilesystem::new(1);
         let file = filesystem.create(Path::new("log/x")).unwrap();
         fs::write_all_at(&*file, b"12345", 0).unwrap();
-        let copy = |region| set_aside(&filesystem, Path::new("log"), 0, &*file, region).unwrap();
+        let copy = |region| copy_damage(&filesystem, Path::new("log"), 0, &*file, region).unwrap();
         assert_eq!(content(&filesystem, &copy(3..99).unwrap()), b"45");
         assert_eq!(copy(5..99), None);
         assert_eq!(copy(9..99), None);

@@ -1,32 +1,32 @@
-//! What happens to records that came back from Kafka: set aside, sent again in their former order, or sent each alone.
+//! What Kafka did not take: it becomes a dead letter, or is sent again in its former order, or each record alone.
 
-use super::{Pump, RETRY, order, size};
-use crate::kafka::{Returned, Verdict};
+use super::{KafkaWriter, RETRY, order, size};
+use crate::health::BusState;
+use crate::kafka::client::{Retry, Returned};
 
-impl Pump {
-    /// Deals with the records that Kafka did not take.
-    pub(super) fn deal_with_returned(&mut self) {
+impl KafkaWriter {
+    pub(super) fn handle_returned(&mut self) {
         if !self.client.has_returned() {
             return;
         }
         let (hopeless, others): (Vec<_>, Vec<_>) =
             self.client.take_returned().into_iter().partition(|returned| self.is_hopeless(returned));
-        for returned in hopeless.iter().filter(|returned| returned.verdict == Verdict::Alone) {
+        for returned in hopeless.iter().filter(|returned| returned.retry == Retry::Alone) {
             self.refused_bytes = self.refused_bytes.min(size(&returned.in_flight));
         }
-        self.set_aside_all(hopeless);
+        self.give_up(hopeless);
         let Some(first) = others.first() else { return };
-        // Trying again can mend these. First get everything back, so that the order can be restored.
+        // Trying again can mend these. First take everything back, so that the order can be restored.
         let reason = format!("{} ({})", first.reason, self.client.trouble());
-        self.queue.metrics().failures.inc_by(others.len() as u64);
-        let refused_as_a_batch = others.iter().any(|returned| returned.verdict == Verdict::Alone);
+        self.queue.counters().failures.inc_by(others.len() as u64);
+        let refused_as_a_batch = others.iter().any(|returned| returned.retry == Retry::Alone);
         if refused_as_a_batch {
             self.send_each_alone(others);
         } else if self.spool.is_some() {
             self.restore_order(others);
             self.begin_spooling(reason);
         } else {
-            self.health.holding(reason);
+            self.report(BusState::Holding, Some(reason));
             let mut all = others;
             all.extend(self.client.recall(false));
             self.restore_order(all);
@@ -34,12 +34,12 @@ impl Pump {
         }
     }
 
-    /// A record that was sent alone and refused is what it was refused for.
+    /// A record that was sent alone and refused is itself what was refused.
     fn is_hopeless(&self, returned: &Returned) -> bool {
-        match returned.verdict {
-            Verdict::Hopeless => true,
-            Verdict::Alone => self.is_alone,
-            Verdict::Again => false,
+        match returned.retry {
+            Retry::Never => true,
+            Retry::Alone => self.is_alone,
+            Retry::Again => false,
         }
     }
 
@@ -47,7 +47,7 @@ impl Pump {
     fn send_each_alone(&mut self, refused: Vec<Returned>) {
         let mut all = refused;
         all.extend(self.client.recall(true));
-        let refused = all.iter().filter(|returned| returned.verdict == Verdict::Alone);
+        let refused = all.iter().filter(|returned| returned.retry == Retry::Alone);
         self.alone.extend(refused.map(|returned| order(&returned.in_flight)));
         tracing::warn!(records = self.alone.len(), "Kafka refused a batch; its records are sent one by one");
         self.unsent.clear();
@@ -62,7 +62,7 @@ impl Pump {
     pub(super) fn restore_order(&mut self, returned: Vec<Returned>) {
         let (hopeless, others): (Vec<_>, Vec<_>) =
             returned.into_iter().partition(|returned| self.is_hopeless(returned));
-        self.set_aside_all(hopeless);
+        self.give_up(hopeless);
         let mut again: Vec<_> = others
             .into_iter()
             .map(|returned| returned.in_flight)
@@ -73,20 +73,18 @@ impl Pump {
         self.backlog = again.into();
     }
 
-    pub(super) fn set_aside_all(&self, hopeless: Vec<Returned>) {
-        for returned in hopeless {
-            self.queue.metrics().failures.inc();
-            self.set_aside_one(returned);
+    /// Makes dead letters of records that can never be sent.
+    pub(super) fn give_up(&self, hopeless: Vec<Returned>) {
+        let counters = self.queue.counters();
+        for Returned { in_flight, reason, .. } in hopeless {
+            let topic = self.client.options().topics.of(in_flight.record.kind);
+            counters.failures.inc();
+            self.dead_letters.store(&in_flight.record, topic, &reason, &self.health);
+            counters.dead_letters.inc();
+            if !in_flight.is_spooled() {
+                counters.durable.inc();
+            }
+            in_flight.acknowledge();
         }
-    }
-
-    fn set_aside_one(&self, Returned { in_flight, reason, .. }: Returned) {
-        let topic = self.client.options().topic(in_flight.record.class);
-        self.set_aside.keep(&in_flight.record, topic, &reason, &self.health);
-        self.queue.metrics().set_aside.inc();
-        if !in_flight.is_spooled() {
-            self.queue.metrics().durable.inc();
-        }
-        in_flight.durable();
     }
 }

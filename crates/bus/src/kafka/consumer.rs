@@ -1,32 +1,34 @@
-//! Records from a Kafka topic, each with a receipt: the offset moves on only when everything before it was dealt with.
+//! The consumer: records from a Kafka topic, each with a receipt. The committed offset moves on only when everything before it is
+//! acknowledged.
 //!
-//! Owns one OS thread with the consumer, and for each partition the window of records that were handed out and not dealt
-//! with. Records of one partition may be dealt with in any order, so that a slow one holds up nobody; what is committed is
-//! the offset below which all are. Does not know what a record says.
+//! Owns one OS thread with the client library's consumer, and for each partition what was handed out and not acknowledged.
+//! Records of one partition may be acknowledged in any order, so a slow one holds up nobody; what is committed is the offset below
+//! which all are. Does not know what a record says.
 //!
 //! Delivery is at least once: after a crash or a rebalance everything above the committed offset comes again, so whoever
 //! takes records must know what it has seen. Bounded: at most `most_open` records are out at a time, and at most `widest` behind
 //! the oldest of a partition; then the partitions are paused, and the group is kept alive meanwhile.
 
 mod callbacks;
-mod windows;
+mod unacknowledged;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus::{IntCounter, IntGauge};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use tokio::sync::mpsc;
 
 use self::callbacks::Context;
-use self::windows::Windows;
-use super::options::{KafkaError, KafkaOptions, refused};
+use self::unacknowledged::{Ticket, Unacknowledged};
+use super::options::{KafkaOptions, refused};
+use crate::error::{KafkaError, StartError};
 use crate::registrar::Registrar;
+use crate::thread::Worker;
 
 /// How long the thread waits for a record before it looks at everything else.
 const POLL: Duration = Duration::from_millis(50);
@@ -35,14 +37,14 @@ const LAST_COMMIT: Duration = Duration::from_secs(2);
 
 /// Where to read.
 #[derive(Clone, Debug)]
-pub struct IntakeOptions {
+pub struct ConsumerOptions {
     /// The topic.
     pub topic: String,
     /// The consumer group.
     pub group: String,
-    /// Records handed out and not dealt with, at most.
+    /// The most records that are handed out and not acknowledged.
     pub most_open: usize,
-    /// Records of one partition behind the oldest that is not dealt with, at most: what comes again after a crash.
+    /// The most records of one partition from the oldest on that is not acknowledged: what comes again after a crash.
     pub widest: usize,
     /// Values longer than this are handed out cut to nothing, with [`Delivery::is_too_large`] set.
     pub max_value_bytes: usize,
@@ -57,7 +59,7 @@ pub struct RecordPlace {
     pub offset: i64,
 }
 
-/// A record.
+/// A record that was handed out.
 #[derive(Debug)]
 pub struct Delivery {
     /// Where it is.
@@ -72,30 +74,29 @@ pub struct Delivery {
     pub produced_ms: Option<u64>,
     /// The `traceparent` header (W3C Trace Context).
     pub traceparent: Option<String>,
-    /// To be given back when it was dealt with.
+    /// Acknowledges the record.
     pub receipt: Receipt,
 }
 
-/// The duty to say when a record was dealt with. Dropping it without a word leaves the offset where it is, so the record
-/// comes again at the next start: right when the process is leaving, and wrong at any other time.
+/// Acknowledges one record. If it is dropped instead, the offset stays where it is and the record comes again at the next start:
+/// right when the process is ending, and wrong at any other time.
 #[derive(Debug)]
 #[must_use]
 pub struct Receipt {
-    windows: Arc<Windows>,
-    place: RecordPlace,
-    generation: u64,
+    unacknowledged: Arc<Unacknowledged>,
+    ticket: Ticket,
 }
 
 impl Receipt {
-    /// The record needs not come again.
-    pub fn dealt_with(self) {
-        self.windows.close(self.place, self.generation);
+    /// The record need not come again.
+    pub fn ack(self) {
+        self.unacknowledged.acknowledge(self.ticket);
     }
 }
 
 /// What a consumer counts.
 #[derive(Clone, Debug)]
-pub struct IntakeMetrics {
+pub struct ConsumerMetrics {
     records: IntCounter,
     failures: IntCounter,
     pauses: IntCounter,
@@ -103,7 +104,7 @@ pub struct IntakeMetrics {
     partitions: IntGauge,
 }
 
-impl IntakeMetrics {
+impl ConsumerMetrics {
     /// Registers the metrics of the consumer of commands.
     ///
     /// # Errors
@@ -124,32 +125,32 @@ impl IntakeMetrics {
 
 /// A running consumer.
 #[derive(Debug)]
-pub struct Intake {
+pub struct Consumer {
     stop: Arc<AtomicBool>,
     leave: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    worker: Worker,
 }
 
-impl Intake {
+impl Consumer {
     /// Starts to read. Kafka need not be reachable.
     ///
     /// # Errors
     /// When the client refuses its options or the operating system a thread.
     pub fn start(
         kafka: &KafkaOptions,
-        options: IntakeOptions,
-        metrics: IntakeMetrics,
-    ) -> Result<(Self, mpsc::Receiver<Delivery>), crate::StartError> {
+        options: ConsumerOptions,
+        metrics: ConsumerMetrics,
+    ) -> Result<(Self, mpsc::Receiver<Delivery>), StartError> {
         let context = Context {
             topic: options.topic.clone(),
-            windows: Arc::default(),
+            unacknowledged: Arc::default(),
             metrics,
-            said: Mutex::default(),
+            logged: Mutex::default(),
         };
         let consumer: BaseConsumer<Context> =
             kafka.consumer_config(&options)?.create_with_context(context).map_err(|error| refused(&error))?;
         consumer.subscribe(&[&options.topic]).map_err(|error| refused(&error))?;
-        // As long as the window, so that handing over never waits.
+        // As long as what may be open, so that handing over never waits.
         let (deliver, deliveries) = mpsc::channel(options.most_open);
         let (stop, leave) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let reader = Reader {
@@ -158,38 +159,34 @@ impl Intake {
             deliver,
             stop: Arc::clone(&stop),
             leave: Arc::clone(&leave),
-            generation: 0,
+            assignment: 0,
             paused: false,
         };
-        let thread = std::thread::Builder::new().name("bus-intake".into()).spawn(move || reader.run())?;
-        Ok((Self { stop, leave, thread }, deliveries))
+        let worker = Worker::spawn("bus-consumer", move || reader.run(), || ())?;
+        Ok((Self { stop, leave, worker }, deliveries))
     }
 
-    /// Hands out nothing more. What is out may still be dealt with, and is committed, until [`Intake::close`].
+    /// Hands out nothing more. What is out may still be acknowledged, and is committed, until [`close`](Self::close).
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
     }
 
-    /// Commits what was dealt with and leaves the group. Blocks, until the deadline at the latest.
+    /// Commits what was acknowledged and leaves the group. Blocks, until the deadline at the latest.
     pub fn close(self, deadline: Instant) {
         self.stop();
         self.leave.store(true, Ordering::Release);
-        while !self.thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if self.thread.is_finished() && self.thread.join().is_err() {
-            tracing::error!("the consumer's thread ended with a panic");
-        }
+        self.worker.join(deadline);
     }
 }
 
 struct Reader {
     consumer: BaseConsumer<Context>,
-    options: IntakeOptions,
+    options: ConsumerOptions,
     deliver: mpsc::Sender<Delivery>,
     stop: Arc<AtomicBool>,
     leave: Arc<AtomicBool>,
-    generation: u64,
+    /// Counts the records, so that each could begin a new assignment of its partition.
+    assignment: u64,
     paused: bool,
 }
 
@@ -198,10 +195,10 @@ impl Reader {
         let context = Arc::clone(self.consumer.context());
         let mut leave_by = None;
         loop {
-            let open = context.windows.open.load(Ordering::Acquire);
+            let open = context.unacknowledged.open();
             context.metrics.open.set(i64::try_from(open).unwrap_or(i64::MAX));
             if self.leave.load(Ordering::Acquire) {
-                // What is out may be dealt with in the next moments; it need not come again then.
+                // What is out may be acknowledged in the next moments; it need not come again then.
                 let leave_by = *leave_by.get_or_insert_with(|| Instant::now() + LAST_COMMIT);
                 if open == 0 || Instant::now() >= leave_by {
                     break;
@@ -214,10 +211,10 @@ impl Reader {
                 // Read after the last moment, and read again at the next start.
                 Some(Ok(_)) if self.stop.load(Ordering::Acquire) => {}
                 Some(Ok(message)) => {
-                    self.generation += 1;
+                    self.assignment += 1;
                     let delivery = self.delivery(&message, &context);
                     context.metrics.records.inc();
-                    // The channel is as long as the window, so it is never full; without a reader the process is leaving.
+                    // The channel is as long as what may be open, so it is never full; without a reader the process is ending.
                     drop(self.deliver.try_send(delivery));
                 }
                 Some(Err(error)) => context.trouble(&error.to_string()),
@@ -231,7 +228,7 @@ impl Reader {
 
     fn delivery(&self, message: &BorrowedMessage<'_>, context: &Context) -> Delivery {
         let place = RecordPlace { partition: message.partition(), offset: message.offset() };
-        let generation = context.windows.open(place, self.generation);
+        let ticket = context.unacknowledged.hand_out(place, self.assignment);
         let value = message.payload().unwrap_or_default();
         let is_too_large = value.len() > self.options.max_value_bytes;
         let header = |name: &str| {
@@ -245,15 +242,15 @@ impl Reader {
             is_too_large,
             produced_ms: message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok()),
             traceparent: header("traceparent"),
-            receipt: Receipt { windows: Arc::clone(&context.windows), place, generation },
+            receipt: Receipt { unacknowledged: Arc::clone(&context.unacknowledged), ticket },
         }
     }
 
-    /// Paused from a full window until a quarter of it is free again. A partition that is assigned meanwhile is paused, too.
+    /// Pauses when too much is open, until a quarter of it is acknowledged. A partition that is assigned meanwhile is paused, too.
     fn pause_or_resume(&mut self, open: usize, context: &Context) {
         let most = self.options.most_open;
         let stopping = self.stop.load(Ordering::Acquire);
-        let is_wide = context.windows.widest() >= self.options.widest;
+        let is_wide = context.unacknowledged.widest() >= self.options.widest;
         let pause = stopping || is_wide || open >= most || (self.paused && open > most - most / 4);
         if !pause && !self.paused {
             return;
@@ -272,8 +269,8 @@ impl Reader {
 }
 
 impl KafkaOptions {
-    /// The consumer's options: those of the producer that also concern a consumer, and what the receipts need.
-    fn consumer_config(&self, intake: &IntakeOptions) -> Result<ClientConfig, KafkaError> {
+    /// The consumer's options: those of the producer that also concern a consumer, and what receipts need.
+    fn consumer_config(&self, consumer: &ConsumerOptions) -> Result<ClientConfig, KafkaError> {
         let mut config = ClientConfig::new();
         config.set_log_level(RDKafkaLogLevel::Warning);
         for (name, value) in &self.extra {
@@ -281,18 +278,18 @@ impl KafkaOptions {
                 config.set(name, value);
             }
         }
-        let fetch = intake.max_value_bytes.saturating_add(64 * 1024).clamp(1 << 20, 256 << 20).to_string();
+        let fetch = consumer.max_value_bytes.saturating_add(64 * 1024).clamp(1 << 20, 256 << 20).to_string();
         for (name, value) in [
             ("bootstrap.servers", self.brokers.as_str()),
             ("client.id", self.client_id.as_str()),
-            ("group.id", intake.group.as_str()),
+            ("group.id", consumer.group.as_str()),
             ("enable.auto.commit", "true"),
             ("auto.commit.interval.ms", "500"),
-            // Only what was dealt with.
+            // Only what was acknowledged.
             ("enable.auto.offset.store", "false"),
-            // A new group begins with what is there: nothing vanishes. What is too old to be sent is told as expired.
+            // A new group begins with what is there, so nothing is lost. What is too old to be sent ends as expired.
             ("auto.offset.reset", "earliest"),
-            // The others keep what they have while one joins or leaves.
+            // The other members keep their partitions while one joins or leaves.
             ("partition.assignment.strategy", "cooperative-sticky"),
             ("fetch.message.max.bytes", fetch.as_str()),
             ("queued.max.messages.kbytes", "65536"),
