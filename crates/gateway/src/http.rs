@@ -1,19 +1,19 @@
 //! The admin API: health, metrics, stations, commands and events over HTTP, on a listener of its own and never on the stations'.
 //!
 //! Owns the connections: how many there may be, how long a client may take for the head of a request, and that they end with
-//! the gateway. Which operations there are is in `interface.rs`; what they mean is decided elsewhere: a handler takes a request
-//! apart, asks, and gives the outcome a status.
+//! the gateway. `interface.rs` lists the operations. A handler takes a request apart, asks whoever decides, and gives the outcome
+//! a status; it decides nothing itself.
 //!
-//! To add an operation, write an async function in the file of its resource that takes what `extract.rs` offers and answers
-//! with `Json` or a `Problem`; document its path, parameters and every answer with `#[utoipa::path]`; and name it in that file's
-//! `operations`. Routing, `Allow`, unknown query parameters, `/` and `/api/v1/openapi.json` follow from that. What is
-//! read or written as JSON derives `ToSchema`. `tests/e2e/test_openapi.py` wants a real answer of each operation, and compares
-//! it with the document.
+//! To add an operation: write an async function in the file of its resource, with extractors of `extract.rs` as arguments and
+//! `Json` or a `Problem` as its result; document its path, its parameters and every answer with `#[utoipa::path]`; list it in the
+//! file's `operations`. Routing, `Allow`, `/` and `/api/v1/openapi.json` follow. Types that are read or written as JSON
+//! derive `ToSchema`. `tests/e2e/test_openapi.py` asks for a real answer of every operation and compares it with the document.
 
 mod answers;
 mod batches;
 mod commands;
 mod disconnect;
+mod document;
 mod events;
 mod extract;
 mod health;

@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
+use super::document::Operation;
 use super::extract::{Json, RawBody};
-use super::interface::Operation;
 use super::problem::Problem;
 use crate::answers::{Answers, Delivery, Written};
 

@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::commands::traceparent;
+use super::document::Operation;
 use super::extract::Json;
-use super::interface::Operation;
 use super::problem::Problem;
 use crate::command::batch::{Refused, Summary};
 use crate::command::request::BatchRequest;

@@ -20,8 +20,8 @@ use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use super::document::Operation;
 use super::extract::Json;
-use super::interface::Operation;
 use super::problem::Problem;
 use crate::command::book::{Begun, Ended, Progress, Shown, TooLate};
 use crate::command::request::{CommandRequest, Flaw};

@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
+use super::document::Operation;
 use super::extract::Json;
-use super::interface::Operation;
 use super::problem::Problem;
 use crate::registry::Registry;
 

@@ -24,8 +24,8 @@ use tokio_util::task::TaskTracker;
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
+use super::document::Operation;
 use super::extract::{FromQuery, Query, Values};
-use super::interface::Operation;
 use super::problem::Problem;
 use crate::kinds;
 

@@ -14,8 +14,8 @@ use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
+use super::document::Operation;
 use super::extract::{FromQuery, Json, Query, Values};
-use super::interface::Operation;
 use super::problem::Problem;
 use crate::command::book::Book;
 use crate::events::millis;

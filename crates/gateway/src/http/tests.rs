@@ -20,8 +20,9 @@ use tower::ServiceExt;
 use utoipa_axum::routes;
 
 use super::disconnect;
+use super::document::about_itself;
 use super::extract::{BODY_TIMEOUT, FromQuery, Json, MAX_BODY_BYTES, Query, Values};
-use super::interface::{about_itself, router};
+use super::interface::router;
 use super::problem::Problem;
 use super::stations::Directory;
 use crate::command::book::Book;
