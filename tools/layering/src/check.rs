@@ -63,13 +63,12 @@ fn reserved<'a>(table: &'a Table, named: &'a Named) -> impl Iterator<Item = Stri
 
 /// The standard library's ways out of a pure crate. Other crates' are found among the dependencies.
 fn is_impure(path: &[String]) -> bool {
-    let is =
-        |start: &[&str]| path.len() >= start.len() && path.iter().zip(start).all(|(have, want)| have == want);
-    let reads_a_clock = path.windows(2).any(|pair| {
-        let [kind, function] = pair else { return false };
-        (kind == "Instant" || kind == "SystemTime") && function == "now"
-    });
-    reads_a_clock || ["net", "fs", "thread", "process", "io", "env"].iter().any(|module| is(&["std", module]))
+    const OUT: [&str; 6] = ["net", "fs", "thread", "process", "io", "env"];
+    let leaves = matches!(path, [std, module, ..] if std == "std" && OUT.contains(&module.as_str()));
+    // Whatever `Instant`, `SystemTime` or `Uuid` is called where it is imported.
+    let reads_a_clock =
+        path.len() > 1 && path.last().is_some_and(|name| name == "now" || name.starts_with("now_"));
+    leaves || reads_a_clock
 }
 
 /// Crates that do I/O, tell the time or run tasks, in the output of `cargo tree`.
@@ -207,13 +206,14 @@ tungstenite only high/src/one.rs
 
     #[test]
     fn a_pure_package_has_no_clock_and_no_files() {
-        let text = "use std::{fmt, fs};\nfn f() { std::time::SystemTime::now(); Instant::now() }";
+        let text = "use std::{fmt, fs};\nfn f(now: Instant) { std::time::SystemTime::now(); Wall::now(); Uuid::now_v7() }";
         assert_eq!(
             found(&[("low/src/c.rs", text)]),
             [
                 "low/src/c.rs:1: std::fs is I/O, a clock or a runtime",
                 "low/src/c.rs:2: std::time::SystemTime::now is I/O, a clock or a runtime",
-                "low/src/c.rs:2: Instant::now is I/O, a clock or a runtime",
+                "low/src/c.rs:2: Wall::now is I/O, a clock or a runtime",
+                "low/src/c.rs:2: Uuid::now_v7 is I/O, a clock or a runtime",
             ]
         );
         let package = &table::read(TABLE).unwrap().packages[0];
