@@ -18,10 +18,12 @@ use std::process::{Command, ExitCode};
 
 use check::Sources;
 
+const TABLE: &str = "tools/layering/layers.txt";
+
 fn main() -> io::Result<ExitCode> {
-    let table = match table::read(include_str!("../layers.txt")) {
+    let table = match table::read(&std::fs::read_to_string(TABLE)?) {
         Ok(table) => table,
-        Err(why) => return fail(&[format!("layers.txt: {why}")]),
+        Err(why) => return fail(&[format!("{TABLE}: {why}")]),
     };
     let members = manifest::members(&std::fs::read_to_string("Cargo.toml")?);
     let mut found = check::members(&table, &members);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::modules::Arrow;
 use crate::table::Package;
 
-/// Arrows that do not run down, and modules that the table and the sources do not share.
+/// Pairs of modules whose arrows do not run down, and modules that the table and the sources do not share.
 pub(crate) fn misplaced(package: &Package, top: &BTreeSet<&str>, arrows: &[Arrow]) -> Vec<String> {
     let path = &package.path;
     let level_of: BTreeMap<&str, usize> = package
@@ -22,12 +22,18 @@ pub(crate) fn misplaced(package: &Package, top: &BTreeSet<&str>, arrows: &[Arrow
         unplaced.map(|name| format!("{path}: module {name} stands on no level")).collect();
     let stale = level_of.keys().filter(|name| !top.contains(*name));
     found.extend(stale.map(|name| format!("{path}: a level names module {name}, which does not exist")));
+    let mut upward: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
     for arrow in arrows {
         let (Some(from), Some(to)) = (arrow.from.first(), arrow.to.first()) else { continue };
         let (from_level, to_level) = (level_of.get(from.as_str()), level_of.get(to.as_str()));
         if from != to && from_level.is_some() && from_level <= to_level {
-            found.push(format!("{}: {from} uses {to}, which is not below it", arrow.place));
+            upward.entry((from, to)).or_default().push(&arrow.place);
         }
+    }
+    for ((from, to), places) in upward {
+        let first = places.first().copied().unwrap_or_default();
+        let more = if places.len() > 1 { format!(" ({} places)", places.len()) } else { String::new() };
+        found.push(format!("{first}: {from} uses {to}, which is not below it{more}"));
     }
     found
 }
