@@ -30,7 +30,6 @@ mod counters;
 mod dead_letter;
 mod durable;
 mod error;
-pub mod event;
 pub mod health;
 pub mod journal;
 pub mod kafka;

@@ -1,9 +1,8 @@
-//! Answers that a backend gives to the CALLs of stations: who is asked, how an answer finds its CALL, and what is asked by
-//! HTTP.
+//! Responses of a backend to the CALLs of stations: who is asked, how a response finds its CALL, and what is asked by HTTP.
 //!
-//! Owns the way from a backend's answer, whoever brings it, to the wait for it. The wait itself belongs to the station's
-//! session (`session/waits.rs`), and, while the station is away, to the memory of what it asked (`replays.rs`). The first
-//! answer wins, and whoever brings one is told at once what became of it.
+//! Owns the way from a backend's response, whoever brings it, to the CALL. Which response is the first is decided by the
+//! station's session (`ocpp_station::delegated_calls`) or, while the station is away, by the memory of what it asked
+//! (`ocpp_station::recent_calls`); whoever brings one is told at once what became of it.
 
 mod breaker;
 mod hook;
@@ -11,24 +10,26 @@ mod message;
 pub mod metrics;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ocpp_protocol::{Action, ActionKind, IdentityKey, Version, registration_in, validate_response};
-use serde_json::value::RawValue;
+use ocpp_station::delegated_calls::{CallRef, CallStatus, Decided, FallbackReason};
+use ocpp_station::host::{DelegatedCall, Delegation};
+use ocpp_station::recent_calls::{Recalled, RecentCalls};
+use ocpp_station::{Response, SessionId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::hook::HookError;
 use self::hook::{Heard, Hook, Hooks};
 pub(crate) use self::message::Written;
-pub use self::message::{AnswerError, BackendAnswer, Reply};
+pub use self::message::{AnswerError, BackendAnswer};
 use self::metrics::BackendMetrics;
-use crate::config::{self, Fallback, ValidationMode};
+use crate::config::{self, ValidationMode};
+use crate::driver::Point;
 use crate::registry::Registry;
-use crate::replays::{Recalled, Replays};
-use crate::session::waits::{Lapse, Question, Standing, Verdict};
-use crate::session::{Session, SessionId};
+use crate::session::SessionHandle;
 
 /// What became of a backend's answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,25 +64,9 @@ impl Delivery {
 
 /// How an action is answered that a backend answers.
 #[derive(Debug)]
-pub(crate) struct Policy {
-    /// How long a backend may take.
-    pub(crate) deadline: Duration,
-    /// What the station gets then.
-    pub(crate) fallback: Fallback,
+struct Policy {
+    delegation: Delegation,
     hook: Option<Hook>,
-}
-
-/// A CALL to ask a hook about.
-#[derive(Debug)]
-pub(crate) struct HookCall<'a> {
-    pub(crate) station: &'a str,
-    pub(crate) question: &'a Question,
-    pub(crate) version: Version,
-    pub(crate) id_json: &'a str,
-    pub(crate) action: &'static Action,
-    pub(crate) payload: &'a RawValue,
-    /// When the fallback applies, on either clock.
-    pub(crate) until: (Instant, SystemTime),
 }
 
 /// Brings backends' answers to the sessions that wait for them.
@@ -94,7 +79,7 @@ pub struct Answers {
     /// The largest reply, in bytes.
     largest: u64,
     registry: Arc<Registry>,
-    replays: Arc<Replays>,
+    recent_calls: Arc<RecentCalls<Point>>,
     metrics: Arc<BackendMetrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -108,7 +93,7 @@ impl Answers {
     pub fn open(
         config: &config::Config,
         registry: Arc<Registry>,
-        replays: Arc<Replays>,
+        recent_calls: Arc<RecentCalls<Point>>,
         metrics: Arc<BackendMetrics>,
         tasks: TaskTracker,
         stop: CancellationToken,
@@ -120,16 +105,21 @@ impl Answers {
             if hook.is_some() {
                 metrics.breaker(action.name, false);
             }
-            Some(Policy { deadline: answer.deadline, fallback: answer.fallback, hook })
+            let delegation = Delegation { deadline: answer.deadline, fallback: answer.fallback.into() };
+            Some(Policy { delegation, hook })
         });
         let policies = policies.collect();
         let validation = config.validation.mode;
         let largest = config.session.max_message_size.as_u64();
-        Ok(Self { policies, hooks, validation, largest, registry, replays, metrics, tasks, stop })
+        Ok(Self { policies, hooks, validation, largest, registry, recent_calls, metrics, tasks, stop })
     }
 
     /// How a backend answers this action; none if the gateway does.
-    pub(crate) fn policy(&self, action: &Action) -> Option<&Policy> {
+    pub(crate) fn delegation(&self, action: &Action) -> Option<Delegation> {
+        self.policy(action).map(|policy| policy.delegation)
+    }
+
+    fn policy(&self, action: &Action) -> Option<&Policy> {
         self.policies.get(action.index()).and_then(Option::as_ref)
     }
 
@@ -174,20 +164,20 @@ impl Answers {
     }
 
     /// Brings an answer to a session; none if that knows of no such CALL.
-    fn offer(&self, session: &Session, answer: &BackendAnswer) -> Option<Delivery> {
-        let BackendAnswer { session: asked_in, message_id, reply, .. } = answer;
-        let mut standing = session.waits.standing(message_id, *asked_in);
-        if let Standing::Waits(action) = standing {
+    fn offer(&self, session: &SessionHandle, answer: &BackendAnswer) -> Option<Delivery> {
+        let BackendAnswer { session: asked_in, message_id, response: reply, .. } = answer;
+        let mut status = session.delegated_calls.status(message_id, *asked_in);
+        if let CallStatus::Waiting(action) = status {
             if let Err(problem) = self.check(session.admission.version, action, reply) {
                 return Some(Delivery::Invalid(problem));
             }
-            standing = session.waits.decide(message_id, *asked_in, Verdict::Answered(reply.clone()));
+            status = session.delegated_calls.decide(message_id, *asked_in, Decided::Response(reply.clone()));
         }
-        match standing {
-            Standing::Waits(_) => Some(Delivery::Accepted),
-            Standing::Answered => Some(Delivery::AlreadyAnswered),
-            Standing::Lapsed => Some(Delivery::Late),
-            Standing::Unknown => None,
+        match status {
+            CallStatus::Waiting(_) => Some(Delivery::Accepted),
+            CallStatus::Answered => Some(Delivery::AlreadyAnswered),
+            CallStatus::FellBack => Some(Delivery::Late),
+            CallStatus::Unknown => None,
         }
     }
 
@@ -199,35 +189,35 @@ impl Answers {
         answer: &BackendAnswer,
         serving: Option<SessionId>,
     ) -> Option<Delivery> {
-        let BackendAnswer { session: asked_in, message_id, reply, .. } = answer;
-        match self.replays.recall(station, message_id, *asked_in, serving, Instant::now()) {
-            Recalled::Waits(asked) => match self.check(asked.version, asked.action, reply) {
+        let BackendAnswer { session: asked_in, message_id, response: reply, .. } = answer;
+        match self.recent_calls.recall(station, message_id, *asked_in, serving, Instant::now()) {
+            Recalled::Waiting(asked) => match self.check(asked.version, asked.action, reply) {
                 Ok(()) => self
-                    .replays
-                    .keep(station, message_id, asked, serving, reply.clone().into())
+                    .recent_calls
+                    .store(station, message_id, asked, serving, reply.clone().into())
                     .then_some(Delivery::Kept),
                 Err(problem) => Some(Delivery::Invalid(problem)),
             },
             Recalled::JustJoined => None,
             Recalled::Answered => Some(Delivery::AlreadyAnswered),
-            Recalled::Lapsed => Some(Delivery::Late),
+            Recalled::TooLate => Some(Delivery::Late),
             Recalled::Unknown => Some(Delivery::Unknown),
         }
     }
 
     /// The session that waits for the answers to a station's CALLs, at the end of its connection, too.
-    fn serving(&self, key: &IdentityKey) -> Option<Arc<Session>> {
-        self.registry.holder(key).filter(|session| !session.waits.is_shut())
+    fn serving(&self, key: &IdentityKey) -> Option<Arc<SessionHandle>> {
+        self.registry.holder(key).filter(|session| !session.delegated_calls.is_closed())
     }
 
     /// Whether a reply can answer a CALL of this action. What the gateway needs of it must be there; the rest is as in
     /// `validation.mode`.
-    fn check(&self, version: Version, action: &'static Action, reply: &Reply) -> Result<(), String> {
+    fn check(&self, version: Version, action: &'static Action, reply: &Response) -> Result<(), String> {
         // What is larger would not fit into the event that tells of it.
         if reply.size() as u64 > self.largest {
             return Err(format!("at most {} bytes (session.max_message_size)", self.largest));
         }
-        let Reply::Payload(payload) = reply else { return Ok(()) };
+        let Response::Payload(payload) = reply else { return Ok(()) };
         if action.kind() == ActionKind::Boot && registration_in(payload).is_none() {
             return Err("payload.status must be Accepted, Pending or Rejected".to_owned());
         }
@@ -245,27 +235,27 @@ impl Answers {
 
     /// Asks the hook of an action, if it has one, at the same time as the event of the CALL becomes durable: the answer
     /// waits for that, the question need not.
-    pub(crate) fn ask(self: &Arc<Self>, call: &HookCall<'_>) {
+    pub(crate) fn ask(self: &Arc<Self>, station: &str, call: &DelegatedCall<'_>) {
         let hook = self.policy(call.action).and_then(|policy| policy.hook.as_ref());
         let Some(hook) = hook else { return };
-        let (station, question, action) = (call.station.to_owned(), call.question.clone(), call.action);
+        let (name, action) = (call.name.clone(), call.action);
         let Some(place) = hook.place() else {
-            self.lapse(&station, &question, Lapse::Overloaded);
+            self.fall_back(station, &name, FallbackReason::Overloaded);
             return;
         };
-        let (body, until) = (question_json(call), call.until.0);
-        let this = Arc::clone(self);
+        let (body, until) = (question_json(station, call), call.until.0);
+        let (this, station) = (Arc::clone(self), station.to_owned());
         drop(self.tasks.spawn(async move {
             let _place = place;
             let stop = this.stop.clone();
-            stop.run_until_cancelled(Box::pin(this.ask_hook(station, question, action, body, until))).await;
+            stop.run_until_cancelled(Box::pin(this.ask_hook(station, name, action, body, until))).await;
         }));
     }
 
     async fn ask_hook(
         &self,
         station: String,
-        question: Question,
+        name: CallRef,
         action: &'static Action,
         body: Bytes,
         until: Instant,
@@ -275,9 +265,9 @@ impl Answers {
             Heard::Replied(reply) => {
                 let answer = BackendAnswer {
                     station: station.clone(),
-                    session: Some(question.asked_in),
-                    message_id: question.message_id.clone(),
-                    reply,
+                    session: Some(name.asked_in),
+                    message_id: name.message_id.clone(),
+                    response: reply,
                 };
                 if let Delivery::Invalid(problem) = self.deliver(&answer) {
                     tracing::debug!(
@@ -285,40 +275,40 @@ impl Answers {
                         problem,
                         "a hook's response does not answer the CALL"
                     );
-                    self.lapse(&station, &question, Lapse::HookFailed);
+                    self.fall_back(&station, &name, FallbackReason::HookFailed);
                 }
             }
             Heard::Deferred => {}
-            Heard::Lapsed(lapse) => self.lapse(&station, &question, lapse),
+            Heard::Failed(reason) => self.fall_back(&station, &name, reason),
         }
     }
 
     /// Lets the fallback apply before the deadline.
-    fn lapse(&self, station: &str, question: &Question, lapse: Lapse) {
+    fn fall_back(&self, station: &str, name: &CallRef, reason: FallbackReason) {
         let key = IdentityKey::of(station);
-        let Question { message_id, asked_in } = question;
-        let standing = self
-            .serving(&key)
-            .map(|session| session.waits.decide(message_id, Some(*asked_in), Verdict::Lapsed(lapse)));
-        if standing.is_none_or(|standing| standing == Standing::Unknown) {
-            self.replays.give_up(&key, message_id, *asked_in);
+        let CallRef { message_id, asked_in } = name;
+        let status = self.serving(&key).map(|session| {
+            session.delegated_calls.decide(message_id, Some(*asked_in), Decided::Fallback(reason))
+        });
+        if status.is_none_or(|status| status == CallStatus::Unknown) {
+            self.recent_calls.give_up(&key, message_id, *asked_in);
         }
     }
 }
 
 /// What a hook is asked: the names are those of the event.
-fn question_json(call: &HookCall<'_>) -> Bytes {
-    let json = ocpp_bus::event::json_string;
+fn question_json(station: &str, call: &DelegatedCall<'_>) -> Bytes {
+    let json = ocpp_station::envelope::json_string;
     let payload = call.payload.get();
     let mut body = String::with_capacity(payload.len() + 320);
     for (name, value) in [
-        (r#"{"stationId":"#, json(call.station).as_str()),
-        (r#","sessionId":"#, json(&call.question.asked_in.to_string()).as_str()),
+        (r#"{"stationId":"#, json(station).as_str()),
+        (r#","sessionId":"#, json(&call.name.asked_in.to_string()).as_str()),
         (r#","ocppVersion":"#, json(call.version.as_str()).as_str()),
         (r#","messageId":"#, call.id_json),
         (r#","action":"#, json(call.action.name).as_str()),
         (r#","payload":"#, payload),
-        (r#","answerUntil":"#, json(&ocpp_bus::event::rfc3339(call.until.1)).as_str()),
+        (r#","answerUntil":"#, json(&ocpp_station::envelope::rfc3339(call.until.1)).as_str()),
     ] {
         body.push_str(name);
         body.push_str(value);

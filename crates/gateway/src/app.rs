@@ -28,15 +28,15 @@ use crate::command::book::Unfinished;
 use crate::command::intake;
 use crate::command::router::Router;
 use crate::config::{AuthMode, Config};
-use crate::events::Events;
+use crate::driver::shared::Shared;
 use crate::http;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::listener::{self, Listener, RateLimit};
 use crate::readiness::Readiness;
 use crate::registry::Registry;
-use crate::replays::Replays;
-use crate::session::shared::Shared;
 use crate::spans::export::{self, Exporter};
+use ocpp_station::events::Events;
+use ocpp_station::recent_calls::RecentCalls;
 
 use self::metrics::Metrics;
 
@@ -151,7 +151,7 @@ impl App {
         let (spans, tracer) = Exporter::start(&config.telemetry, &config.node.id, metrics.spans)?;
 
         let registry = Arc::new(Registry::default());
-        let events = Events::new(&config.node.id);
+        let events = Events::new(&config.node.id, uuid::Uuid::now_v7);
         let stop_accepting = CancellationToken::new();
         let router = Arc::new(Router {
             book,
@@ -169,25 +169,24 @@ impl App {
             stop: stop_accepting.clone(),
         });
         let (rest, stop_rest) = (TaskTracker::new(), CancellationToken::new());
-        let replays = Arc::new(Replays::new(config.session.remembered_calls, config.session.remember_for));
+        let recent_calls =
+            Arc::new(RecentCalls::new(config.session.remembered_calls, config.session.remember_for));
         let backend = Answers::open(
             &config,
             Arc::clone(&registry),
-            Arc::clone(&replays),
+            Arc::clone(&recent_calls),
             metrics.backend,
             rest.clone(),
             stop_rest.clone(),
         )?;
         let shared = Arc::new(Shared {
+            options: config.session_options(),
             limits: config.session.clone(),
             registration: config.registration.clone(),
-            answers: config.answers.clone(),
             backend: Arc::new(backend),
-            validation: config.validation.clone(),
-            commands: config.commands.clone(),
             hold_limit: config.bus.hold_limit,
             router: Arc::clone(&router),
-            replays,
+            recent_calls,
             expendable: config.bus.expendable.clone(),
             bus: bus.clone(),
             journal: journal.clone(),
@@ -223,7 +222,7 @@ impl App {
                 .watch(app.config.credentials.reload_interval, app.stop_rest.clone());
             drop(app.rest.spawn(watch));
         }
-        drop(app.rest.spawn(sweep_replays(Arc::clone(&app.shared), app.stop_rest.clone())));
+        drop(app.rest.spawn(sweep_recent_calls(Arc::clone(&app.shared), app.stop_rest.clone())));
         let authenticator = authenticator.map(|file| -> Arc<dyn Authenticate> { file });
         app.start_station_listeners(station_listeners, authenticator, &metrics.handshake)?;
         Ok(app)
@@ -360,10 +359,10 @@ async fn sweep_commands(router: Arc<Router>, stop: CancellationToken) {
     }
 }
 
-async fn sweep_replays(shared: Arc<Shared>, stop: CancellationToken) {
+async fn sweep_recent_calls(shared: Arc<Shared>, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(60);
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        shared.replays.sweep(Instant::now());
+        shared.recent_calls.sweep(Instant::now());
     }
 }
 

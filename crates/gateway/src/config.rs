@@ -14,8 +14,8 @@ mod unknown;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ocpp_bus::event::CONTENT_TYPE;
 use ocpp_bus::kafka::consumer::ConsumerOptions;
+use ocpp_station::envelope::CONTENT_TYPE;
 
 use crate::command::request::RequestLimits;
 use crate::kinds;
@@ -129,6 +129,31 @@ impl Config {
     /// Folder of the book of commands.
     pub fn commands_dir(&self) -> PathBuf {
         self.node.data_dir.join("commands")
+    }
+
+    /// The rules that sessions keep.
+    pub fn session_options(&self) -> ocpp_station::Options {
+        let session = &self.session;
+        ocpp_station::Options {
+            max_unacknowledged: session.max_unacknowledged,
+            ping_interval: session.ping_interval,
+            idle_timeout: session.idle_timeout,
+            write_timeout: session.write_timeout,
+            close_timeout: session.close_timeout,
+            hold_limit: self.bus.hold_limit,
+            grace: self.commands.grace,
+            before_boot: match self.registration.before_boot {
+                BeforeBoot::Refuse => ocpp_station::options::BeforeBoot::Refuse,
+                BeforeBoot::Accept => ocpp_station::options::BeforeBoot::Accept,
+            },
+            boot_interval: self.registration.interval,
+            authorization: self.answers.authorization.as_str(),
+            validation: match self.validation.mode {
+                ValidationMode::Off => ocpp_station::options::ValidationMode::Off,
+                ValidationMode::Warn => ocpp_station::options::ValidationMode::Warn,
+                ValidationMode::Enforce => ocpp_station::options::ValidationMode::Enforce,
+            },
+        }
     }
 
     /// What a command may hold.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::app::App;
-use crate::session::close::CloseReason;
+use ocpp_station::CloseReason;
 
 impl App {
     /// Takes everything down. Returns by `shutdown.deadline` at the latest.
@@ -60,7 +60,7 @@ impl App {
         }
     }
 
-    async fn close_stations(&self, sessions: Vec<std::sync::Arc<crate::session::Session>>) {
+    async fn close_stations(&self, sessions: Vec<std::sync::Arc<crate::session::SessionHandle>>) {
         let spread = self.config.shutdown.close_spread;
         let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX).max(1);
         let started = tokio::time::Instant::now();

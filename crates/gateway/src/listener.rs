@@ -17,7 +17,7 @@ mod response;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use bytesize::ByteSize;
@@ -36,13 +36,14 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticate;
 use crate::config;
+use crate::driver::shared::Shared;
+use crate::driver::{self, Admitted};
+use crate::kinds;
 use crate::registry::{Crowded, Registry};
-use crate::session::actor::{self, Admitted};
-use crate::session::outbox::Outbox;
-use crate::session::shared::Shared;
-use crate::session::{Admission, OverGuard, Session};
+use crate::session::{Admission, EndOnDrop, SessionHandle};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
 use handshake::{Decision, Handshake, Refusal};
+use ocpp_station::outbox::Outbox;
 
 use metrics::HandshakeMetrics;
 use permits::{HandshakePermit, HandshakePermits};
@@ -269,26 +270,26 @@ impl Listener {
     fn admit(&self, admission: Admission) -> Result<Admitted, Crowded> {
         let key = admission.identity.folded();
         let queue = self.shared.limits.command_queue;
-        let create = |id, predecessors| Session::new(id, admission, queue, predecessors);
+        let create = |id, predecessors| SessionHandle::new(id, admission, queue, predecessors);
         let (entry, session, replaced) = self.registry.admit(key, create)?;
-        Ok(Admitted { over: OverGuard(session), entry, replaced })
+        Ok(Admitted { session: EndOnDrop(session), entry, replaced })
     }
 
     fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
         let socket = match upgraded {
-            Ok(upgraded) => self.socket(upgraded, admitted.over.0.admission.deflate),
+            Ok(upgraded) => self.socket(upgraded, admitted.session.0.admission.deflate),
             Err(error) => {
                 tracing::debug!(%error, "the connection broke before its upgrade");
                 None
             }
         };
-        let session = Arc::clone(&admitted.over.0);
+        let session = Arc::clone(&admitted.session.0);
         if self.stop.is_cancelled() {
             // The drain may have asked all sessions to end already.
-            session.end(crate::session::close::CloseReason::Shutdown);
+            session.end(ocpp_station::CloseReason::Shutdown);
         }
         // A new task, because the handshake's future is 0.5 KB larger than a session's (measured).
-        let task = self.tasks.spawn(actor::run(socket, admitted, Arc::clone(&self.shared)));
+        let task = self.tasks.spawn(driver::run(socket, admitted, Arc::clone(&self.shared)));
         drop(task);
     }
 
@@ -338,8 +339,8 @@ impl Listener {
             self.metrics.dropped(EVENT, "tooMany");
             return;
         }
-        let record = self.shared.events.rejected(station, remote, reason, status);
-        if self.shared.bus.publisher().try_publish(record).is_err() {
+        let event = self.shared.events.rejected(SystemTime::now(), station, remote, reason, status);
+        if self.shared.bus.publisher().try_publish(driver::record(kinds::EVENT, event)).is_err() {
             self.metrics.dropped(EVENT, "busFull");
         }
     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use ocpp_protocol::IdentityKey;
 
-use crate::session::close::CloseReason;
-use crate::session::{Session, SessionId};
+use crate::session::SessionHandle;
+use ocpp_station::{CloseReason, SessionId};
+use uuid::Uuid;
 
 /// Sessions of one identity that may wait one behind the other for their events to find room on the bus. Each holds about
 /// a kilobyte and, but for the last, no socket.
@@ -24,7 +25,7 @@ pub struct Crowded;
 /// The sessions of this node.
 #[derive(Debug, Default)]
 pub struct Registry {
-    sessions: DashMap<IdentityKey, Arc<Session>>,
+    sessions: DashMap<IdentityKey, Arc<SessionHandle>>,
 }
 
 /// A session's place in the registry; dropping it gives the place up.
@@ -36,7 +37,7 @@ pub struct Entry {
 }
 
 /// What an admitted session gets: its entry, itself, and the session it replaced.
-pub type Place = (Entry, Arc<Session>, Option<Arc<Session>>);
+pub type Place = (Entry, Arc<SessionHandle>, Option<Arc<SessionHandle>>);
 
 impl Registry {
     /// Makes a session the one that serves its station. The number is drawn under the map's lock, so that the session in
@@ -49,7 +50,7 @@ impl Registry {
     pub fn admit(
         self: &Arc<Self>,
         key: IdentityKey,
-        create: impl FnOnce(SessionId, usize) -> Session,
+        create: impl FnOnce(SessionId, usize) -> SessionHandle,
     ) -> Result<Place, Crowded> {
         let slot = self.sessions.entry(key.clone());
         let waiting = match &slot {
@@ -59,7 +60,7 @@ impl Registry {
         if waiting > LONGEST_WAIT {
             return Err(Crowded);
         }
-        let session = Arc::new(create(SessionId::next(), waiting));
+        let session = Arc::new(create(SessionId::new(Uuid::now_v7()), waiting));
         let mut replaced = None;
         match slot {
             dashmap::Entry::Occupied(mut occupied) => replaced = Some(occupied.insert(Arc::clone(&session))),
@@ -73,17 +74,17 @@ impl Registry {
     }
 
     /// The session by which a station is connected.
-    pub fn get(&self, key: &IdentityKey) -> Option<Arc<Session>> {
+    pub fn get(&self, key: &IdentityKey) -> Option<Arc<SessionHandle>> {
         self.sessions.get(key).map(|session| Arc::clone(&session)).filter(|session| session.is_connected())
     }
 
     /// The session that has a station's place, even while its connection is ending.
-    pub fn holder(&self, key: &IdentityKey) -> Option<Arc<Session>> {
+    pub fn holder(&self, key: &IdentityKey) -> Option<Arc<SessionHandle>> {
         self.sessions.get(key).map(|session| Arc::clone(&session))
     }
 
     /// Every session by which a station is connected, in no order.
-    pub fn all(&self) -> Vec<Arc<Session>> {
+    pub fn all(&self) -> Vec<Arc<SessionHandle>> {
         self.sessions
             .iter()
             .filter(|session| session.is_connected())
@@ -104,7 +105,7 @@ mod tests {
     use crate::session::Admission;
     use ocpp_protocol::{Identity, Version};
 
-    fn session(id: SessionId, predecessors: usize) -> Session {
+    fn session(id: SessionId, predecessors: usize) -> SessionHandle {
         let admission = Admission {
             identity: Identity::parse("CP-1").unwrap(),
             version: Version::V16,
@@ -115,7 +116,7 @@ mod tests {
             lenient: false,
             tags: Arc::default(),
         };
-        Session::new(id, admission, 1, predecessors)
+        SessionHandle::new(id, admission, 1, predecessors)
     }
 
     #[test]
@@ -169,7 +170,7 @@ mod tests {
             kept.push(admitted);
         }
         assert_eq!(kept.len(), LONGEST_WAIT + 1);
-        kept[LONGEST_WAIT].1.mark_over();
+        kept[LONGEST_WAIT].1.mark_ended();
         assert!(registry.admit(key, session).is_ok(), "the line has moved on");
     }
 }

@@ -1,22 +1,7 @@
-//! A session: one connection of a station, as everybody but its own task sees it.
+//! The handle of a session: one connection of a station, as everybody but its own task sees it.
 //!
-//! Owns what can be asked of a session from outside: who it is, how it is doing, a place for commands and the wish that
-//! it ends. The socket itself belongs to the session's task (`session/actor.rs`) and to nobody else.
-
-pub mod actor;
-mod awaiting;
-pub mod close;
-mod ending;
-mod inbound;
-mod keepalive;
-pub mod mailbox;
-pub mod metrics;
-mod outbound;
-pub mod outbox;
-pub(crate) mod pending;
-mod publishing;
-pub mod shared;
-pub mod waits;
+//! Owns what can be asked of a session from outside: who it is, how it is doing, an inbox for commands and the request to
+//! end. The socket and the rules belong to the session's task (`driver.rs`) and to nobody else.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -25,51 +10,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_protocol::{Identity, IdentityKey, Version};
+use ocpp_station::delegated_calls::DelegatedCalls;
+use ocpp_station::inbox::Inbox;
+use ocpp_station::{CloseReason, SessionId, Subject};
 use tokio::sync::Notify;
-use uuid::Uuid;
 
-use self::close::CloseReason;
-use self::mailbox::Mailbox;
-use self::waits::Waits;
+use crate::driver::Dispatch;
 use crate::socket::Deflate;
-
-/// A session's number. A UUIDv7 from a clock that never steps back within a process: a later session of a station has
-/// the greater number, which is what fences presence (P5).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionId(Uuid);
-
-impl SessionId {
-    /// The next number.
-    pub fn next() -> Self {
-        Self(Uuid::now_v7())
-    }
-
-    /// The number that an event or a backend spells.
-    pub fn parse(text: &str) -> Option<Self> {
-        Uuid::try_parse(text).ok().map(Self)
-    }
-
-    /// Room for its spelling.
-    pub fn buffer() -> [u8; 36] {
-        [0; 36]
-    }
-
-    /// Its spelling, without an allocation.
-    pub fn encode(self, buffer: &mut [u8; 36]) -> &str {
-        self.0.hyphenated().encode_lower(buffer)
-    }
-
-    /// A number that differs between sessions that began together.
-    pub fn spread(self) -> u64 {
-        self.0.as_u64_pair().1
-    }
-}
-
-impl std::fmt::Display for SessionId {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(formatter)
-    }
-}
 
 /// What a station proved about itself at the handshake.
 #[derive(Clone, Debug)]
@@ -109,7 +56,7 @@ pub struct Counters {
 
 /// The handle of a session.
 #[derive(Debug)]
-pub struct Session {
+pub struct SessionHandle {
     /// Its number.
     pub id: SessionId,
     /// What the station proved.
@@ -118,26 +65,26 @@ pub struct Session {
     pub started: Instant,
     /// When it was admitted, on the wall clock.
     pub connected_at: SystemTime,
-    /// Commands and the wish to end.
-    pub mailbox: Mailbox,
+    /// Commands, and the request to end.
+    pub inbox: Inbox<Dispatch>,
     /// CALLs that a backend is to answer.
-    pub waits: Waits,
+    pub delegated_calls: DelegatedCalls,
     /// Counters.
     pub counters: Counters,
     /// Sessions of the same identity that this one waits for, one behind the other; 0 once it serves.
     predecessors: AtomicUsize,
     /// Commands that ended here and whose result is not on the bus yet.
-    untold: AtomicUsize,
-    /// Its station has booted or spoken: what was kept for it may go.
+    unpublished_results: AtomicUsize,
+    /// Its station has booted or spoken: its offline queue may go.
     ready: AtomicBool,
     ending: AtomicBool,
     operator_note: OnceLock<String>,
-    over: AtomicBool,
+    has_ended: AtomicBool,
     /// Wakes whoever waits for the end.
-    ended: Notify,
+    end: Notify,
 }
 
-impl Session {
+impl SessionHandle {
     /// A session that has just been admitted.
     pub fn new(id: SessionId, admission: Admission, command_queue: usize, predecessors: usize) -> Self {
         Self {
@@ -145,25 +92,25 @@ impl Session {
             admission,
             started: Instant::now(),
             connected_at: SystemTime::now(),
-            mailbox: Mailbox::new(command_queue),
-            waits: Waits::default(),
+            inbox: Inbox::new(command_queue),
+            delegated_calls: DelegatedCalls::default(),
             counters: Counters::default(),
             predecessors: AtomicUsize::new(predecessors),
-            untold: AtomicUsize::new(0),
+            unpublished_results: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             operator_note: OnceLock::new(),
-            over: AtomicBool::new(false),
-            ended: Notify::new(),
+            has_ended: AtomicBool::new(false),
+            end: Notify::new(),
         }
     }
 
     /// Asks it to end.
     pub fn end(&self, reason: CloseReason) {
-        self.mailbox.end(reason);
+        self.inbox.end(reason);
     }
 
-    /// Asks it to end because an operator wants it, for a reason in the operator's words. The first wish counts.
+    /// Asks it to end because an operator wants it, for a reason in the operator's words. The first reason counts.
     pub fn end_for_operator(&self, note: Option<String>) {
         if let Some(note) = note {
             self.operator_note.get_or_init(|| note);
@@ -183,19 +130,24 @@ impl Session {
 
     /// How many sessions would wait if another were admitted now.
     pub fn line(&self) -> usize {
-        if self.is_over() { 0 } else { self.predecessors.load(Ordering::Acquire) + 1 }
+        if self.has_ended() { 0 } else { self.predecessors.load(Ordering::Acquire) + 1 }
     }
 
     /// Notes that a command has ended here: until the guard is dropped the session's last event waits for its result, within
     /// limits.
-    pub fn untold(self: &Arc<Self>) -> Untold {
-        self.untold.fetch_add(1, Ordering::AcqRel);
-        Untold(Arc::clone(self))
+    pub fn hold_for_result(self: &Arc<Self>) -> ResultGuard {
+        self.unpublished_results.fetch_add(1, Ordering::AcqRel);
+        ResultGuard(Arc::clone(self))
     }
 
     /// Whether the result of a command that ended here is not on the bus yet.
-    pub fn has_untold(&self) -> bool {
-        self.untold.load(Ordering::Acquire) > 0
+    pub fn has_unpublished_results(&self) -> bool {
+        self.unpublished_results.load(Ordering::Acquire) > 0
+    }
+
+    /// Who it is, for events.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject { session: self.id, identity: &self.admission.identity, version: self.admission.version }
     }
 
     /// The station, whatever its spelling.
@@ -203,17 +155,17 @@ impl Session {
         self.admission.identity.folded()
     }
 
-    /// Says whether what is kept for its station may go: it has booted or spoken on this connection, and is accepted.
+    /// Says whether the offline queue of its station may go: it has booted or spoken on this connection, and is accepted.
     pub fn mark_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Release);
     }
 
-    /// See [`Session::mark_ready`].
+    /// See [`SessionHandle::mark_ready`].
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Says that its connection is over, or as good as: it keeps its place only until its last event is on the bus.
+    /// Says that its connection is ending: it keeps its place only until its last event is on the bus.
     pub fn mark_ending(&self) {
         self.ending.store(true, Ordering::Release);
     }
@@ -224,22 +176,22 @@ impl Session {
     }
 
     /// Says that its last event is on the bus: a successor may speak.
-    pub fn mark_over(&self) {
-        self.over.store(true, Ordering::Release);
-        self.ended.notify_waiters();
+    pub fn mark_ended(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.end.notify_waiters();
     }
 
     /// Whether its last event is on the bus.
-    pub fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     /// Waits until its last event is on the bus.
-    pub async fn over(&self) {
-        let ended = self.ended.notified();
+    pub async fn ended(&self) {
+        let end = self.end.notified();
         // In line since its creation, so the end cannot come between this look and the wait.
-        if !self.is_over() {
-            ended.await;
+        if !self.has_ended() {
+            end.await;
         }
     }
 
@@ -259,24 +211,24 @@ impl Session {
 
 /// A command's result that is not on the bus yet.
 #[derive(Debug)]
-pub struct Untold(Arc<Session>);
+pub struct ResultGuard(Arc<SessionHandle>);
 
-impl Drop for Untold {
+impl Drop for ResultGuard {
     fn drop(&mut self) {
-        if self.0.untold.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.mailbox.nudge();
+        if self.0.unpublished_results.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.inbox.nudge();
         }
     }
 }
 
-/// Marks a session as over when its task ends in any way, so that a successor never waits for a task that is gone.
+/// Marks a session as ended when its task ends in any way, so that a successor never waits for a task that is gone.
 #[derive(Debug)]
-pub struct OverGuard(pub Arc<Session>);
+pub struct EndOnDrop(pub Arc<SessionHandle>);
 
-impl Drop for OverGuard {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        self.0.mailbox.shut();
-        self.0.waits.shut();
-        self.0.mark_over();
+        self.0.inbox.close();
+        self.0.delegated_calls.close();
+        self.0.mark_ended();
     }
 }

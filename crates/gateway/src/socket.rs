@@ -13,7 +13,9 @@ use std::time::Duration;
 use ocpp_websocket::{Connection, Encoder, Event, ReadEnd, Rules, Settings};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::session::outbox::Outbox;
+use ocpp_station::Session;
+use ocpp_station::host::Host;
+use ocpp_station::outbox::{Outbox, Outgoing};
 
 pub use ocpp_websocket::negotiation::Malformed as MalformedOffer;
 pub use ocpp_websocket::{Breach, Deflate, Traffic, Violation, accept_key};
@@ -53,6 +55,43 @@ pub enum Turn {
     Broken(Breach),
 }
 
+/// What a socket writes from.
+pub trait Source {
+    /// The most urgent thing that waits.
+    fn pop(&mut self) -> Option<Outgoing>;
+
+    /// Answers that wait.
+    fn answers(&self) -> usize;
+}
+
+impl Source for Outbox {
+    fn pop(&mut self) -> Option<Outgoing> {
+        Self::pop(self)
+    }
+
+    fn answers(&self) -> usize {
+        Self::answers(self)
+    }
+}
+
+impl<H: Host> Source for Session<H> {
+    fn pop(&mut self) -> Option<Outgoing> {
+        Self::pop(self)
+    }
+
+    fn answers(&self) -> usize {
+        self.unwritten_answers()
+    }
+}
+
+fn wire(outgoing: Outgoing) -> ocpp_websocket::Outgoing {
+    match outgoing {
+        Outgoing::Text(text) => ocpp_websocket::Outgoing::Text(text),
+        Outgoing::Ping(payload) => ocpp_websocket::Outgoing::Ping(payload),
+        Outgoing::Close { code, reason } => ocpp_websocket::Outgoing::Close { code, reason },
+    }
+}
+
 /// One connection.
 pub struct Socket<S> {
     // Boxed, because a task has room for each place that a value is moved through.
@@ -70,8 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Self { connection: Box::new(Connection::new(stream, read_ahead, settings)) }
     }
 
-    /// Writes what the outbox holds, most urgent first, and reads one message if asked to. Cancel-safe.
-    pub async fn turn(&mut self, outbox: &mut Outbox, read: bool) -> Turn {
+    /// Writes what the source has, most urgent first, and reads one message if asked to. Cancel-safe.
+    pub async fn turn(&mut self, outbox: &mut impl Source, read: bool) -> Turn {
         poll_fn(|context| self.poll_turn(context, outbox, read)).await
     }
 
@@ -90,10 +129,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.connection.take_traffic()
     }
 
-    fn poll_turn(&mut self, context: &mut Context<'_>, outbox: &mut Outbox, read: bool) -> Poll<Turn> {
+    fn poll_turn(&mut self, context: &mut Context<'_>, outbox: &mut impl Source, read: bool) -> Poll<Turn> {
         let answers = outbox.answers();
         let is_awaited = self.is_writing() || !read || self.is_read_over();
-        match self.connection.poll_write(context, || outbox.pop()) {
+        match self.connection.poll_write(context, || outbox.pop().map(wire)) {
             Poll::Ready(Ok(true)) if is_awaited => return Poll::Ready(Turn::Flushed),
             Poll::Ready(Err(_)) => return Poll::Ready(Turn::Ended),
             Poll::Pending if !read && outbox.answers() < answers => return Poll::Ready(Turn::Taken),

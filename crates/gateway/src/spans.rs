@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 
 use self::metrics::SpanMetrics;
 use crate::command::{Command, Outcome, Status};
-use crate::trace::{self, TraceParent};
+use ocpp_station::trace::{self, TraceParent};
 
 /// Characters of an attribute that are kept.
 const LONGEST_ATTRIBUTE: usize = 256;
@@ -329,7 +329,7 @@ mod tests {
             station: "CP-1".into(),
             key: ocpp_protocol::IdentityKey::of("CP-1"),
             action: "Reset".into(),
-            payload: serde_json::value::RawValue::from_string("{}".into()).unwrap(),
+            payload: serde_json::value::RawValue::from_string("{}".into()).unwrap().into(),
             timeout: Duration::from_secs(1),
             taken_at: SystemTime::now(),
             expires_at: None,

@@ -17,8 +17,8 @@ use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::events::millis;
 use crate::kinds;
+use ocpp_station::time::millis;
 
 /// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
 /// StartTransaction at a time, in order (OCPP 1.6 section 3.7), so a few would do.

@@ -17,11 +17,13 @@ use tokio::time::timeout_at;
 use uuid::Uuid;
 
 use super::breaker::Breaker;
-use super::message::Reply;
+use ocpp_station::Response;
+use ocpp_station::delegated_calls::FallbackReason;
+
+use super::message::parse_response;
 use super::metrics::BackendMetrics;
 use crate::config;
 use crate::https::{self, ClientOptions, HttpsClient};
-use crate::session::waits::Lapse;
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -80,16 +82,16 @@ struct Guard {
 #[derive(Debug)]
 pub(super) enum Heard {
     /// An answer.
-    Replied(Reply),
+    Replied(Response),
     /// The backend will answer in another way.
     Deferred,
     /// The fallback applies.
-    Lapsed(Lapse),
+    Failed(FallbackReason),
 }
 
 /// What one attempt came to.
 enum Attempt {
-    Replied(Reply),
+    Replied(Response),
     Deferred,
     /// It makes no sense to ask again.
     Refused,
@@ -166,15 +168,15 @@ impl Hooks {
         loop {
             // Before the wait for a turn, too: nobody should wait for a dead URL.
             if hook.guard.breaker.is_open(Instant::now()) {
-                return Heard::Lapsed(Lapse::BreakerOpen);
+                return Heard::Failed(FallbackReason::BreakerOpen);
             }
             let waiting = Waiting::on(&metrics.hooks_waiting);
             let Ok(Ok(_turn)) = timeout_at(until.into(), hook.guard.in_flight.acquire()).await else {
-                return Heard::Lapsed(Lapse::Overloaded);
+                return Heard::Failed(FallbackReason::Overloaded);
             };
             drop(waiting);
             if !hook.guard.breaker.admits(Instant::now()) {
-                return Heard::Lapsed(Lapse::BreakerOpen);
+                return Heard::Failed(FallbackReason::BreakerOpen);
             }
             let in_flight = Waiting::on(&metrics.hooks_in_flight);
             let attempt = self.attempt(hook, body.clone(), until, metrics).await;
@@ -182,13 +184,17 @@ impl Hooks {
             match attempt {
                 Attempt::Replied(reply) => return Heard::Replied(reply),
                 Attempt::Deferred => return Heard::Deferred,
-                Attempt::Refused => return Heard::Lapsed(Lapse::HookFailed),
+                Attempt::Refused => return Heard::Failed(FallbackReason::HookFailed),
                 Attempt::Failed => {}
             }
             let now = Instant::now();
             let next = now + jittered(pause);
             if next >= until {
-                return Heard::Lapsed(if now >= until { Lapse::Deadline } else { Lapse::HookFailed });
+                return Heard::Failed(if now >= until {
+                    FallbackReason::Deadline
+                } else {
+                    FallbackReason::HookFailed
+                });
             }
             tokio::time::sleep_until(next.into()).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -271,7 +277,7 @@ impl Hooks {
                 return (Attempt::Failed, "unreachable");
             }
         };
-        match Reply::parse(&body) {
+        match parse_response(&body) {
             Ok(reply) => (Attempt::Replied(reply), "answered"),
             Err(error) => {
                 tracing::debug!(action = hook.action, %error, "a hook's response is no answer");

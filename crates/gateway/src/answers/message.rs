@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::session::SessionId;
+use ocpp_station::{Response, SessionId};
 
 /// A backend's answer to a station's CALL.
 #[derive(Debug)]
@@ -21,23 +21,7 @@ pub struct BackendAnswer {
     /// The CALL's message id, decoded.
     pub message_id: String,
     /// What is answered.
-    pub reply: Reply,
-}
-
-/// What a backend answers.
-#[derive(Clone, Debug)]
-pub enum Reply {
-    /// CALLRESULT with this JSON object.
-    Payload(Box<RawValue>),
-    /// CALLERROR.
-    Error {
-        /// Its code; written in the spelling of the station's version.
-        code: ErrorCode,
-        /// For people, at most 255 characters.
-        description: String,
-        /// A JSON object; `{}` if there is none.
-        details: Option<Box<RawValue>>,
-    },
+    pub response: Response,
 }
 
 /// Why a text is no answer.
@@ -147,38 +131,28 @@ impl BackendAnswer {
             }
             known => known.flatten(),
         };
-        Ok(Self { station, session, message_id, reply: reply(payload, error)? })
+        Ok(Self { station, session, message_id, response: response(payload, error)? })
     }
 }
 
-impl Reply {
-    /// Bytes of JSON in it that are the backend's.
-    pub(super) fn size(&self) -> usize {
-        match self {
-            Self::Payload(payload) => payload.get().len(),
-            Self::Error { details, .. } => details.as_deref().map_or(0, |details| details.get().len()),
-        }
+/// Reads `{"payload":…}` or `{"error":…}`, as a hook responds.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn parse_response(json: &[u8]) -> Result<Response, AnswerError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        payload: Option<Box<RawValue>>,
+        error: Option<WrittenError>,
     }
-
-    /// Reads `{"payload":…}` or `{"error":…}`, as a hook responds.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub fn parse(json: &[u8]) -> Result<Self, AnswerError> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Response {
-            payload: Option<Box<RawValue>>,
-            error: Option<WrittenError>,
-        }
-        let Response { payload, error } = serde_json::from_slice(json)?;
-        reply(payload, error)
-    }
+    let Written { payload, error } = serde_json::from_slice(json)?;
+    response(payload, error)
 }
 
-fn reply(payload: Option<Box<RawValue>>, error: Option<WrittenError>) -> Result<Reply, AnswerError> {
+fn response(payload: Option<Box<RawValue>>, error: Option<WrittenError>) -> Result<Response, AnswerError> {
     match (payload, error) {
-        (Some(payload), None) if is_object(&payload) => Ok(Reply::Payload(payload)),
+        (Some(payload), None) if is_object(&payload) => Ok(Response::Payload(payload)),
         (Some(_), None) => Err(AnswerError::Wrong { member: "payload", problem: "is not an object" }),
         (None, Some(error)) => error.read(),
         (Some(_), Some(_)) => Err(AnswerError::Wrong { member: "error", problem: "stands beside payload" }),
@@ -187,7 +161,7 @@ fn reply(payload: Option<Box<RawValue>>, error: Option<WrittenError>) -> Result<
 }
 
 impl WrittenError {
-    fn read(self) -> Result<Reply, AnswerError> {
+    fn read(self) -> Result<Response, AnswerError> {
         let Self { code, description, details } = self;
         let code = ErrorCode::recognise(&code)
             .ok_or(AnswerError::Wrong { member: "error.code", problem: "is not an error code of OCPP" })?;
@@ -200,7 +174,7 @@ impl WrittenError {
         if details.as_deref().is_some_and(|details| !is_object(details)) {
             return Err(AnswerError::Wrong { member: "error.details", problem: "is not an object" });
         }
-        Ok(Reply::Error { code, description, details })
+        Ok(Response::Error { code, description, details })
     }
 }
 
@@ -235,9 +209,9 @@ mod tests {
         let answer = BackendAnswer::parse(text.as_bytes()).unwrap();
         assert_eq!((answer.station.as_str(), answer.message_id.as_str()), ("CP-1", "ab"));
         assert!(answer.session.is_none());
-        match answer.reply {
-            Reply::Payload(payload) => assert_eq!(payload.get(), r#"{ "x" : 1.50,"y":"\u00e9" }"#),
-            Reply::Error { .. } => panic!("a payload"),
+        match answer.response {
+            Response::Payload(payload) => assert_eq!(payload.get(), r#"{ "x" : 1.50,"y":"\u00e9" }"#),
+            Response::Error { .. } => panic!("a payload"),
         }
     }
 
@@ -249,12 +223,12 @@ mod tests {
             );
             let answer = BackendAnswer::parse_for("CP-1", text.as_bytes()).unwrap();
             assert_eq!(answer.session.unwrap().to_string(), SESSION);
-            match answer.reply {
-                Reply::Error { code, description, details } => {
+            match answer.response {
+                Response::Error { code, description, details } => {
                     assert_eq!(Some(code), ErrorCode::recognise(word));
                     assert_eq!((description.as_str(), details.unwrap().get()), ("", r#"{"a":[1]}"#));
                 }
-                Reply::Payload(_) => panic!("an error"),
+                Response::Payload(_) => panic!("an error"),
             }
         }
     }
@@ -295,10 +269,13 @@ mod tests {
 
     #[test]
     fn a_hook_responds_with_the_reply_alone() {
-        assert!(matches!(Reply::parse(br#"{"payload":{"status":"Accepted"}}"#), Ok(Reply::Payload(_))));
-        assert!(matches!(Reply::parse(br#"{"error":{"code":"GenericError"}}"#), Ok(Reply::Error { .. })));
+        assert!(matches!(parse_response(br#"{"payload":{"status":"Accepted"}}"#), Ok(Response::Payload(_))));
+        assert!(matches!(
+            parse_response(br#"{"error":{"code":"GenericError"}}"#),
+            Ok(Response::Error { .. })
+        ));
         for text in ["", "{}", "null", r#"{"payload":null}"#, r#"{"status":"Accepted"}"#] {
-            assert!(Reply::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(parse_response(text.as_bytes()).is_err(), "{text}");
         }
     }
 }

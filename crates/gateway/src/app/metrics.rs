@@ -11,9 +11,9 @@ use prometheus::IntGauge;
 use crate::answers::metrics::BackendMetrics;
 use crate::auth::metrics::CredentialMetrics;
 use crate::command::metrics::CommandMetrics;
+use crate::driver::metrics::SessionMetrics;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::metrics::{DroppedMessages, PayloadViolations};
-use crate::session::metrics::SessionMetrics;
 use crate::spans::metrics::SpanMetrics;
 
 /// Each feature's metrics. Those of buses and of the consumer of commands are registered where these are opened.

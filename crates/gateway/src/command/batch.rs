@@ -21,9 +21,9 @@ use uuid::Uuid;
 
 use super::book::{from_ms, now_ms, since_epoch};
 use super::{Command, IfOffline, Status};
-use crate::events::millis;
 use crate::kinds;
 use crate::spans::CommandTrace;
+use ocpp_station::time::millis;
 
 /// Finished batches that are remembered.
 const REMEMBERED: usize = 1000;
@@ -71,7 +71,7 @@ impl Plan {
             id,
             stations,
             action: model.action.clone(),
-            payload: model.payload.clone(),
+            payload: model.payload.as_ref().to_owned(),
             salt: Uuid::new_v4().as_fields().0,
             timeout_ms: millis(model.timeout),
             expires_ms: model.expires_at.map(since_epoch),
@@ -95,7 +95,7 @@ impl Plan {
             key: ocpp_protocol::IdentityKey::of(&station),
             station,
             action: self.action.clone(),
-            payload: self.payload.clone(),
+            payload: self.payload.clone().into(),
             timeout: Duration::from_millis(self.timeout_ms),
             taken_at: SystemTime::now(),
             expires_at: self.expires_ms.map(from_ms),

@@ -31,8 +31,8 @@ use tokio::sync::oneshot;
 use super::batch::Batches;
 use super::{Command, IfOffline, Outcome};
 use crate::config;
-use crate::events::millis;
 use crate::kinds;
+use ocpp_station::time::millis;
 
 pub use journal::Unfinished;
 

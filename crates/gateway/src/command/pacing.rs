@@ -3,9 +3,10 @@
 //! Owns the pace and the way of a batch through the router; `batch.rs` owns what is remembered of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ocpp_bus::event::EventWriter;
+use ocpp_station::envelope::EventWriter;
+use ocpp_station::events::CommandResult;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
@@ -15,6 +16,8 @@ use super::batch::{Addressees, Plan, Refused, Summary};
 use super::request::NOBODY;
 use super::router::Router;
 use super::{Outcome, Status};
+use crate::driver::record;
+use crate::kinds;
 
 /// After so many stations, at the latest, it is noted how far a batch is; what a restart begins anew is known to the book.
 const NOTED_EVERY: usize = 100;
@@ -86,8 +89,14 @@ impl Router {
             let Ok(_waiting) = Arc::clone(&this.batch_places).try_acquire_owned() else {
                 let outcome = Outcome::failed(Status::QueueFull, "too many batches wait for their turn");
                 this.metrics.command_ended(outcome.status);
-                let record = this.events.command_result(NOBODY, None, &plan.id, &plan.action, &outcome, None);
-                this.publish(record).await;
+                let result = CommandResult {
+                    id: &plan.id,
+                    action: &plan.action,
+                    outcome: &outcome,
+                    traceparent: None,
+                };
+                let event = this.events.command_result(SystemTime::now(), NOBODY, None, result);
+                this.publish(record(kinds::COMMAND_RESULT, event)).await;
                 return done();
             };
             while this.begin_batch(Arc::clone(&plan)).await == Err(Refused::Busy) {
@@ -182,13 +191,13 @@ impl Router {
 
     async fn publish_summary(&self, summary: &Summary) {
         let statuses = serde_json::to_string(&summary.statuses).unwrap_or_else(|_| "{}".to_owned());
-        let event = self.events.batch_ended(&summary.batch_id, |writer: EventWriter| {
+        let event = self.events.batch_ended(SystemTime::now(), &summary.batch_id, |writer: EventWriter| {
             writer
                 .string("batchId", &summary.batch_id)
                 .string("action", &summary.action)
                 .number("stations", summary.stations as u64)
                 .raw("statuses", &statuses)
         });
-        self.publish(event).await;
+        self.publish(record(kinds::COMMAND_RESULT, event)).await;
     }
 }

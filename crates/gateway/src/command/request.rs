@@ -39,7 +39,7 @@ pub struct CommandRequest {
     #[schema(max_length = 64)]
     pub action: String,
     /// A JSON object, sent byte for byte; `{}` if left out.
-    #[serde(default, deserialize_with = "super::whatever_is_there")]
+    #[serde(default, deserialize_with = "ocpp_station::outcome::whatever_is_there")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
     /// How long it may take, in milliseconds; `commands.default_timeout` if it does not say, at most `commands.max_timeout`.
@@ -72,7 +72,7 @@ pub struct BatchRequest {
     #[schema(max_length = 64)]
     pub action: String,
     /// A JSON object, sent byte for byte; `{}` if left out.
-    #[serde(default, deserialize_with = "super::whatever_is_there")]
+    #[serde(default, deserialize_with = "ocpp_station::outcome::whatever_is_there")]
     #[schema(value_type = Option<Object>)]
     pub payload: Option<Box<RawValue>>,
     /// How long each command may take, in milliseconds, from its station's turn.
@@ -202,7 +202,7 @@ impl RequestLimits {
             station: station.to_owned(),
             key: identity.folded(),
             action,
-            payload,
+            payload: payload.into(),
             timeout,
             taken_at,
             expires_at,
@@ -337,7 +337,7 @@ impl RequestLimits {
             key: IdentityKey::of(&station),
             station,
             action: text(names.action, LONGEST_ACTION).unwrap_or_default(),
-            payload: empty_object(),
+            payload: empty_object().into(),
             timeout: self.commands.default_timeout,
             taken_at,
             expires_at: None,

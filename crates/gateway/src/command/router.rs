@@ -10,7 +10,7 @@ mod line;
 mod outcome;
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::StreamExt;
 use ocpp_bus::{Bus, Journal, Record};
@@ -23,13 +23,13 @@ use self::outcome::called_back;
 use super::book::{Begun, Book, Ended, Progress, TooLate, Unfinished};
 use super::metrics::CommandMetrics;
 use super::request::RequestLimits;
-use super::{Command, IfOffline, Outcome, PendingCommand, Report, Sent, Status};
-use crate::events::Events;
+use super::{Command, IfOffline, Outcome, Report, Sent, Status};
 use crate::registry::Registry;
-use crate::session::mailbox::Refused;
-use crate::session::{Session, Untold};
+use crate::session::{ResultGuard, SessionHandle};
 use crate::spans::Tracer;
 use crate::stations::Stations;
+use ocpp_station::events::Events;
+use ocpp_station::inbox::Refused;
 
 /// Commands that are ended at the same time: those of before a restart, those whose time is over.
 const FINISHED_TOGETHER: usize = 256;
@@ -69,7 +69,7 @@ pub struct Router {
 #[derive(Debug)]
 pub enum Step {
     /// Its session has it.
-    Handed(oneshot::Receiver<Report>, Arc<Session>),
+    Handed(oneshot::Receiver<Report>, Arc<SessionHandle>),
     /// It is on its station's line; the record is for the journal.
     Kept(Record),
     /// It has ended.
@@ -79,8 +79,8 @@ pub enum Step {
 /// The session in which a command ended.
 #[derive(Debug)]
 pub struct Carried {
-    session: Arc<Session>,
-    untold: Untold,
+    session: Arc<SessionHandle>,
+    untold: ResultGuard,
 }
 
 /// What becomes of a command that was sent over HTTP.
@@ -265,7 +265,7 @@ impl Router {
     pub async fn sweep(&self) {
         futures_util::stream::iter(self.book.overdue(SystemTime::now()))
             .for_each_concurrent(FINISHED_TOGETHER, |command| async move {
-                self.end(&command, command.overdue(), None).await;
+                self.end(&command, command.overdue().outcome(), None).await;
             })
             .await;
         self.book.sweep();
@@ -284,7 +284,7 @@ impl Router {
         let (ended, record) = self.book.end_unsent(&command, &self.result(&command, &outcome, None))?;
         if let Some(session) = self.registry.get(&command.key) {
             // Whoever follows it finds that it has ended.
-            drop(session.mailbox.withdraw(id));
+            drop(session.inbox.withdraw(id));
         }
         self.metrics.command_ended(outcome.status);
         self.tracer.command_ended(&command, &outcome);
@@ -310,7 +310,7 @@ impl Router {
             return Step::Over(called_back(), None);
         }
         if command.send_by() <= SystemTime::now() {
-            return Step::Over(command.overdue(), None);
+            return Step::Over(command.overdue().outcome(), None);
         }
         let session = self.registry.get(&command.key);
         match session {
@@ -337,7 +337,7 @@ impl Router {
         }
     }
 
-    fn to_session(&self, command: &Arc<Command>, session: Arc<Session>, in_line: bool) -> Step {
+    fn to_session(&self, command: &Arc<Command>, session: Arc<SessionHandle>, is_queued: bool) -> Step {
         let version = session.admission.version;
         let Some(action) = Action::find(&command.action).filter(|action| action.csms_may_call(version))
         else {
@@ -348,16 +348,8 @@ impl Router {
             );
             return Step::Over(Outcome::failed(Status::Invalid, text), None);
         };
-        let left = command.send_by().duration_since(SystemTime::now()).unwrap_or_default();
         let (reply, report) = oneshot::channel();
-        let pending = PendingCommand {
-            command: Arc::clone(command),
-            action,
-            send_by: Instant::now() + left,
-            in_line,
-            reply,
-        };
-        match session.mailbox.submit(pending) {
+        match session.inbox.submit(command.outbound(action, is_queued, reply)) {
             Ok(()) => Step::Handed(report, session),
             Err(Refused::Full(_)) => {
                 let text = "too many commands wait for this station";

@@ -164,6 +164,16 @@ pub enum Fallback {
     Silence,
 }
 
+impl From<Fallback> for ocpp_station::host::Fallback {
+    fn from(fallback: Fallback) -> Self {
+        match fallback {
+            Fallback::Builtin => Self::Builtin,
+            Fallback::Error => Self::Error,
+            Fallback::Silence => Self::Silence,
+        }
+    }
+}
+
 /// How the URLs of `[answers]` are asked.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default)]

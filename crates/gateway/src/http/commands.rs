@@ -196,7 +196,7 @@ async fn show_command(
             station_id: &command.station,
             action: Some(&command.action),
             state,
-            send_by: Some(ocpp_bus::event::rfc3339(command.send_by())),
+            send_by: Some(ocpp_station::envelope::rfc3339(command.send_by())),
         }),
         // Nobody hears of an end before it is durable.
         Some(Shown::Ending(ended)) => known(Running {

@@ -20,10 +20,10 @@ use utoipa_axum::routes;
 use super::document::Operation;
 use super::extract::Json;
 use super::problem::Problem;
-use crate::events::millis;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::stations::Stations;
+use ocpp_station::time::millis;
 
 /// Where health, statistics and metrics are read.
 pub(crate) struct Sources {
@@ -183,7 +183,7 @@ async fn stats(State(sources): State<Arc<Sources>>) -> Json<Stats> {
     }
     Json(Stats {
         version: env!("CARGO_PKG_VERSION"),
-        started_at: ocpp_bus::event::rfc3339(sources.readiness.started_at),
+        started_at: ocpp_station::envelope::rfc3339(sources.readiness.started_at),
         uptime_seconds: sources.readiness.started.elapsed().as_secs(),
         sessions: sessions.len(),
         sessions_by_version: by_version,

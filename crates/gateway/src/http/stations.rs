@@ -18,10 +18,10 @@ use super::document::Operation;
 use super::extract::{FromQuery, Json, Query, Values};
 use super::problem::Problem;
 use crate::command::book::Book;
-use crate::events::millis;
 use crate::registry::Registry;
-use crate::session::Session;
+use crate::session::SessionHandle;
 use crate::stations::{Stations, check_tags};
+use ocpp_station::time::millis;
 
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
@@ -308,7 +308,7 @@ async fn tag_station(
     directory.show(&id)
 }
 
-fn connected(session: &Session) -> Connected {
+fn connected(session: &SessionHandle) -> Connected {
     let counters = &session.counters;
     Connected {
         session_id: session.id.to_string(),
@@ -316,12 +316,12 @@ fn connected(session: &Session) -> Connected {
         subprotocol: session.admission.subprotocol,
         remote_address: session.admission.remote.to_string(),
         security_profile: session.admission.security_profile,
-        connected_at: ocpp_bus::event::rfc3339(session.connected_at),
+        connected_at: ocpp_station::envelope::rfc3339(session.connected_at),
         silent_ms: millis(session.silence()),
         messages_in: counters.messages_in.load(Ordering::Relaxed),
         messages_out: counters.messages_out.load(Ordering::Relaxed),
         unacknowledged: counters.unacknowledged.load(Ordering::Relaxed),
-        commands_waiting: session.mailbox.waiting(),
+        commands_waiting: session.inbox.waiting(),
         command_outstanding: counters.command_outstanding.load(Ordering::Relaxed),
     }
 }

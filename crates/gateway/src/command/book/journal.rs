@@ -16,9 +16,9 @@ use serde_json::value::RawValue;
 
 use super::{Batches, Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
 use crate::config;
-use crate::events::millis;
 use crate::kinds;
 use crate::spans::CommandTrace;
+use ocpp_station::time::millis;
 
 /// A command that a restart has found without an end.
 #[derive(Debug)]
@@ -245,7 +245,7 @@ fn command(
         key: IdentityKey::of(&station),
         station,
         action: request.action.into_owned(),
-        payload: request.payload.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        payload: request.payload.unwrap_or_else(|| RawValue::NULL.to_owned()).into(),
         timeout: Duration::from_millis(request.timeout_ms),
         taken_at: from_ms(request.taken_ms),
         expires_at: request.expires_ms.map(from_ms),

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::command::Status;
 use crate::command::request::{CommandRequest, RequestLimits};
-use crate::events::Events;
+use ocpp_station::events::{CommandResult, Events};
 
 /// A book whose records are durable at once, in a folder that outlives it.
 struct Desk {
@@ -85,7 +85,11 @@ fn command(id: &str, json: &str) -> Command {
 
 fn result(command: &Command, status: Status) -> Record {
     let outcome = Outcome::failed(status, "for a reason");
-    Events::new("gw-1").command_result(&command.station, None, &command.id, &command.action, &outcome, None)
+    let result =
+        CommandResult { id: &command.id, action: &command.action, outcome: &outcome, traceparent: None };
+    let events = Events::new("gw-1", uuid::Uuid::now_v7);
+    let event = events.command_result(SystemTime::now(), &command.station, None, result);
+    crate::driver::record(kinds::COMMAND_RESULT, event)
 }
 
 const RESET: &str = r#"{"stationId":"CP-1","action":"Reset","payload":{"type":"Soft"}}"#;

@@ -9,15 +9,18 @@ use std::time::{Duration, SystemTime};
 use ocpp_protocol::IdentityKey;
 
 use super::{Carried, Router, Step};
-use crate::command::{IfOffline, Outcome, PendingCommand, Report, Status};
-use crate::session::Session;
+use ocpp_station::OutboundCall;
+
+use crate::command::{IfOffline, Outcome, Report, Status};
+use crate::driver::Dispatch;
+use crate::session::SessionHandle;
 
 /// How long the way to a station waits when its session's own queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(100);
 
 impl Router {
     /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
-    pub fn station_ready(self: &Arc<Self>, session: &Session) {
+    pub fn station_ready(self: &Arc<Self>, session: &SessionHandle) {
         session.mark_ready(true);
         self.drain(&session.key());
     }
@@ -25,22 +28,24 @@ impl Router {
     /// Keeps a command that its station may not be sent now, if it is one to be kept. Else gives it back.
     // The command comes back whole so that it can be ended; boxing it would cost every command.
     #[allow(clippy::result_large_err)]
-    pub fn keep_for_later(&self, pending: PendingCommand) -> Result<(), PendingCommand> {
-        if pending.command.if_offline != IfOffline::Queue {
-            return Err(pending);
+    pub fn keep_for_later(&self, call: OutboundCall<Dispatch>) -> Result<(), OutboundCall<Dispatch>> {
+        if call.dispatch.command.if_offline != IfOffline::Queue {
+            return Err(call);
         }
-        let report =
-            if pending.in_line { Report::NotSent } else { Report::Moved(self.keep(&pending.command)) };
+        let Dispatch { command, is_queued, reply, .. } = call.dispatch;
+        let report = if is_queued { Report::NotSent } else { Report::Moved(self.keep(&command)) };
         // Whoever followed it has gone only if it was called back.
-        drop(pending.reply.send(report));
+        drop(reply.send(report));
         Ok(())
     }
 
     /// Takes over what had not left when a session ended: to the connection that took its place, or onto the station's line.
     /// No wait, and in the order in which they were taken in.
-    pub fn move_on(&self, mut waiting: Vec<PendingCommand>, status: Status) {
-        waiting.sort_by_key(|pending| pending.command.sequence);
-        for PendingCommand { command, in_line, reply, .. } in waiting {
+    pub fn move_on(&self, mut waiting: Vec<OutboundCall<Dispatch>>, status: Status) {
+        waiting.sort_by_key(|call| call.sequence);
+        for Dispatch { command, is_queued: in_line, reply, .. } in
+            waiting.into_iter().map(|call| call.dispatch)
+        {
             if !in_line {
                 // The journal hears of it with the next step. Until then a crash leaves open what is known here.
                 drop(self.book.not_sent(&command));
@@ -89,7 +94,7 @@ impl Router {
                 return;
             };
             if head.send_by() <= SystemTime::now() {
-                self.end(&head, head.overdue(), None).await;
+                self.end(&head, head.overdue().outcome(), None).await;
                 continue;
             }
             match self.to_session(&head, session, true) {

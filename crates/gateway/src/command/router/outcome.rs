@@ -4,13 +4,18 @@
 
 use std::sync::Arc;
 
+use std::time::SystemTime;
+
 use ocpp_bus::Record;
 use ocpp_protocol::Identity;
+use ocpp_station::events::CommandResult;
 
 use super::{Carried, Router};
 use crate::command::book::Ended;
 use crate::command::{Command, Outcome, Sent, Status};
-use crate::session::{Session, Untold};
+use crate::driver::record;
+use crate::kinds;
+use crate::session::{ResultGuard, SessionHandle};
 
 impl Router {
     /// The session has gone without a report, or the command was called back and has ended.
@@ -47,7 +52,7 @@ impl Router {
         &self,
         command: &Command,
         outcome: &Outcome,
-        session: Option<&Session>,
+        session: Option<&SessionHandle>,
     ) -> Record {
         let station = match session {
             Some(session) => session.admission.identity.as_str().to_owned(),
@@ -56,7 +61,14 @@ impl Router {
                 .unwrap_or_else(|_| command.station.clone()),
         };
         let traceparent = command.trace.context();
-        self.events.command_result(&station, session, &command.id, &command.action, outcome, traceparent)
+        let result = CommandResult { id: &command.id, action: &command.action, outcome, traceparent };
+        let event = self.events.command_result(
+            SystemTime::now(),
+            &station,
+            session.map(SessionHandle::subject),
+            result,
+        );
+        record(kinds::COMMAND_RESULT, event)
     }
 
     /// Waits until the result event of a command that has ended is durable.
@@ -67,7 +79,7 @@ impl Router {
         }
     }
 
-    pub(in crate::command) async fn tell(&self, ended: &Arc<Ended>, untold: Option<Untold>) {
+    pub(in crate::command) async fn tell(&self, ended: &Arc<Ended>, untold: Option<ResultGuard>) {
         let mut lane = self.bus.publisher();
         let ordinal = lane.publish(ended.record()).await;
         // The session's own last event may follow.

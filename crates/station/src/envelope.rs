@@ -27,10 +27,11 @@ impl EventWriter {
 
     /// Opens an event.
     ///
+    /// `id` stays with the event however often it is stored or sent, so that consumers can deduplicate on it.
     /// `source_json` is the `source` attribute as a JSON string literal, escaped once by the caller because it never
-    /// changes. `time` is when the gateway saw what the event tells of. The event gets a fresh UUIDv7 as `id`, which
-    /// stays with it however often it is stored or sent, so that consumers can deduplicate on it.
+    /// changes. `time` is when the gateway saw what the event tells of.
     pub fn open(
+        id: Uuid,
         source_json: &str,
         event_type: &str,
         subject: &str,
@@ -39,8 +40,7 @@ impl EventWriter {
     ) -> Self {
         let mut buffer = Vec::with_capacity(Self::ENVELOPE_BYTES + subject.len() + payload_bytes);
         buffer.extend_from_slice(br#"{"specversion":"1.0","id":""#);
-        let mut id = Uuid::encode_buffer();
-        buffer.extend_from_slice(Uuid::now_v7().hyphenated().encode_lower(&mut id).as_bytes());
+        buffer.extend_from_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         buffer.extend_from_slice(br#"","source":"#);
         buffer.extend_from_slice(source_json.as_bytes());
         buffer.extend_from_slice(br#","type":""#);
@@ -201,6 +201,7 @@ mod tests {
         let payload = r#"{"a" : 1.50,"b":"\u00e9"}"#;
         let time = UNIX_EPOCH + Duration::from_millis(1_795_170_600_123);
         let bytes = EventWriter::open(
+            Uuid::now_v7(),
             "\"/ocpp-gateway/gw-1\"",
             "ocpp.message.received",
             "CP \"1\"",
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_event_without_members_is_still_valid() {
-        let bytes = EventWriter::open("\"/s\"", "t", "x", UNIX_EPOCH, 0).close();
+        let bytes = EventWriter::open(Uuid::nil(), "\"/s\"", "t", "x", UNIX_EPOCH, 0).close();
         let event: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(event["data"], serde_json::json!({}));
     }

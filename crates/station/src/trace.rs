@@ -1,6 +1,6 @@
 //! W3C Trace Context: the one line by which a command names the trace that it belongs to.
 //!
-//! Owns reading and writing `traceparent` (<https://www.w3.org/TR/trace-context/>, section 3.2). Makes no spans (`spans.rs`) and
+//! Owns reading and writing `traceparent` (<https://www.w3.org/TR/trace-context/>, section 3.2). Makes no spans, and
 //! carries no `tracestate`: nothing here would change it, and an event has no room for it.
 
 use serde::de::Error;
@@ -43,14 +43,14 @@ impl TraceParent {
     }
 
     /// A new trace whose spans are recorded. `low` are the trace id's last 64 bits, which decide about sampling.
-    pub(crate) fn sampled_root(low: u64) -> Self {
+    pub fn sampled_root(low: u64) -> Self {
         let trace_id = (u128::from(random()) << 64) | u128::from(low);
         Self { trace_id: trace_id.max(1), span_id: random().max(1), flags: Self::SAMPLED }
     }
 
     /// A span of the same trace.
     #[must_use]
-    pub(crate) fn child(self) -> Self {
+    pub fn child(self) -> Self {
         Self { span_id: random().max(1), ..self }
     }
 
@@ -96,7 +96,7 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 }
 
 /// 64 random bits. A UUIDv4 has 122, but six of its bits are fixed; its halves have none fixed in the same place.
-pub(crate) fn random() -> u64 {
+pub fn random() -> u64 {
     let (high, low) = Uuid::new_v4().as_u64_pair();
     high ^ low
 }

@@ -8,27 +8,25 @@ use ocpp_bus::{Bus, Journal, Status};
 use crate::answers::Answers;
 use crate::command::router::Router;
 use crate::config;
-use crate::events::Events;
-use crate::replays::Replays;
-use crate::session::metrics::SessionMetrics;
+use crate::driver::Point;
+use crate::driver::metrics::SessionMetrics;
 use crate::spans::Tracer;
 use crate::stations::Stations;
+use ocpp_station::Options;
+use ocpp_station::events::Events;
+use ocpp_station::recent_calls::RecentCalls;
 
 /// What every session of this node shares.
 #[derive(Debug)]
 pub struct Shared {
+    /// The rules that sessions keep.
+    pub options: Options,
     /// Limits of a connection.
     pub limits: config::Session,
     /// BootNotification.
     pub registration: config::RegistrationPolicy,
-    /// Built-in answers.
-    pub answers: config::Answers,
     /// Answers by a backend.
     pub backend: Arc<Answers>,
-    /// Payload validation.
-    pub validation: config::Validation,
-    /// Commands.
-    pub commands: config::Commands,
     /// How long answers are held before stations are better off offline; zero means for ever.
     pub hold_limit: Duration,
     /// Events go here …
@@ -40,7 +38,7 @@ pub struct Shared {
     /// Takes commands to their stations.
     pub router: Arc<Router>,
     /// What stations asked lately.
-    pub replays: Arc<Replays>,
+    pub recent_calls: Arc<RecentCalls<Point>>,
     /// Actions whose messages may be dropped, and the fill level of the bus from which they are.
     pub expendable: config::Expendable,
     /// Writes events.

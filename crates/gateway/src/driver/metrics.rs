@@ -10,8 +10,8 @@ use ocpp_protocol::Version;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::metrics::{DroppedMessages, PayloadViolations};
-use crate::session::close::CloseReason;
 use crate::socket::{Traffic, Violation};
+use ocpp_station::CloseReason;
 
 /// The metrics of all sessions of this node.
 #[derive(Debug)]

@@ -1,7 +1,5 @@
 //! Why a session ends: a closed set of words, and everything that follows from each in one table.
 
-use crate::socket::Breach;
-
 /// Why a session ended. The word is in the `disconnected` event, on the metric and in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseReason {
@@ -67,12 +65,12 @@ impl CloseReason {
         }
     }
 
-    /// The word.
+    /// The word in the event, on the metric and in the log.
     pub const fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    /// The close code that the gateway sends.
+    /// The close code that the gateway sends; none when there is nothing to say or nobody to say it to.
     pub const fn code(self) -> Option<u16> {
         self.row().1
     }
@@ -80,15 +78,5 @@ impl CloseReason {
     /// The text in the close frame.
     pub const fn text(self) -> &'static str {
         self.row().2
-    }
-}
-
-impl From<Breach> for CloseReason {
-    fn from(breach: Breach) -> Self {
-        match breach {
-            Breach::TooBig => Self::MessageTooBig,
-            Breach::NotUtf8 => Self::InvalidUtf8,
-            Breach::Protocol(_) => Self::ProtocolError,
-        }
     }
 }

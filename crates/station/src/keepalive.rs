@@ -2,13 +2,13 @@
 //!
 //! Any inbound frame is a sign of life: some stations never answer pings. A station that is gone without a word is
 //! found by the kernel, too: a ping is data, and data that nobody acknowledges ends the connection after
-//! `session.write_timeout` (TCP_USER_TIMEOUT), long before the idle limit, whether or not the station answers pings.
+//! the write timeout (TCP_USER_TIMEOUT), long before the idle limit, whether or not the station answers pings.
 
 use std::time::{Duration, Instant};
 
 /// Keeps the times of one connection. Time is passed in.
 #[derive(Debug)]
-pub(super) struct Keepalive {
+pub(crate) struct Keepalive {
     interval: Duration,
     idle: Duration,
     last_seen: Instant,
@@ -19,7 +19,7 @@ pub(super) struct Keepalive {
 
 /// What is due.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Due {
+pub(crate) enum Due {
     Nothing,
     Ping([u8; 8]),
     Idle,
@@ -27,19 +27,19 @@ pub(super) enum Due {
 
 impl Keepalive {
     /// `seed` spreads the pings of many connections that began together over the interval.
-    pub(super) fn new(now: Instant, interval: Duration, idle: Duration, seed: u64) -> Self {
+    pub(crate) fn new(now: Instant, interval: Duration, idle: Duration, seed: u64) -> Self {
         let spread = interval.mul_f64((seed % 1024) as f64 / 2048.0);
         let next_ping = (!interval.is_zero()).then(|| now + interval - spread);
         Self { interval, idle, last_seen: now, next_ping, outstanding: None, nonce: seed }
     }
 
     /// Something came in.
-    pub(super) fn seen(&mut self, now: Instant) {
+    pub(crate) fn seen(&mut self, now: Instant) {
         self.last_seen = now;
     }
 
     /// A pong came in; gives the round trip if it answers the last ping.
-    pub(super) fn pong(&mut self, now: Instant, payload: &[u8]) -> Option<Duration> {
+    pub(crate) fn pong(&mut self, now: Instant, payload: &[u8]) -> Option<Duration> {
         let (nonce, sent_at) = self.outstanding?;
         if payload != nonce.to_be_bytes() {
             return None;
@@ -49,7 +49,7 @@ impl Keepalive {
     }
 
     /// What is due. A gateway that does not read cannot call a station silent.
-    pub(super) fn due(&mut self, now: Instant, reading: bool) -> Due {
+    pub(crate) fn due(&mut self, now: Instant, reading: bool) -> Due {
         if !reading {
             self.last_seen = self.last_seen.max(now.checked_sub(self.idle / 2).unwrap_or(now));
         }
@@ -66,7 +66,7 @@ impl Keepalive {
     }
 
     /// When to look again.
-    pub(super) fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         let idle = self.last_seen + self.idle;
         self.next_ping.map_or(idle, |ping| ping.min(idle))
     }

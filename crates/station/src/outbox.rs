@@ -1,12 +1,26 @@
 //! The one queue in front of a socket's only writer (P4): what goes out, most urgent first.
 //!
 //! Owns the order: close, then ping, then answers, then commands (pongs go ahead of all, inside the connection). Bounded
-//! by its users: one close, one ping, `session.max_unacknowledged` answers (the reader stops there) and the one
+//! by its user: one close, one ping, `max_unacknowledged` answers (the session stops reading there) and the one
 //! command that may be outstanding.
 
 use std::collections::VecDeque;
 
-pub use ocpp_websocket::Outgoing;
+/// One thing for the writer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outgoing {
+    /// A text message.
+    Text(String),
+    /// A ping with this payload.
+    Ping([u8; 8]),
+    /// A close frame; nothing follows it.
+    Close {
+        /// Its code.
+        code: u16,
+        /// Its text.
+        reason: &'static str,
+    },
+}
 
 /// What waits for the writer.
 #[derive(Debug, Default)]

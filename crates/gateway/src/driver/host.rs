@@ -1,0 +1,469 @@
+//! The session's port on this node: its publishers, what waits for room, and the way to stations' states, backends and
+//! commands. Decides nothing that the session decides.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ocpp_bus::{DurableWatermark, Publisher, Record, RecordKind};
+use ocpp_protocol::{Action, IdentityKey, Registration, StartKey};
+use ocpp_station::delegated_calls::DelegatedCalls;
+use ocpp_station::events::{self, Subject};
+use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Disconnected, Event, Host, Position, Trace};
+use ocpp_station::inbox::Inbox;
+use ocpp_station::observation::Observation;
+use ocpp_station::recent_calls::{DurablePoint, RecentCalls};
+use ocpp_station::{
+    CloseReason, Now, Options, OutboundCall, Outcome, Session, SessionId, Status, TraceParent,
+};
+use prometheus::IntGauge;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::record;
+use super::shared::Shared;
+use crate::command::{Command, Report};
+use crate::kinds;
+use crate::session::SessionHandle;
+use crate::spans::{CallTrace, Kind, Span};
+
+/// What a session publishes and asks, on this node.
+pub(super) struct SocketHost {
+    pub(super) session: Arc<SessionHandle>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) publisher: Publisher,
+    pub(super) states: Publisher,
+    /// The command about to be sent, until the note of that is durable.
+    pub(super) note: Option<Box<PreparedNote>>,
+    key: IdentityKey,
+    replaced: Option<SessionId>,
+    /// Records in order that the bus had no room for.
+    unpublished: VecDeque<Record>,
+    /// Events and state changes so far, published or not.
+    position: Position,
+    /// Ends of commands, to be reported behind the records that wait.
+    reports: VecDeque<(oneshot::Sender<Report>, Report)>,
+    delegated: Share,
+}
+
+/// What travels with a command through a session.
+#[derive(Debug)]
+pub struct Dispatch {
+    /// The command.
+    pub command: Arc<Command>,
+    /// It is the head of its station's offline queue, and stays there until it has ended.
+    pub is_queued: bool,
+    /// Where the report goes.
+    pub reply: oneshot::Sender<Report>,
+    /// The place in a trace of the CALL that carries it, once it has left.
+    pub trace: Option<CallTrace>,
+}
+
+/// How far a session's events and state changes must be durable.
+#[derive(Clone, Debug)]
+pub struct Point {
+    events: (DurableWatermark, u64),
+    states: (DurableWatermark, u64),
+}
+
+impl DurablePoint for Point {
+    fn is_reached(&self) -> bool {
+        [&self.events, &self.states].iter().all(|(durability, sequence)| durability.reached() >= *sequence)
+    }
+
+    fn with_states_of(&self, later: &Self) -> Self {
+        Self { events: self.events.clone(), states: later.states.clone() }
+    }
+}
+
+/// The note that a command is about to be sent. It must be durable first, or a crash could make the command go out twice.
+#[derive(Debug)]
+pub(super) struct PreparedNote {
+    publisher: Publisher,
+    note: Option<Record>,
+}
+
+impl PreparedNote {
+    /// Waits until the note is durable. Cancel-safe.
+    pub(super) async fn durable(&mut self) {
+        while let Some(note) = self.note.take() {
+            if let Err(note) = self.publisher.try_publish(note) {
+                let cost = note.cost();
+                self.note = Some(note);
+                self.publisher.reserve(cost).await;
+            }
+        }
+        self.publisher.watermark().wait(self.publisher.published()).await;
+    }
+}
+
+/// The trace of a station's CALL; nothing while nobody wants spans.
+#[derive(Debug, Default)]
+pub(super) struct CallSpan(Option<Span>);
+
+impl Trace for CallSpan {
+    fn context(&self) -> Option<TraceParent> {
+        self.0.as_ref().and_then(Span::context)
+    }
+
+    fn ended(&mut self, outcome: &'static str) {
+        let Some(span) = &mut self.0 else { return };
+        span.set("ocpp.outcome", outcome);
+        if outcome != "answered" {
+            span.failed();
+        }
+    }
+}
+
+/// What one session adds to a gauge of all; taken back when it is dropped.
+#[derive(Debug)]
+struct Share {
+    gauge: IntGauge,
+    share: i64,
+}
+
+impl Share {
+    fn set(&mut self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        if count != self.share {
+            self.gauge.add(count - self.share);
+            self.share = count;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.gauge.sub(self.share);
+    }
+}
+
+impl SocketHost {
+    pub(super) fn new(session: Arc<SessionHandle>, shared: Arc<Shared>, replaced: Option<SessionId>) -> Self {
+        Self {
+            publisher: shared.bus.publisher(),
+            states: shared.journal.publisher(),
+            note: None,
+            key: session.admission.identity.folded(),
+            replaced,
+            unpublished: VecDeque::new(),
+            position: Position::default(),
+            reports: VecDeque::new(),
+            delegated: Share { gauge: shared.metrics.answers.awaited.clone(), share: 0 },
+            session,
+            shared,
+        }
+    }
+
+    /// Tells how far events and state changes are durable.
+    pub(super) fn watermarks(&self) -> (DurableWatermark, DurableWatermark) {
+        (self.publisher.watermark(), self.states.watermark())
+    }
+
+    /// The first record that waits for room: where, and how much.
+    pub(super) fn unpublished(&self) -> Option<(RecordKind, u32)> {
+        self.unpublished.front().map(|record| (record.kind, record.cost()))
+    }
+
+    /// Publishes what there is room for by now, and reports what waited behind it.
+    pub(super) fn publish_what_fits(&mut self) {
+        while let Some(record) = self.unpublished.pop_front() {
+            if let Err(record) = self.try_publish(record) {
+                self.unpublished.push_front(record);
+                return;
+            }
+        }
+        self.unpublished = VecDeque::new();
+        for (reply, report) in self.reports.drain(..) {
+            // Whoever followed the command has gone only when the process is leaving.
+            drop(reply.send(report));
+        }
+    }
+
+    /// Shows others how the session is doing.
+    pub(super) fn show(&mut self, core: &Session<Self>) {
+        if core.is_ending() {
+            self.session.mark_ending();
+        }
+        let counters = &self.session.counters;
+        let (messages_in, messages_out) = core.messages();
+        counters.messages_in.store(messages_in, Ordering::Relaxed);
+        counters.messages_out.store(messages_out, Ordering::Relaxed);
+        counters.unacknowledged.store(core.unacknowledged() as u64, Ordering::Relaxed);
+        counters.command_outstanding.store(core.has_command(), Ordering::Relaxed);
+        self.delegated.set(core.delegated());
+    }
+
+    fn publish_event(&mut self, event: events::EncodedEvent) {
+        self.position.events += 1;
+        self.publish_record(record(kinds::EVENT, event));
+    }
+
+    fn publish_state(&mut self, record: Record) {
+        self.position.states += 1;
+        self.publish_record(record);
+    }
+
+    /// Publishes behind everything that waits for room; where nothing waits, a session has no queue of its own.
+    fn publish_record(&mut self, record: Record) {
+        let refused = if self.unpublished.is_empty() { self.try_publish(record).err() } else { Some(record) };
+        self.unpublished.extend(refused);
+    }
+
+    fn try_publish(&mut self, record: Record) -> Result<(), Record> {
+        let is_state = record.kind == kinds::STATION_STATE;
+        let publisher = if is_state { &mut self.states } else { &mut self.publisher };
+        publisher.try_publish(record).map(drop)
+    }
+
+    fn connected(&mut self) {
+        let admission = &self.session.admission;
+        let connected = events::Connected {
+            at: self.session.connected_at,
+            remote: admission.remote,
+            security_profile: admission.security_profile,
+            subprotocol: admission.subprotocol,
+            compression: admission.deflate.is_some(),
+            replaced: self.replaced,
+        };
+        let event = self.shared.events.connected(self.session.subject(), &connected);
+        let tagged = self.shared.stations.add_tags(&admission.identity, &admission.tags);
+        self.publish_event(event);
+        if let Some(record) = tagged {
+            self.publish_state(record);
+        }
+    }
+
+    fn disconnected(&mut self, ended: Disconnected) {
+        let Disconnected { at, reason, close_code: code, messages_in, messages_out } = ended;
+        let duration = self.session.started.elapsed();
+        let disconnected = events::Disconnected {
+            at,
+            reason,
+            note: self.session.operator_note().filter(|_| reason == CloseReason::Operator),
+            close_code: code,
+            duration,
+            messages_in,
+            messages_out,
+        };
+        let event = self.shared.events.disconnected(self.session.subject(), &disconnected);
+        self.publish_event(event);
+        let (reason, seconds) = (reason.as_str(), duration.as_secs());
+        self.session
+            .log(|| tracing::info!(reason, code, messages_in, messages_out, seconds, "station disconnected"));
+        self.publish_what_fits();
+    }
+
+    /// Says in a span of whom and what it is.
+    fn describe(&self, span: &mut Span, action: &'static str, message_id: &str) {
+        let admission = &self.session.admission;
+        span.set("ocpp.station.id", admission.identity.as_str().to_owned());
+        span.set("ocpp.action", action);
+        span.set("ocpp.version", admission.version.as_str());
+        span.set("ocpp.session.id", self.session.id.to_string());
+        span.set("ocpp.message.id", message_id.to_owned());
+    }
+}
+
+impl Host for SocketHost {
+    type Trace = CallSpan;
+    type Dispatch = Dispatch;
+    type Point = Point;
+
+    fn subject(&self) -> Subject<'_> {
+        self.session.subject()
+    }
+
+    fn station(&self) -> &IdentityKey {
+        &self.key
+    }
+
+    fn options(&self) -> &Options {
+        &self.shared.options
+    }
+
+    fn publish(&mut self, event: Event<'_>) {
+        match event {
+            Event::Received(time, message) => {
+                let event = self.shared.events.received(self.session.subject(), time, message);
+                self.publish_event(event);
+            }
+            Event::Sent(time, message) => {
+                let event = self.shared.events.sent(self.session.subject(), time, message);
+                self.publish_event(event);
+            }
+            Event::Connected => self.connected(),
+            Event::Disconnected(ended) => self.disconnected(ended),
+        }
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn point(&self) -> Point {
+        let (events, states) = self.watermarks();
+        Point { events: (events, self.position.events), states: (states, self.position.states) }
+    }
+
+    fn backlog(&self) -> Backlog {
+        if !self.unpublished.is_empty() {
+            Backlog::Unpublished
+        } else if self.publisher.unacknowledged_bytes() >= self.shared.limits.max_unacknowledged_size.as_u64()
+        {
+            Backlog::Unacknowledged
+        } else {
+            Backlog::None
+        }
+    }
+
+    fn holds_too_long(&self) -> bool {
+        self.shared.holds_too_long()
+    }
+
+    fn sheds(&self, action: &'static str) -> bool {
+        let sheddable = &self.shared.expendable;
+        sheddable.actions.iter().any(|one| one == action) && self.publisher.fill() >= sheddable.above
+    }
+
+    fn register(&mut self, decided: Option<Registration>) -> Registration {
+        let identity = &self.session.admission.identity;
+        let (registration, record) = match decided {
+            Some(registration) => (registration, self.shared.stations.registered(identity, registration)),
+            None => self.shared.stations.boot(identity, self.shared.registration.default),
+        };
+        self.publish_state(record);
+        registration
+    }
+
+    fn start_transaction(&mut self, start: &StartKey) -> i32 {
+        let (id, record) = self.shared.stations.transaction(&self.session.admission.identity, start);
+        self.publish_state(record);
+        id
+    }
+
+    fn recent_calls(&self) -> &RecentCalls<Point> {
+        &self.shared.recent_calls
+    }
+
+    fn delegation(&self, action: &'static Action) -> Option<Delegation> {
+        self.shared.backend.delegation(action)
+    }
+
+    fn delegated_calls(&self) -> &DelegatedCalls {
+        &self.session.delegated_calls
+    }
+
+    fn delegate(&mut self, call: &DelegatedCall<'_>) {
+        self.shared.backend.ask(self.session.admission.identity.as_str(), call);
+    }
+
+    fn inbox(&self) -> &Inbox<Dispatch> {
+        &self.session.inbox
+    }
+
+    fn prepare(&mut self, call: &OutboundCall<Dispatch>) -> bool {
+        let router = &self.shared.router;
+        let note = router.book.sending(&call.dispatch.command);
+        self.note = note
+            .map(|note| Box::new(PreparedNote { publisher: router.journal.publisher(), note: Some(note) }));
+        self.note.is_some()
+    }
+
+    fn defer(&mut self, call: OutboundCall<Dispatch>) -> Result<(), OutboundCall<Dispatch>> {
+        self.shared.router.keep_for_later(call)
+    }
+
+    fn hand_back(&mut self, calls: Vec<OutboundCall<Dispatch>>, status: Status) {
+        // Or the way of the commands would lead here again.
+        self.session.mark_ending();
+        self.shared.router.move_on(calls, status);
+    }
+
+    fn finished(&mut self, call: OutboundCall<Dispatch>, outcome: Outcome) {
+        let Dispatch { reply, trace, .. } = call.dispatch;
+        if let Some(trace) = trace {
+            trace.end(&outcome);
+        }
+        self.reports.push_back((reply, Report::Ended(outcome, self.session.hold_for_result())));
+        self.publish_what_fits();
+    }
+
+    fn has_unpublished_results(&self) -> bool {
+        self.session.has_unpublished_results()
+    }
+
+    fn station_ready(&mut self, is_ready: bool) {
+        if is_ready {
+            self.shared.router.station_ready(&self.session);
+        } else {
+            self.session.mark_ready(false);
+        }
+    }
+
+    fn message_id(&mut self) -> String {
+        Uuid::now_v7().to_string()
+    }
+
+    fn trace_call(&mut self, now: Now, action: &'static str, message_id: &str) -> CallSpan {
+        let start = (now.wall, now.monotonic);
+        let mut span = self.shared.tracer.begin(Kind::Server, None, start, || format!("CALL {action}"));
+        if let Some(span) = &mut span {
+            self.describe(span, action, message_id);
+        }
+        CallSpan(span)
+    }
+
+    fn trace_command(
+        &mut self,
+        _: Now,
+        call: &mut OutboundCall<Dispatch>,
+        message_id: &str,
+    ) -> Option<TraceParent> {
+        let action = call.action.name;
+        let mut trace = self.shared.tracer.call(call.dispatch.command.trace, action);
+        if let Some(span) = trace.span_mut() {
+            self.describe(span, action, message_id);
+        }
+        call.dispatch.trace.insert(trace).context()
+    }
+
+    fn command_context(&self, call: &OutboundCall<Dispatch>) -> Option<TraceParent> {
+        call.dispatch.trace.as_ref().and_then(CallTrace::context)
+    }
+
+    fn observe(&mut self, what: Observation<'_>) {
+        let (metrics, session) = (&self.shared.metrics, &self.session);
+        match what {
+            Observation::Received { message_type, action } => metrics.received(message_type, action),
+            Observation::Sent { message_type, action } => metrics.sent(message_type, action),
+            Observation::CallEnded { action, outcome } => metrics.call_ended(action, outcome),
+            Observation::AnswerSent { latency } => metrics.answer_latency(latency),
+            Observation::Repeated(kind) => metrics.repeated(kind),
+            Observation::Shed { action } => metrics.dropped(action, "busFull"),
+            Observation::Leniency(kind) => metrics.leniency(kind),
+            Observation::Violation { action, code, violation } => {
+                metrics.violation(action, code);
+                let (field, description) = (&violation.field, &violation.description);
+                session.log(|| tracing::debug!(action, ?field, ?description, "payload violates its schema"));
+            }
+            Observation::Malformed(reason) => {
+                metrics.malformed(reason);
+                session.log(|| tracing::debug!(reason, "malformed message"));
+            }
+            Observation::UnmatchedAnswer(kind) => metrics.unmatched_answer(kind),
+            Observation::CommandAnswered(wait) => metrics.command_wait(wait),
+            Observation::DelegationEnded { action, outcome } => metrics.answers.ended(action, outcome),
+            Observation::BackendResponded(wait) => metrics.answers.waited(wait),
+            Observation::FellBack { action, reason } => {
+                session.log(|| tracing::debug!(action, why = reason.as_str(), "no answer by a backend"));
+            }
+            Observation::Registered(registration) => {
+                session.log(|| tracing::info!(registration = registration.as_str(), "station registered"));
+            }
+            Observation::PingReceived => metrics.ping_received(),
+            Observation::PingRoundTrip(round_trip) => metrics.ping_round_trip(round_trip),
+            Observation::ReadPaused => metrics.read_paused(),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What an operator sets for sessions, as the core needs it. Does not read configuration and does not check it.
+
+use std::time::Duration;
+
+/// The rules that every session of a node keeps.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Answers that may wait for durability or for the socket; at this many the session stops reading.
+    pub max_unacknowledged: usize,
+    /// How often the gateway pings; zero means never.
+    pub ping_interval: Duration,
+    /// A connection without any inbound frame for this long is closed.
+    pub idle_timeout: Duration,
+    /// A station that takes nothing for this long is closed.
+    pub write_timeout: Duration,
+    /// How long the end of a session waits: for answers in flight, and then for the station's close frame.
+    pub close_timeout: Duration,
+    /// An answer held back for this long while storage does not acknowledge ends the session; zero means never.
+    pub hold_limit: Duration,
+    /// No command is sent until the station's first CALL was answered or this time has passed.
+    pub grace: Duration,
+    /// CALLs of a station that was never registered.
+    pub before_boot: BeforeBoot,
+    /// The `interval` in answers to BootNotification.
+    pub boot_interval: Duration,
+    /// The status that built-in answers give to every idTag and idToken.
+    pub authorization: &'static str,
+    /// What is done about a payload that violates its schema.
+    pub validation: ValidationMode,
+}
+
+/// What happens to CALLs of a station that was never registered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BeforeBoot {
+    /// CALLERROR SecurityError (OCPP 2.x B01.FR.10; 1.6 errata 3.8).
+    Refuse,
+    /// Answered as if accepted: some stations never boot after a reconnect.
+    Accept,
+}
+
+/// What is done about a payload that violates its schema.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ValidationMode {
+    /// Payloads are not looked at.
+    Off,
+    /// Counted and logged; answered all the same.
+    Warn,
+    /// Answered with CALLERROR.
+    Enforce,
+}

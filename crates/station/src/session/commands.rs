@@ -1,0 +1,195 @@
+//! The CALLs that a session sends: commands, one at a time (ocpp-j 2.3).
+//!
+//! Owns when one may leave, that it leaves once, and which outcome ends it. Where its result goes is the host's affair.
+
+use std::time::Instant;
+
+use ocpp_protocol::{Answered, BootState, CallError, CallResult, csms_may_send, write_call};
+
+use super::Session;
+use super::message::error_message;
+use crate::events::{Body, Message};
+use crate::host::{Backlog, Event, Host};
+use crate::observation::{Observation, UNKNOWN_ACTION};
+use crate::outbound_call::OutboundCall;
+use crate::outcome::{CommandError, Outcome, Sent, Status};
+use crate::time::Now;
+
+/// A command that the station has and has not answered.
+#[derive(Debug)]
+pub(super) struct Outstanding<D> {
+    pub(super) call: OutboundCall<D>,
+    pub(super) sent_at: Instant,
+}
+
+impl<H: Host> Session<H> {
+    /// Whether a command may leave now: none is outstanding, the station has booted and had its answer, and the first
+    /// instants of the connection are over (ocpp-j 4.2, pitfalls 2 and 3).
+    pub fn wants_command(&self, now: Instant, host: &H) -> bool {
+        self.ending.is_none()
+            && !self.has_command()
+            && host.backlog() != Backlog::Unpublished
+            && self.boot_answers_held == 0
+            && self.effective_boot_state(host) != BootState::Unregistered
+            && (self.call_answered || now >= self.grace_until)
+    }
+
+    /// Whether a command is about to be sent and waits for its note to be durable.
+    pub fn is_preparing(&self) -> bool {
+        self.preparing.is_some()
+    }
+
+    /// A command to send. It leaves once the host has noted that it does, or ends if it cannot be sent.
+    pub fn on_command(&mut self, now: Now, call: OutboundCall<H::Dispatch>, host: &mut H) {
+        if call.send_by <= now.monotonic {
+            let outcome = call.overdue.outcome();
+            host.finished(call, outcome);
+            return;
+        }
+        let state = self.effective_boot_state(host);
+        if !csms_may_send(host.subject().version, state, call.action) {
+            if let Err(call) = host.defer(call) {
+                let text = format!("{} may not be sent while the station is {state:?}", call.action.name);
+                host.finished(call, Outcome::failed(Status::Invalid, text));
+            }
+            return;
+        }
+        // Of one that ended elsewhere, whoever follows it knows.
+        if host.prepare(&call) {
+            self.preparing = Some(Box::new(call));
+        }
+    }
+
+    /// It is noted that the command leaves.
+    pub fn on_prepared(&mut self, now: Now, host: &mut H) {
+        let Some(call) = self.preparing.take() else { return };
+        let mut call = *call;
+        self.grants.record(host.subject().version, call.action, &call.payload);
+        let action = call.action.name;
+        let id = host.message_id();
+        let id_json = format!("\"{id}\"");
+        let mut frame = String::with_capacity(call.payload.get().len() + 96);
+        write_call(&mut frame, &id, action, call.payload.get());
+        let traceparent = host.trace_command(now, &mut call, &id);
+        let message = Message {
+            message_type: "CALL",
+            id_json: Some(&id_json),
+            action: Some(action),
+            body: Body::Payload(call.payload.get()),
+            answered_by: None,
+            traceparent,
+        };
+        host.publish(Event::Sent(now.wall, &message));
+        self.messages_out += 1;
+        host.observe(Observation::Sent { message_type: "CALL", action });
+        let answer_by = call.answer_by(now);
+        match self.exchange.begin(id, answer_by, Box::new(Outstanding { call, sent_at: now.monotonic })) {
+            Ok(()) => self.outbox.command(frame),
+            // Only asked for while the exchange is idle; a command that comes all the same is not lost.
+            Err(busy) => {
+                let outcome = Outcome::failed(Status::QueueFull, "another command is outstanding");
+                host.finished(busy.0.call, outcome);
+            }
+        }
+    }
+
+    pub(super) fn on_call_result(&mut self, now: Now, result: &CallResult<'_>, host: &mut H) {
+        let outstanding = self.match_answer(&result.id.decoded(), host);
+        self.observe_answer("CALLRESULT", outstanding.as_deref(), host);
+        self.observe_null(result.payload_was_null, host);
+        let message = Message {
+            message_type: "CALLRESULT",
+            id_json: Some(result.id.as_json()),
+            action: outstanding.as_ref().map(|outstanding| outstanding.call.action.name),
+            body: Body::Payload(result.payload.get()),
+            answered_by: None,
+            traceparent: outstanding.as_ref().and_then(|outstanding| host.command_context(&outstanding.call)),
+        };
+        host.publish(Event::Received(now.wall, &message));
+        if let Some(outstanding) = outstanding {
+            host.observe(Observation::CommandAnswered(now.monotonic - outstanding.sent_at));
+            host.finished(outstanding.call, Outcome::answered(result.payload.to_owned()));
+        }
+    }
+
+    pub(super) fn on_call_error(&mut self, now: Now, error: &CallError<'_>, host: &mut H) {
+        let id = error.id.decoded();
+        let outstanding = if id == "-1" {
+            // The station could not read an id; what it could not read is most likely the one CALL it has of ours.
+            self.exchange.on_uncorrelated_error()
+        } else {
+            self.match_answer(&id, host)
+        };
+        self.observe_answer("CALLERROR", outstanding.as_deref(), host);
+        let action = outstanding.as_ref().map(|outstanding| outstanding.call.action.name);
+        let traceparent =
+            outstanding.as_ref().and_then(|outstanding| host.command_context(&outstanding.call));
+        let message = Message { traceparent, ..error_message("CALLERROR", error, action) };
+        host.publish(Event::Received(now.wall, &message));
+        if let Some(outstanding) = outstanding {
+            let outcome = Outcome::error(CommandError {
+                code: error.code.clone().into_owned(),
+                description: error.description.clone().into_owned(),
+                details: error.details.map(ToOwned::to_owned),
+            });
+            host.finished(outstanding.call, outcome);
+        }
+    }
+
+    /// A message that is not OCPP-J ends the command whose answer it was meant to be.
+    pub(super) fn on_malformed_answer(&mut self, id: &str, error: CommandError, host: &mut H) {
+        if let Some(outstanding) = self.match_answer(id, host) {
+            host.finished(outstanding.call, Outcome::error(error));
+        }
+    }
+
+    /// Ends the commands whose time has run out: the one that the station has not answered, the one about to be sent, and
+    /// those that wait.
+    pub(super) fn end_overdue_commands(&mut self, now: Now, host: &mut H) {
+        if let Some(outstanding) = self.exchange.on_timeout(now.monotonic) {
+            let outcome = Outcome::failed(Status::Timeout, "the station did not answer in time");
+            host.finished(outstanding.call, outcome.after(Sent::Yes));
+        }
+        let preparing = self.preparing.take_if(|call| call.send_by <= now.monotonic).map(|call| *call);
+        let overdue = host.inbox().take_overdue(now.monotonic);
+        for call in preparing.into_iter().chain(overdue) {
+            let outcome = call.overdue.outcome();
+            host.finished(call, outcome);
+        }
+    }
+
+    /// Gives up every command that this session has, because it ends.
+    pub(super) fn give_up_commands(&mut self, status: Status, host: &mut H) {
+        let why = match status {
+            Status::Replaced => "a newer connection of the station took over",
+            _ => "the station's connection ended",
+        };
+        if let Some(outstanding) = self.exchange.abandon() {
+            let text = format!("{why} before it answered; whether the station acted on it is not known");
+            host.finished(outstanding.call, Outcome::failed(status, text).after(Sent::Yes));
+        }
+        let preparing = self.preparing.take().map(|call| *call);
+        let waiting = host.inbox().close();
+        host.hand_back(preparing.into_iter().chain(waiting).collect(), status);
+    }
+
+    fn match_answer(&mut self, id: &str, host: &mut H) -> Option<Box<Outstanding<H::Dispatch>>> {
+        let kind = match self.exchange.on_answer(id) {
+            Answered::Matched(outstanding) => return Some(outstanding),
+            Answered::Late => "late",
+            Answered::Unknown => "unknown",
+        };
+        host.observe(Observation::UnmatchedAnswer(kind));
+        None
+    }
+
+    fn observe_answer(
+        &self,
+        message_type: &'static str,
+        outstanding: Option<&Outstanding<H::Dispatch>>,
+        host: &mut H,
+    ) {
+        let action = outstanding.map_or(UNKNOWN_ACTION, |outstanding| outstanding.call.action.name);
+        host.observe(Observation::Received { message_type, action });
+    }
+}

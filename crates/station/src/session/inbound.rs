@@ -1,0 +1,322 @@
+//! What a session does with what the station says.
+//!
+//! Owns the decisions about inbound messages: which event they become, whether they are answered and with what. Writes
+//! nothing: events go to the host, answers wait in the queue until they are durable (P1).
+
+use ocpp_protocol::{
+    Action, ActionKind, BootState, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind,
+    Registration, Reply, ReplyKind, classify_call, classify_send, parse, start_key, station_may_send,
+    validate_request,
+};
+
+use super::Session;
+use super::message::{call_message, error_message};
+use crate::answer_queue::Ready;
+use crate::close::CloseReason;
+use crate::content::Content;
+use crate::events::{AnsweredBy, Body, Message};
+use crate::host::{Event, Host, Trace};
+use crate::observation::{Observation, UNKNOWN_ACTION};
+use crate::options::ValidationMode;
+use crate::outcome::CommandError;
+use crate::recent_calls::{CallKey, DurablePoint, Recorded};
+use crate::time::Now;
+
+impl<H: Host> Session<H> {
+    /// A text message came in.
+    pub fn on_text(&mut self, now: Now, text: &str, host: &mut H) {
+        if self.takes_message(now) {
+            self.take_text(now, text, host);
+        }
+    }
+
+    /// A binary message came in: text in disguise on a lenient listener, the end elsewhere (ocpp-j 1.8).
+    pub fn on_binary(&mut self, now: Now, bytes: &[u8], is_lenient: bool, host: &mut H) {
+        if !self.takes_message(now) {
+            return;
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) if is_lenient => {
+                host.observe(Observation::Leniency("binaryFrame"));
+                self.take_text(now, text, host);
+            }
+            _ => self.end(now, CloseReason::BinaryFrame, host),
+        }
+    }
+
+    /// Counts a message. What comes after our close frame was not read in time to be answered; the station keeps it.
+    fn takes_message(&mut self, now: Now) -> bool {
+        self.keepalive.seen(now.monotonic);
+        let takes = !self.is_ending();
+        self.messages_in += u64::from(takes);
+        takes
+    }
+
+    fn take_text(&mut self, now: Now, text: &str, host: &mut H) {
+        match parse(host.subject().version, text) {
+            Ok(Frame::Call(call)) => self.on_call(now, &call, host),
+            Ok(Frame::Send(call)) => Self::on_send(now, &call, host),
+            Ok(Frame::CallResult(result)) => self.on_call_result(now, &result, host),
+            Ok(Frame::CallError(error)) => self.on_call_error(now, &error, host),
+            Ok(Frame::CallResultError(error)) => {
+                host.observe(Observation::Received {
+                    message_type: "CALLRESULTERROR",
+                    action: UNKNOWN_ACTION,
+                });
+                host.publish(Event::Received(now.wall, &error_message("CALLRESULTERROR", &error, None)));
+            }
+            Err(malformed) => self.on_malformed(now, &malformed, text, host),
+        }
+    }
+
+    fn on_call(&mut self, now: Now, call: &Call<'_>, host: &mut H) {
+        let version = host.subject().version;
+        let classified = classify_call(version, &call.action);
+        let known = if let InboundAction::Known(action) = classified {
+            Some(action)
+        } else {
+            Action::find(&call.action)
+        };
+        let label = known.map_or(UNKNOWN_ACTION, |action| action.name);
+        host.observe(Observation::Received { message_type: "CALL", action: label });
+        self.observe_null(call.payload_was_null, host);
+        let key = CallKey::of(call);
+        if self.answer_again(now, call, key, known, host) {
+            return;
+        }
+        let is_shed = host.sheds(label);
+        if is_shed {
+            host.observe(Observation::Shed { action: label });
+        }
+        let mut trace = host.trace_call(now, label, &call.id.decoded());
+        let decided = match classified {
+            InboundAction::NotImplemented => {
+                Err(refusal(ErrorCode::NotImplemented, "this action is not known"))
+            }
+            InboundAction::NotSupported => {
+                Err(refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version"))
+            }
+            InboundAction::Known(action) => self.refuse(action, call, host).map_or(Ok(action), Err),
+        };
+        // A backend never hears of a message that is shed.
+        if let Ok(action) = decided
+            && !is_shed
+            && let Some(delegation) = host.delegation(action)
+        {
+            self.delegate(now, call, key, action, delegation, trace, host);
+            return;
+        }
+        if !is_shed {
+            let message = call_message("CALL", call, Some(AnsweredBy::Gateway));
+            let message = Message { traceparent: trace.context(), ..message };
+            host.publish(Event::Received(now.wall, &message));
+        }
+        let content = match decided {
+            Ok(action) => self.answer(now, action, call, host),
+            Err(refusal) => refusal,
+        };
+        let outcome = content.outcome(version);
+        host.observe(Observation::CallEnded { action: label, outcome });
+        trace.ended(outcome);
+        if matches!(content, Content::Result(_)) && !is_shed {
+            Self::remember(now, key, Recorded::Sent(content.clone()), host);
+        }
+        let settles_boot =
+            matches!(&content, Content::ResultWithTime(action) if action.kind() == ActionKind::Boot);
+        let ready = Ready {
+            id_json: call.id.as_json().to_owned(),
+            action: known.map(|action| action.name),
+            content,
+            read_at: now.monotonic,
+            without_event: is_shed,
+            by: None,
+            settles_boot,
+            trace,
+        };
+        if is_shed {
+            self.hold_without_event(ready, None);
+        } else {
+            self.hold(ready, host);
+        }
+    }
+
+    /// Remembers a CALL whose event has just been published.
+    pub(super) fn remember(now: Now, key: CallKey, recorded: Recorded, host: &H) {
+        let session = host.subject().session;
+        host.recent_calls().remember(host.station(), key, now.monotonic, session, host.point(), recorded);
+    }
+
+    /// Deals with a CALL that repeats one: the same answer again, and no second event. Says whether it was one.
+    fn answer_again(
+        &mut self,
+        now: Now,
+        call: &Call<'_>,
+        key: CallKey,
+        known: Option<&'static Action>,
+        host: &mut H,
+    ) -> bool {
+        if self.is_delegated(key) {
+            // The response that is awaited satisfies both.
+            host.observe(Observation::Repeated("held"));
+            return true;
+        }
+        let session = host.subject().session;
+        let Some(first) = host.recent_calls().find(host.station(), key, now.monotonic) else { return false };
+        let (content, was_sent) = match first.recorded {
+            Recorded::Sent(content) => (content, true),
+            Recorded::Stored(content) => (content, false),
+            Recorded::Pending(pending) => return self.join_wait(now, call, key, pending, &first.point, host),
+        };
+        let is_held = first.session == session && !first.point.is_reached();
+        host.observe(Observation::Repeated(if is_held { "held" } else { "answered" }));
+        if !is_held {
+            if !was_sent {
+                host.recent_calls().join(host.station(), key, session);
+            }
+            let ready = Ready {
+                id_json: call.id.as_json().to_owned(),
+                action: known.map(|action| action.name),
+                content,
+                read_at: now.monotonic,
+                without_event: was_sent,
+                by: (!was_sent).then_some(AnsweredBy::Backend { until: None }),
+                settles_boot: false,
+                trace: H::Trace::default(),
+            };
+            self.hold_without_event(ready, Some(first.point));
+        }
+        // The answer that is held satisfies both.
+        true
+    }
+
+    /// Why a CALL whose action is known is not answered with a result, if it is not.
+    fn refuse(&self, action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
+        let state = self.effective_boot_state(host);
+        if !station_may_send(host.subject().version, state, action, &self.grants) {
+            return Some(refusal(
+                ErrorCode::SecurityError,
+                "the station is not registered: BootNotification comes first",
+            ));
+        }
+        Self::violation(action, call, host)
+    }
+
+    fn violation(action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
+        let mode = host.options().validation;
+        if mode == ValidationMode::Off {
+            return None;
+        }
+        let version = host.subject().version;
+        let violation = validate_request(version, action, call.payload).err()?;
+        let code = violation.code.as_str(version);
+        host.observe(Observation::Violation { action: action.name, code, violation: &violation });
+        (mode == ValidationMode::Enforce).then(|| Content::Error(violation.code, violation.to_string()))
+    }
+
+    /// The built-in answer to a CALL that is in order.
+    fn answer(&mut self, now: Now, action: &'static Action, call: &Call<'_>, host: &mut H) -> Content {
+        let mut transaction_id = None;
+        match action.kind() {
+            ActionKind::Boot => {
+                host.recent_calls().forget(host.station());
+                self.register(None, host);
+                self.boot_answers_held += 1;
+                return Content::ResultWithTime(action);
+            }
+            ActionKind::Heartbeat => return Content::ResultWithTime(action),
+            ActionKind::StartTransaction => {
+                transaction_id = Some(host.start_transaction(&start_key(call.payload)));
+            }
+            _ => {}
+        }
+        Content::Result(self.builtin_answer(now, action, call.payload, transaction_id, host))
+    }
+
+    /// Registers the station: as a backend decided, or else as the operator or the default does.
+    pub(super) fn register(&mut self, decided: Option<Registration>, host: &mut H) {
+        let registration = host.register(decided);
+        host.observe(Observation::Registered(registration));
+        self.boot_state = match registration {
+            Registration::Accepted => BootState::Accepted,
+            Registration::Pending => BootState::Pending,
+            Registration::Rejected => BootState::Rejected,
+        };
+        if registration != Registration::Pending {
+            self.grants.clear();
+        }
+    }
+
+    fn on_send(now: Now, send: &Call<'_>, host: &mut H) {
+        let known = match classify_send(host.subject().version, &send.action) {
+            InboundAction::Known(action) => Some(action),
+            InboundAction::NotSupported | InboundAction::NotImplemented => None,
+        };
+        let action = known.map_or(UNKNOWN_ACTION, |action| action.name);
+        host.observe(Observation::Received { message_type: "SEND", action });
+        if send.payload_was_null {
+            host.observe(Observation::Leniency("nullPayload"));
+        }
+        host.publish(Event::Received(now.wall, &call_message("SEND", send, None)));
+    }
+
+    fn on_malformed(&mut self, now: Now, malformed: &Malformed<'_>, text: &str, host: &mut H) {
+        if malformed.kind() == MalformedKind::Empty {
+            // Some stations send empty texts as a keep-alive (steve issue 66).
+            host.observe(Observation::Leniency("emptyText"));
+            return;
+        }
+        let version = host.subject().version;
+        let reason = malformed.kind().as_str();
+        host.observe(Observation::Received { message_type: "MALFORMED", action: UNKNOWN_ACTION });
+        host.observe(Observation::Malformed(reason));
+        let message = Message {
+            message_type: "MALFORMED",
+            id_json: malformed.id.as_ref().map(ocpp_protocol::MessageId::as_json),
+            action: None,
+            body: Body::Malformed { reason, raw: text },
+            answered_by: None,
+            traceparent: None,
+        };
+        host.publish(Event::Received(now.wall, &message));
+        if let Some(id) = malformed.answers_our_call() {
+            let error = CommandError {
+                code: ErrorCode::FormatViolation.as_str(version).to_owned(),
+                description: format!("the station's answer is malformed: {reason}"),
+                details: None,
+            };
+            self.on_malformed_answer(&id.decoded(), error, host);
+        }
+        if let Some(reply) = malformed.reply(version) {
+            self.refuse_malformed(now, &reply, host);
+        }
+    }
+
+    fn refuse_malformed(&mut self, now: Now, reply: &Reply<'_>, host: &H) {
+        let description = reply.description.to_owned();
+        let content = match reply.kind {
+            ReplyKind::CallError => Content::Error(reply.code, description),
+            ReplyKind::CallResultError => Content::ResultError(reply.code, description),
+        };
+        let ready = Ready {
+            id_json: reply.id_json.to_owned(),
+            action: None,
+            content,
+            read_at: now.monotonic,
+            without_event: false,
+            by: None,
+            settles_boot: false,
+            trace: H::Trace::default(),
+        };
+        self.hold(ready, host);
+    }
+
+    pub(super) fn observe_null(&self, was_null: bool, host: &mut H) {
+        if was_null {
+            host.observe(Observation::Leniency("nullPayload"));
+        }
+    }
+}
+
+fn refusal(code: ErrorCode, description: &str) -> Content {
+    Content::Error(code, description.to_owned())
+}
