@@ -11,7 +11,6 @@ use ocpp_log::Log;
 
 use crate::dead_letter::DeadLetters;
 use crate::error::StartError;
-use crate::health::BusHealth;
 use crate::local_writer::{Compaction, LocalWriter, Snapshot};
 use crate::metrics::BusMetrics;
 use crate::publisher::Publisher;
@@ -79,12 +78,7 @@ impl Journal {
         self.store.store(record).await;
     }
 
-    /// The health at this moment.
-    pub fn health(&self) -> BusHealth {
-        self.store.status().health()
-    }
-
-    /// Reads the health for as long as anybody wants to know.
+    /// Where its health is read; valid after it is closed.
     pub fn status(&self) -> &Status {
         self.store.status()
     }

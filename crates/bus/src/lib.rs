@@ -53,7 +53,6 @@ use std::time::{Duration, Instant};
 use ocpp_log::Log;
 
 use crate::dead_letter::DeadLetters;
-use crate::health::BusHealth;
 use crate::kafka::{KafkaOptions, KafkaWriter};
 use crate::local_writer::LocalWriter;
 use crate::metrics::BusMetrics;
@@ -142,12 +141,7 @@ impl Bus {
         self.store.store(record).await;
     }
 
-    /// The health at this moment.
-    pub fn health(&self) -> BusHealth {
-        self.store.status().health()
-    }
-
-    /// Reads the health for as long as anybody wants to know.
+    /// Where its health is read; valid after it is closed.
     pub fn status(&self) -> &Status {
         self.store.status()
     }

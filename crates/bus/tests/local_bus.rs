@@ -110,7 +110,7 @@ async fn a_full_queue_returns_the_record_and_room_can_be_waited_for() {
         }
     }
     assert!(refused > 0, "two fit at once, two hundred were offered");
-    assert!(bus.health().in_flight_bytes <= 10_000);
+    assert!(bus.status().health().in_flight_bytes <= 10_000);
     publisher.watermark().wait(200).await;
     // A record above the whole limit goes through alone rather than never.
     let sequence = publisher.publish(record("CP-1", "y".repeat(20_000))).await;

@@ -39,6 +39,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_format_is_that_of_cursors_that_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), 7).unwrap();
+        assert_eq!(std::fs::read_to_string(path(dir.path())).unwrap(), "7 6abf4a82\n");
+    }
+
+    #[test]
     fn a_cursor_reads_back_unless_it_is_damaged() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()), 0, "there is none");
@@ -46,7 +53,7 @@ mod tests {
             write(dir.path(), position).unwrap();
             assert_eq!(read(dir.path()), position);
         }
-        for damaged in ["", "7", "7 00000000\n", "8 4f0c2d53\n", "x y\n"] {
+        for damaged in ["", "7", "7 00000000\n", "8 6abf4a82\n", "x y\n"] {
             std::fs::write(path(dir.path()), damaged).unwrap();
             assert_eq!(read(dir.path()), 0, "{damaged:?}");
         }
