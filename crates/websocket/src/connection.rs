@@ -11,9 +11,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::breach::Breach;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
+use crate::error::Breach;
 use crate::event::Event;
 use crate::rules::Rules;
 use crate::scratch;

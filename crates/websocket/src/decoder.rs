@@ -5,7 +5,7 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::breach::{Breach, Violation};
+use crate::error::{Breach, Violation};
 use crate::event::Event;
 use crate::header::{HEADER_MAX, Header, Kind};
 use crate::mask::unmask;

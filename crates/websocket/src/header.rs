@@ -6,7 +6,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::breach::{Breach, Violation};
+use crate::error::{Breach, Violation};
 
 /// The longest header: two bytes, eight of length, four of mask.
 pub(crate) const HEADER_MAX: usize = 14;

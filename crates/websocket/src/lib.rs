@@ -30,11 +30,11 @@
 //! `tungstenite`'s public primitives parse and write frame headers and close codes. The rules about them, and everything that
 //! holds memory, are here.
 
-pub mod breach;
 mod codec;
 mod connection;
 mod decoder;
 mod encoder;
+mod error;
 mod event;
 mod header;
 mod inflation;
@@ -44,10 +44,10 @@ pub mod negotiation;
 mod rules;
 mod scratch;
 
-pub use breach::{Breach, Violation};
 pub use connection::{Connection, Outgoing, ReadEnd, Settings, Traffic, WRITE_BATCH};
 pub use decoder::{Decoder, Step};
 pub use encoder::Encoder;
+pub use error::{Breach, Violation};
 pub use event::Event;
 pub use negotiation::Deflate;
 pub use rules::Rules;

@@ -4,7 +4,7 @@
 //! of the message once the header of its last frame is known. A compressed message is kept as received and inflated when it is
 //! complete, so an incomplete one needs no inflater; it is a [`Compressed`] until its last slice is done.
 
-use crate::breach::{Breach, Violation};
+use crate::error::{Breach, Violation};
 use crate::event::Event;
 use crate::inflation::{InflateError, Inflation};
 use crate::rules::Rules;
