@@ -41,7 +41,7 @@ use self::shared::Shared;
 use crate::kinds;
 use crate::registry::Entry;
 use crate::session::{EndOnDrop, SessionHandle};
-use crate::socket::{Breach, Socket, Turn};
+use crate::socket::{DecodeError, Socket, Turn};
 
 /// A connection that was admitted and has not spoken yet.
 #[derive(Debug)]
@@ -246,12 +246,13 @@ impl Driver {
                 core.on_binary(now, &bytes, is_lenient, host);
             }
             Turn::Close(code) => core.on_close(now, code, host),
-            Turn::Broken(breach) => {
-                if let Breach::Protocol(violation) = breach {
+            Turn::Broken(error) => {
+                if let DecodeError::Protocol(violation) = error {
                     host.shared.metrics.protocol_violation(violation);
                 }
-                host.session.log(|| tracing::debug!(%breach, "the station broke a rule of the WebSocket"));
-                core.on_broken(now, close_reason(breach), host);
+                host.session
+                    .log(|| tracing::debug!(breach = %error, "the station broke a rule of the WebSocket"));
+                core.on_broken(now, close_reason(error), host);
             }
             Turn::Ended => {
                 *socket = None;
@@ -261,11 +262,11 @@ impl Driver {
     }
 }
 
-fn close_reason(breach: Breach) -> CloseReason {
-    match breach {
-        Breach::TooBig => CloseReason::MessageTooBig,
-        Breach::NotUtf8 => CloseReason::InvalidUtf8,
-        Breach::Protocol(_) => CloseReason::ProtocolError,
+fn close_reason(error: DecodeError) -> CloseReason {
+    match error {
+        DecodeError::TooBig => CloseReason::MessageTooBig,
+        DecodeError::InvalidUtf8 => CloseReason::InvalidUtf8,
+        DecodeError::Protocol(_) => CloseReason::ProtocolError,
     }
 }
 

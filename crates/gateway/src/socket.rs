@@ -17,8 +17,8 @@ use ocpp_station::Session;
 use ocpp_station::host::Host;
 use ocpp_station::outbox::{Outbox, Outgoing};
 
-pub use ocpp_websocket::negotiation::Malformed as MalformedOffer;
-pub use ocpp_websocket::{Breach, Deflate, Traffic, Violation, accept_key};
+pub use ocpp_websocket::negotiation::MalformedOffer;
+pub use ocpp_websocket::{DecodeError, Deflate, ProtocolError, Traffic, accept_key};
 
 /// What one connection may hold, and when it compresses.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ pub enum Turn {
     /// The connection is over: both close frames went, or the peer is gone.
     Ended,
     /// The station broke a rule; a close frame can still be written, and nothing more can be read.
-    Broken(Breach),
+    Broken(DecodeError),
 }
 
 /// What a socket writes from.
@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Ok(Event::Ping(_)) => Turn::Ping,
             Ok(Event::Pong(payload)) => Turn::Pong(payload),
             Ok(Event::Close(code)) => Turn::Close(code),
-            Err(ReadEnd::Broken(breach)) => Turn::Broken(breach),
+            Err(ReadEnd::Broken(error)) => Turn::Broken(error),
             // The peer vanished in the middle: no rule broken, and nobody left to tell.
             Err(ReadEnd::Closed | ReadEnd::Lost) => Turn::Ended,
         })

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
-use crate::error::Breach;
+use crate::error::DecodeError;
 use crate::event::Event;
 use crate::rules::Rules;
 use crate::scratch;
@@ -69,7 +69,7 @@ pub enum ReadEnd {
     Lost,
     /// The peer broke a rule.
     #[error(transparent)]
-    Broken(#[from] Breach),
+    Broken(#[from] DecodeError),
 }
 
 /// Compressed messages, in bytes, before and after compression.

@@ -5,7 +5,7 @@
 
 use tungstenite::protocol::frame::coding::CloseCode;
 
-use crate::error::{Breach, Violation};
+use crate::error::{DecodeError, ProtocolError};
 use crate::event::Event;
 use crate::header::{HEADER_MAX, Header, Kind};
 use crate::mask::unmask;
@@ -66,7 +66,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The rule that the peer broke. The decoder must not be used after that.
-    pub fn decode(&mut self, input: &mut [u8]) -> Result<Step, Breach> {
+    pub fn decode(&mut self, input: &mut [u8]) -> Result<Step, DecodeError> {
         if self.is_inflating() {
             return Ok(Step { consumed: 0, event: self.inflate()? });
         }
@@ -113,7 +113,7 @@ impl Decoder {
     }
 
     /// Reads a header from the input, or from an earlier part of it and the input.
-    fn begin(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Frame>, Breach> {
+    fn begin(&mut self, input: &[u8], consumed: &mut usize) -> Result<Option<Frame>, DecodeError> {
         let parsed = if self.head_len == 0 {
             Header::parse(input, self.rules.deflate)?
         } else {
@@ -145,15 +145,15 @@ impl Decoder {
                 self.message = Incoming::Parts(message);
             }
             (Kind::Continuation, Incoming::Parts(message)) => message.admit(header.length, &self.rules)?,
-            (Kind::First { .. } | Kind::Continuation, _) => return Err(Violation::FragmentOrder.into()),
+            (Kind::First { .. } | Kind::Continuation, _) => return Err(ProtocolError::FragmentOrder.into()),
         }
         // Messages that are too long were refused above, and a control frame has at most 125 bytes.
-        let remaining = usize::try_from(header.length).map_err(|_| Breach::TooBig)?;
+        let remaining = usize::try_from(header.length).map_err(|_| DecodeError::TooBig)?;
         Ok(Some(Frame { kind: header.kind, is_final: header.is_final, mask: header.mask, remaining }))
     }
 
     /// Adds a piece of a frame's payload, unmasked.
-    fn take(&mut self, frame: &Frame, piece: &[u8]) -> Result<Option<Event>, Breach> {
+    fn take(&mut self, frame: &Frame, piece: &[u8]) -> Result<Option<Event>, DecodeError> {
         let is_whole = frame.remaining == 0;
         match frame.kind {
             Kind::First { .. } | Kind::Continuation => {
@@ -177,7 +177,7 @@ impl Decoder {
     }
 
     /// Completes the message, whose last frame has ended.
-    fn finish(&mut self) -> Result<Option<Event>, Breach> {
+    fn finish(&mut self) -> Result<Option<Event>, DecodeError> {
         let Incoming::Parts(message) = std::mem::take(&mut self.message) else { return Ok(None) };
         let mut message = match message.finish()? {
             Whole::Plain(event) => return Ok(Some(event)),
@@ -191,7 +191,7 @@ impl Decoder {
     }
 
     /// Inflates another slice of the message.
-    fn inflate(&mut self) -> Result<Option<Event>, Breach> {
+    fn inflate(&mut self) -> Result<Option<Event>, DecodeError> {
         let Incoming::Inflating(mut message) = std::mem::take(&mut self.message) else { return Ok(None) };
         if message.inflate(&self.rules)? {
             return message.finish().map(Some);
@@ -202,12 +202,12 @@ impl Decoder {
 }
 
 /// The code in a close frame, whose reason must be UTF-8 (RFC 6455 section 5.5.1).
-fn close_code(payload: &[u8]) -> Result<Option<u16>, Breach> {
+fn close_code(payload: &[u8]) -> Result<Option<u16>, DecodeError> {
     match payload {
         [] => Ok(None),
-        [_] => Err(Violation::CloseFrame.into()),
+        [_] => Err(ProtocolError::CloseFrame.into()),
         [high, low, reason @ ..] => {
-            std::str::from_utf8(reason).map_err(|_| Breach::NotUtf8)?;
+            std::str::from_utf8(reason).map_err(|_| DecodeError::InvalidUtf8)?;
             let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
             Ok(Some(if code.is_allowed() { code } else { CloseCode::Protocol }.into()))
         }

@@ -2,24 +2,24 @@
 
 /// A rule that the peer broke. Nothing more can be read from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Breach {
+pub enum DecodeError {
     /// A message larger than [`crate::Rules::max_message`], either as received or inflated.
     #[error("the message is larger than allowed")]
     TooBig,
     /// A text message or the reason in a close frame is not UTF-8.
     #[error("the text is not UTF-8")]
-    NotUtf8,
+    InvalidUtf8,
     /// Another rule, which has no close code of its own.
     #[error(transparent)]
-    Protocol(#[from] Violation),
+    Protocol(#[from] ProtocolError),
 }
 
-impl Breach {
+impl DecodeError {
     /// The status code for the close frame that answers it (RFC 6455 section 7.4.1).
     pub fn close_code(self) -> u16 {
         match self {
             Self::TooBig => 1009,
-            Self::NotUtf8 => 1007,
+            Self::InvalidUtf8 => 1007,
             Self::Protocol(_) => 1002,
         }
     }
@@ -27,7 +27,7 @@ impl Breach {
 
 /// A violation of RFC 6455 or RFC 7692 that closes with 1002, protocol error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Violation {
+pub enum ProtocolError {
     /// RFC 6455 section 5.1: a client masks every frame.
     #[error("a frame is not masked")]
     NotMasked,
@@ -57,7 +57,7 @@ pub enum Violation {
     NotDeflate,
 }
 
-impl Violation {
+impl ProtocolError {
     /// Every violation, so that its metrics exist from the start.
     pub const ALL: [Self; 9] = [
         Self::NotMasked,

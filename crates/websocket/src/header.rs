@@ -6,7 +6,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::error::{Breach, Violation};
+use crate::error::{DecodeError, ProtocolError};
 
 /// The longest header: two bytes, eight of length, four of mask.
 pub(crate) const HEADER_MAX: usize = 14;
@@ -40,29 +40,29 @@ pub(crate) struct Header {
 
 impl Header {
     /// The header at the start of `bytes` and its length, or `None` while it is incomplete.
-    pub(crate) fn parse(bytes: &[u8], deflate: bool) -> Result<Option<(Self, usize)>, Breach> {
+    pub(crate) fn parse(bytes: &[u8], deflate: bool) -> Result<Option<(Self, usize)>, DecodeError> {
         let mut cursor = Cursor::new(bytes);
         // Reading from memory cannot fail, so the only error is that of a reserved opcode.
         let Some((header, length)) =
-            FrameHeader::parse(&mut cursor).map_err(|_| Violation::ReservedOpcode)?
+            FrameHeader::parse(&mut cursor).map_err(|_| ProtocolError::ReservedOpcode)?
         else {
             return Ok(None);
         };
         let taken = usize::try_from(cursor.position()).unwrap_or(HEADER_MAX);
         if taken != header.len(length) {
-            return Err(Violation::LongLength.into());
+            return Err(ProtocolError::LongLength.into());
         }
         let kind = kind(&header, deflate)?;
         let is_control = matches!(kind, Kind::Ping | Kind::Pong | Kind::Close);
         if is_control && (!header.is_final || length > CONTROL_MAX) {
-            return Err(Violation::ControlFrame.into());
+            return Err(ProtocolError::ControlFrame.into());
         }
-        let mask = header.mask.ok_or(Violation::NotMasked)?;
+        let mask = header.mask.ok_or(ProtocolError::NotMasked)?;
         Ok(Some((Self { kind, is_final: header.is_final, mask, length }, taken)))
     }
 }
 
-fn kind(header: &FrameHeader, deflate: bool) -> Result<Kind, Violation> {
+fn kind(header: &FrameHeader, deflate: bool) -> Result<Kind, ProtocolError> {
     let kind = match header.opcode {
         OpCode::Data(Data::Text) => Kind::First { text: true, compressed: header.rsv1 },
         OpCode::Data(Data::Binary) => Kind::First { text: false, compressed: header.rsv1 },
@@ -71,17 +71,17 @@ fn kind(header: &FrameHeader, deflate: bool) -> Result<Kind, Violation> {
         OpCode::Control(Control::Pong) => Kind::Pong,
         OpCode::Control(Control::Close) => Kind::Close,
         OpCode::Data(Data::Reserved(_)) | OpCode::Control(Control::Reserved(_)) => {
-            return Err(Violation::ReservedOpcode);
+            return Err(ProtocolError::ReservedOpcode);
         }
     };
     if header.rsv2 || header.rsv3 {
-        return Err(Violation::ReservedBit);
+        return Err(ProtocolError::ReservedBit);
     }
     match kind {
         _ if !header.rsv1 => Ok(kind),
         Kind::First { .. } if deflate => Ok(kind),
-        Kind::First { .. } => Err(Violation::NotNegotiated),
-        _ => Err(Violation::ReservedBit),
+        Kind::First { .. } => Err(ProtocolError::NotNegotiated),
+        _ => Err(ProtocolError::ReservedBit),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  bytes ── Decoder ──┬─ header   (rules of one frame)      ┐
-//!                     ├─ message  (assembly, UTF-8, limits) ├── Event, or Breach
+//!                     ├─ message  (assembly, UTF-8, limits) ├── Event, or DecodeError
 //!                     └─ inflation (in slices)              ┘
 //!  frames ─ Encoder ── codec (deflate) ── bytes
 //!  Sec-WebSocket-Extensions ── negotiation ── Deflate, or no compression
@@ -47,7 +47,7 @@ mod scratch;
 pub use connection::{Connection, Outgoing, ReadEnd, Settings, Traffic, WRITE_BATCH};
 pub use decoder::{Decoder, Step};
 pub use encoder::Encoder;
-pub use error::{Breach, Violation};
+pub use error::{DecodeError, ProtocolError};
 pub use event::Event;
 pub use negotiation::Deflate;
 pub use rules::Rules;

@@ -4,7 +4,7 @@
 //! of the message once the header of its last frame is known. A compressed message is kept as received and inflated when it is
 //! complete, so an incomplete one needs no inflater; it is a [`Compressed`] until its last slice is done.
 
-use crate::error::{Breach, Violation};
+use crate::error::{DecodeError, ProtocolError};
 use crate::event::Event;
 use crate::inflation::{InflateError, Inflation};
 use crate::rules::Rules;
@@ -31,11 +31,11 @@ impl Message {
     }
 
     /// Admits the header of the next frame. As many frames may be empty as the message may have bytes, so that it ends some time.
-    pub(crate) fn admit(&mut self, length: u64, rules: &Rules) -> Result<(), Breach> {
+    pub(crate) fn admit(&mut self, length: u64, rules: &Rules) -> Result<(), DecodeError> {
         self.empty_frames += usize::from(length == 0);
         let most = self.most(rules);
         let room = most.saturating_sub(self.bytes.len()) as u64;
-        if length > room || self.empty_frames > most { Err(Breach::TooBig) } else { Ok(()) }
+        if length > room || self.empty_frames > most { Err(DecodeError::TooBig) } else { Ok(()) }
     }
 
     /// Appends a piece of a frame, of which `remaining` bytes are still missing.
@@ -45,7 +45,7 @@ impl Message {
         remaining: usize,
         is_final: bool,
         rules: &Rules,
-    ) -> Result<(), Breach> {
+    ) -> Result<(), DecodeError> {
         let (len, capacity) = (self.bytes.len(), self.bytes.capacity());
         let needed = len + piece.len();
         if capacity < needed {
@@ -62,12 +62,12 @@ impl Message {
     }
 
     /// Fails as soon as no continuation could make the text valid UTF-8.
-    fn check(&mut self) -> Result<(), Breach> {
+    fn check(&mut self) -> Result<(), DecodeError> {
         let unchecked = self.bytes.get(self.checked..).unwrap_or_default();
         match std::str::from_utf8(unchecked) {
             Ok(_) => self.checked = self.bytes.len(),
             Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
-            Err(_) => return Err(Breach::NotUtf8),
+            Err(_) => return Err(DecodeError::InvalidUtf8),
         }
         Ok(())
     }
@@ -78,7 +78,7 @@ impl Message {
     }
 
     /// The complete message.
-    pub(crate) fn finish(self) -> Result<Whole, Breach> {
+    pub(crate) fn finish(self) -> Result<Whole, DecodeError> {
         let Self { text, compressed, bytes, .. } = self;
         if compressed {
             return Ok(Whole::Compressed(Compressed { text, bytes, inflation: Inflation::new() }));
@@ -103,15 +103,15 @@ pub(crate) struct Compressed {
 
 impl Compressed {
     /// Inflates the next slice. Returns whether that was the last one.
-    pub(crate) fn inflate(&mut self, rules: &Rules) -> Result<bool, Breach> {
+    pub(crate) fn inflate(&mut self, rules: &Rules) -> Result<bool, DecodeError> {
         self.inflation.slice(&self.bytes, rules.max_message).map_err(|error| match error {
-            InflateError::TooBig => Breach::TooBig,
-            InflateError::Corrupt => Breach::Protocol(Violation::NotDeflate),
+            InflateError::TooBig => DecodeError::TooBig,
+            InflateError::Corrupt => DecodeError::Protocol(ProtocolError::NotDeflate),
         })
     }
 
     /// The message, after the last slice.
-    pub(crate) fn finish(self) -> Result<Event, Breach> {
+    pub(crate) fn finish(self) -> Result<Event, DecodeError> {
         event(self.text, self.inflation.finish(), Some(self.bytes.len()))
     }
 
@@ -121,10 +121,10 @@ impl Compressed {
     }
 }
 
-fn event(text: bool, bytes: Vec<u8>, compressed: Option<usize>) -> Result<Event, Breach> {
+fn event(text: bool, bytes: Vec<u8>, compressed: Option<usize>) -> Result<Event, DecodeError> {
     if !text {
         return Ok(Event::Binary { bytes, compressed });
     }
-    let text = String::from_utf8(bytes).map_err(|_| Breach::NotUtf8)?;
+    let text = String::from_utf8(bytes).map_err(|_| DecodeError::InvalidUtf8)?;
     Ok(Event::Text { text, compressed })
 }

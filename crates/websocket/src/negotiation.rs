@@ -12,7 +12,7 @@ const LARGEST_WINDOW_BITS: u8 = 15;
 /// A header that does not follow the grammar of RFC 6455 section 9.1. The handshake must fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the Sec-WebSocket-Extensions header is malformed")]
-pub struct Malformed;
+pub struct MalformedOffer;
 
 /// permessage-deflate as negotiated, without context takeover in either direction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,7 +27,7 @@ impl Deflate {
     ///
     /// # Errors
     /// If a line is malformed, even one about another extension.
-    pub fn negotiate<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Self>, Malformed> {
+    pub fn negotiate<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<Self>, MalformedOffer> {
         let mut accepted = None;
         for line in lines {
             let mut reader = Reader { rest: line };
@@ -111,7 +111,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The next offer. Empty list elements are ignored (RFC 9110 section 5.6.1).
-    fn offer(&mut self) -> Result<Option<Offer<'a>>, Malformed> {
+    fn offer(&mut self) -> Result<Option<Offer<'a>>, MalformedOffer> {
         self.skip_spaces();
         while self.skip(b',') {
             self.skip_spaces();
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
                 return Ok(Some(Offer { name, parameters }));
             }
             if !self.skip(b';') {
-                return Err(Malformed);
+                return Err(MalformedOffer);
             }
             self.skip_spaces();
             let name = self.token()?;
@@ -142,32 +142,32 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self) -> Result<Vec<u8>, Malformed> {
+    fn value(&mut self) -> Result<Vec<u8>, MalformedOffer> {
         if !self.skip(b'"') {
             return self.token().map(<[u8]>::to_vec);
         }
         let mut value = Vec::new();
         loop {
-            let (byte, rest) = self.rest.split_first().ok_or(Malformed)?;
+            let (byte, rest) = self.rest.split_first().ok_or(MalformedOffer)?;
             self.rest = rest;
             match byte {
                 b'"' => break,
                 b'\\' => {
-                    let (escaped, rest) = rest.split_first().ok_or(Malformed)?;
+                    let (escaped, rest) = rest.split_first().ok_or(MalformedOffer)?;
                     self.rest = rest;
                     value.push(*escaped);
                 }
                 _ => value.push(*byte),
             }
         }
-        if value.is_empty() || !value.iter().copied().all(is_token) { Err(Malformed) } else { Ok(value) }
+        if value.is_empty() || !value.iter().copied().all(is_token) { Err(MalformedOffer) } else { Ok(value) }
     }
 
-    fn token(&mut self) -> Result<&'a [u8], Malformed> {
+    fn token(&mut self) -> Result<&'a [u8], MalformedOffer> {
         let length = self.rest.iter().position(|byte| !is_token(*byte)).unwrap_or(self.rest.len());
         let (token, rest) = self.rest.split_at(length);
         self.rest = rest;
-        if token.is_empty() { Err(Malformed) } else { Ok(token) }
+        if token.is_empty() { Err(MalformedOffer) } else { Ok(token) }
     }
 
     fn skip(&mut self, byte: u8) -> bool {
@@ -274,7 +274,7 @@ mod tests {
             "perm\u{e9}ssage-deflate",
         ];
         for line in malformed {
-            assert_eq!(Deflate::negotiate([line.as_bytes()]), Err(Malformed), "{line}");
+            assert_eq!(Deflate::negotiate([line.as_bytes()]), Err(MalformedOffer), "{line}");
         }
     }
 

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Waker};
 use common::peer::{Peer, READ_BYTES, Wire};
 use common::*;
 use ocpp_websocket::{
-    Breach, Connection, Deflate, Encoder, Event, Outgoing, ReadEnd, Settings, Traffic, Violation, WRITE_BATCH,
+    Connection, DecodeError, Deflate, Encoder, Event, Outgoing, ProtocolError, ReadEnd, Settings, Traffic,
+    WRITE_BATCH,
 };
 
 /// An unmasked frame of fewer than 126 bytes.
@@ -67,7 +68,7 @@ fn a_message_in_fragments_never_owns_more_than_it_may_have() {
         assert!(peer.connection.held_bytes() <= (2 * sent * 1000).min(100_000));
     }
     peer.arrive(&frame(CONTINUATION, b"x"));
-    assert!(matches!(peer.end(), ReadEnd::Broken(Breach::TooBig)));
+    assert!(matches!(peer.end(), ReadEnd::Broken(DecodeError::TooBig)));
     assert_eq!(peer.connection.held_bytes(), 0);
 }
 
@@ -198,18 +199,18 @@ fn after_our_close_frame_the_peer_may_finish() {
 }
 
 #[test]
-fn after_a_breach_a_close_frame_can_still_be_written() {
+fn after_an_error_a_close_frame_can_still_be_written() {
     let mut peer = Peer::plain();
     peer.arrive(
         &[frame(FIN | TEXT, b"good"), frame(FIN | RSV1 | TEXT, b"bad"), frame(FIN | TEXT, b"late")].concat(),
     );
     assert_eq!(peer.event(), text("good"));
-    let breach = Breach::Protocol(Violation::NotNegotiated);
-    assert!(matches!(peer.end(), ReadEnd::Broken(found) if found == breach));
+    let error = DecodeError::Protocol(ProtocolError::NotNegotiated);
+    assert!(matches!(peer.end(), ReadEnd::Broken(found) if found == error));
     assert!(peer.connection.is_read_over());
     assert_eq!(peer.connection.held_bytes(), 0);
     assert!(matches!(peer.end(), ReadEnd::Lost));
-    peer.close(breach.close_code());
+    peer.close(error.close_code());
     assert_eq!(peer.flush(), sent(FIN | CLOSE, b"\x03\xeabye"));
 }
 

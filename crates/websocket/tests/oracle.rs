@@ -14,10 +14,10 @@ mod common;
 use std::io::{self, Cursor, Read, Write};
 
 use common::*;
-use ocpp_websocket::{Breach, Event, Violation};
+use ocpp_websocket::{DecodeError, Event, ProtocolError};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use tungstenite::error::{CapacityError, ProtocolError};
+use tungstenite::error::{self, CapacityError};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
@@ -62,7 +62,9 @@ fn oracle(stream: &[u8]) -> (Vec<Event>, bool) {
                 return (events, false);
             }
             Ok(Message::Frame(_)) => unreachable!("only given to those who ask for it"),
-            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => return (events, false),
+            Err(Error::Protocol(error::ProtocolError::ResetWithoutClosingHandshake)) => {
+                return (events, false);
+            }
             Err(
                 Error::Protocol(_) | Error::Utf8(_) | Error::Capacity(CapacityError::MessageTooLong { .. }),
             ) => {
@@ -183,9 +185,9 @@ proptest! {
             apply(&mut stream, harm);
         }
         complete(&mut stream);
-        let (events, breach) = decode(plain(LIMIT), &mut [stream.clone()]);
-        if breach != Some(Breach::Protocol(Violation::LongLength)) {
-            prop_assert_eq!((events, breach.is_some()), oracle(&stream));
+        let (events, error) = decode(plain(LIMIT), &mut [stream.clone()]);
+        if error != Some(DecodeError::Protocol(ProtocolError::LongLength)) {
+            prop_assert_eq!((events, error.is_some()), oracle(&stream));
         }
     }
 }

@@ -3,28 +3,28 @@
 mod common;
 
 use common::*;
-use ocpp_websocket::{Breach, Event, Violation};
+use ocpp_websocket::{DecodeError, Event, ProtocolError};
 
 const LIMIT: usize = 1000;
 
 /// `"Hello"` compressed (RFC 7692 section 7.2.3.1).
 const HELLO: [u8; 7] = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
 
-fn read(stream: &[Vec<u8>]) -> (Vec<Event>, Option<Breach>) {
+fn read(stream: &[Vec<u8>]) -> (Vec<Event>, Option<DecodeError>) {
     decode(plain(LIMIT), &mut [stream.concat()])
 }
 
-fn breach(stream: &[Vec<u8>]) -> Breach {
-    let (events, breach) = read(stream);
+fn error(stream: &[Vec<u8>]) -> DecodeError {
+    let (events, error) = read(stream);
     assert_eq!(events, [], "nothing may come of it");
-    let Some(breach) = breach else { panic!("no breach was found") };
-    breach
+    let Some(error) = error else { panic!("no error was found") };
+    error
 }
 
 #[test]
 fn messages_come_whole() {
     let long = "x".repeat(LIMIT);
-    let (events, breach) = read(&[
+    let (events, error) = read(&[
         frame(FIN | TEXT, b"[2]"),
         frame(FIN | TEXT, b""),
         frame(FIN | BINARY, &[0xff]),
@@ -37,7 +37,7 @@ fn messages_come_whole() {
         frame(FIN | CLOSE, b"\x03\xe8bye"),
         frame(FIN | TEXT, b"nobody reads this"),
     ]);
-    assert_eq!(breach, None);
+    assert_eq!(error, None);
     assert_eq!(
         events,
         [
@@ -55,12 +55,12 @@ fn messages_come_whole() {
 
 #[test]
 fn a_frame_that_breaks_a_rule_ends_the_stream() {
-    use Violation::*;
+    use ProtocolError::*;
     let mut unmasked = vec![FIN | TEXT, 2];
     unmasked.extend_from_slice(b"[]");
     let long_16 = [vec![FIN | TEXT, 0x80 | 126, 0, 125], vec![0; 4 + 125]].concat();
     let long_64 = [vec![FIN | TEXT, 0x80 | 127, 0, 0, 0, 0, 0, 0, 1, 0], vec![0; 4 + 256]].concat();
-    let cases: [(&[Vec<u8>], Violation); 18] = [
+    let cases: [(&[Vec<u8>], ProtocolError); 18] = [
         (&[unmasked], NotMasked),
         (&[frame(FIN | RSV1 | TEXT, &HELLO)], NotNegotiated),
         (&[frame(FIN | RSV1 | PING, b"")], ReservedBit),
@@ -81,30 +81,30 @@ fn a_frame_that_breaks_a_rule_ends_the_stream() {
         (&[frame(FIN | CLOSE, b"\x03")], CloseFrame),
     ];
     for (number, (stream, violation)) in cases.into_iter().enumerate() {
-        assert_eq!(breach(stream), Breach::Protocol(violation), "case {number}");
+        assert_eq!(error(stream), DecodeError::Protocol(violation), "case {number}");
     }
 }
 
 #[test]
 fn what_is_larger_than_allowed_is_refused_by_its_header() {
     let too_big = [header(FIN | TEXT, LIMIT as u64 + 1), vec![0; 4]].concat();
-    assert_eq!(breach(&[too_big]), Breach::TooBig);
+    assert_eq!(error(&[too_big]), DecodeError::TooBig);
     let absurd = [header(FIN | BINARY, u64::MAX), vec![0; 4]].concat();
-    assert_eq!(breach(&[absurd]), Breach::TooBig);
+    assert_eq!(error(&[absurd]), DecodeError::TooBig);
     let second = [header(FIN | CONTINUATION, 2), vec![0; 4]].concat();
-    assert_eq!(breach(&[frame(TEXT, &[b' '; LIMIT - 1]), second]), Breach::TooBig);
+    assert_eq!(error(&[frame(TEXT, &[b' '; LIMIT - 1]), second]), DecodeError::TooBig);
 }
 
 #[test]
 fn a_message_without_an_end_is_too_big_though_it_is_empty() {
     let empty = |count| [frame(TEXT, b""), frame(CONTINUATION, b"").repeat(count)].concat();
-    assert_eq!(breach(&[empty(LIMIT)]), Breach::TooBig);
-    let (events, breach) =
+    assert_eq!(error(&[empty(LIMIT)]), DecodeError::TooBig);
+    let (events, error) =
         decode(plain(LIMIT), &mut [[empty(LIMIT - 1), frame(FIN | CONTINUATION, b"x")].concat()]);
-    assert_eq!((events.len(), breach), (1, None));
-    let (events, breach) =
+    assert_eq!((events.len(), error), (1, None));
+    let (events, error) =
         decode(plain(LIMIT), &mut [[frame(TEXT, &[b' '; LIMIT]), frame(FIN | CONTINUATION, b"")].concat()]);
-    assert_eq!((events.len(), breach), (1, None), "the last frame may be empty");
+    assert_eq!((events.len(), error), (1, None), "the last frame may be empty");
 }
 
 #[test]
@@ -112,13 +112,21 @@ fn text_is_checked_as_it_comes() {
     // Each fails with what is there, though the message goes on.
     let hopeless: [&[u8]; 5] = [b"\xff", b"ok \xc3\x28", b"\xed\xa0", b"\xf4\x90", b"\xc0"];
     for start in hopeless {
-        assert_eq!(breach(&[frame(TEXT, start)]), Breach::NotUtf8, "{start:02x?}");
+        assert_eq!(error(&[frame(TEXT, start)]), DecodeError::InvalidUtf8, "{start:02x?}");
         let announced = [header(FIN | TEXT, 100), vec![0; 4], start.to_vec()].concat();
-        assert_eq!(breach(&[announced]), Breach::NotUtf8, "{start:02x?} in a frame that is not whole");
+        assert_eq!(
+            error(&[announced]),
+            DecodeError::InvalidUtf8,
+            "{start:02x?} in a frame that is not whole"
+        );
     }
-    assert_eq!(breach(&[frame(FIN | TEXT, b"\xe2\x82")]), Breach::NotUtf8, "cut inside a character");
-    assert_eq!(breach(&[frame(TEXT, b"\xe2"), frame(FIN | CONTINUATION, b"\x82")]), Breach::NotUtf8);
-    assert_eq!(breach(&[frame(FIN | CLOSE, b"\x03\xe8\xff")]), Breach::NotUtf8, "the reason is text, too");
+    assert_eq!(error(&[frame(FIN | TEXT, b"\xe2\x82")]), DecodeError::InvalidUtf8, "cut inside a character");
+    assert_eq!(error(&[frame(TEXT, b"\xe2"), frame(FIN | CONTINUATION, b"\x82")]), DecodeError::InvalidUtf8);
+    assert_eq!(
+        error(&[frame(FIN | CLOSE, b"\x03\xe8\xff")]),
+        DecodeError::InvalidUtf8,
+        "the reason is text, too"
+    );
 }
 
 #[test]
@@ -132,8 +140,8 @@ fn compressed_messages_may_be_fragmented_and_interleaved() {
         frame(FIN | TEXT, b"plain"),
         frame(FIN | RSV1 | BINARY, &HELLO),
     ];
-    let (events, breach) = decode(compressed(LIMIT), &mut [stream.concat()]);
-    assert_eq!(breach, None);
+    let (events, error) = decode(compressed(LIMIT), &mut [stream.concat()]);
+    assert_eq!(error, None);
     let hello = Event::Text { text: "Hello".into(), compressed: Some(7) };
     let binary = Event::Binary { bytes: b"Hello".to_vec(), compressed: Some(7) };
     assert_eq!(events, [hello.clone(), Event::Ping(b"p".to_vec()), hello, text("plain"), binary]);
@@ -141,20 +149,20 @@ fn compressed_messages_may_be_fragmented_and_interleaved() {
 
 #[test]
 fn compression_has_rules_of_its_own() {
-    let cases: [(&[Vec<u8>], usize, Breach); 7] = [
+    let cases: [(&[Vec<u8>], usize, DecodeError); 7] = [
         (
             &[frame(RSV1 | TEXT, &HELLO), frame(FIN | RSV1 | CONTINUATION, b"")],
             5,
-            Violation::ReservedBit.into(),
+            ProtocolError::ReservedBit.into(),
         ),
-        (&[frame(FIN | RSV1 | PING, b"")], 5, Violation::ReservedBit.into()),
-        (&[frame(FIN | RSV1 | CLOSE, b"")], 5, Violation::ReservedBit.into()),
-        (&[frame(FIN | RSV1 | TEXT, &HELLO)], 4, Breach::TooBig),
-        (&[frame(FIN | RSV1 | TEXT, &[0xff; 9])], 5, Violation::NotDeflate.into()),
+        (&[frame(FIN | RSV1 | PING, b"")], 5, ProtocolError::ReservedBit.into()),
+        (&[frame(FIN | RSV1 | CLOSE, b"")], 5, ProtocolError::ReservedBit.into()),
+        (&[frame(FIN | RSV1 | TEXT, &HELLO)], 4, DecodeError::TooBig),
+        (&[frame(FIN | RSV1 | TEXT, &[0xff; 9])], 5, ProtocolError::NotDeflate.into()),
         // A stored block that holds 0xff.
-        (&[frame(FIN | RSV1 | TEXT, &[0, 1, 0, 0xfe, 0xff, 0xff, 0])], 5, Breach::NotUtf8),
+        (&[frame(FIN | RSV1 | TEXT, &[0, 1, 0, 0xfe, 0xff, 0xff, 0])], 5, DecodeError::InvalidUtf8),
         // Empty blocks, which inflate to nothing, without an end.
-        (&[frame(RSV1 | TEXT, &[0; 60]), frame(CONTINUATION, &[0; 60])], 5, Breach::TooBig),
+        (&[frame(RSV1 | TEXT, &[0; 60]), frame(CONTINUATION, &[0; 60])], 5, DecodeError::TooBig),
     ];
     for (number, (stream, limit, expected)) in cases.into_iter().enumerate() {
         assert_eq!(

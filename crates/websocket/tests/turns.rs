@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use common::peer::{Peer, READ_BYTES};
 use common::*;
-use ocpp_websocket::{Breach, Deflate, Event, ReadEnd, Traffic, Violation};
+use ocpp_websocket::{DecodeError, Deflate, Event, ProtocolError, ReadEnd, Traffic};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::LocalSet;
 
@@ -159,8 +159,8 @@ fn an_end_in_the_middle_leaves_nothing_behind() {
     peer.arrive(&frame(FIN | RSV1 | TEXT, &broken));
     let (turns, end) = turns_before(&mut peer);
     assert!(turns >= 12);
-    let breach = Breach::Protocol(Violation::NotDeflate);
-    assert!(matches!(end, Err(ReadEnd::Broken(found)) if found == breach));
+    let error = DecodeError::Protocol(ProtocolError::NotDeflate);
+    assert!(matches!(end, Err(ReadEnd::Broken(found)) if found == error));
     assert_eq!(peer.connection.held_bytes(), 0);
 
     let mut dropped = Peer::new(Some(Deflate::default()));

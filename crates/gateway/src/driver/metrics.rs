@@ -10,7 +10,7 @@ use ocpp_protocol::Version;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::metrics::{DroppedMessages, PayloadViolations};
-use crate::socket::{Traffic, Violation};
+use crate::socket::{ProtocolError, Traffic};
 use ocpp_station::CloseReason;
 
 /// The metrics of all sessions of this node.
@@ -121,7 +121,7 @@ impl SessionMetrics {
         for reason in CloseReason::ALL {
             metrics.closed.with_label_values(&[reason.as_str()]).reset();
         }
-        for violation in Violation::ALL {
+        for violation in ProtocolError::ALL {
             metrics.protocol_violations.with_label_values(&[violation.as_str()]).reset();
         }
         Ok(metrics)
@@ -159,7 +159,7 @@ impl SessionMetrics {
     }
 
     /// A station broke a rule of the WebSocket, which ends its connection.
-    pub fn protocol_violation(&self, violation: Violation) {
+    pub fn protocol_violation(&self, violation: ProtocolError) {
         self.protocol_violations.with_label_values(&[violation.as_str()]).inc();
     }
 

@@ -3,7 +3,7 @@
 
 pub(crate) mod peer;
 
-use ocpp_websocket::{Breach, Decoder, Event, Rules};
+use ocpp_websocket::{DecodeError, Decoder, Event, Rules};
 
 pub(crate) const CONTINUATION: u8 = 0;
 pub(crate) const TEXT: u8 = 1;
@@ -42,7 +42,7 @@ pub(crate) fn header(first: u8, length: u64) -> Vec<u8> {
 }
 
 /// What a decoder makes of a stream that arrives in these pieces.
-pub(crate) fn decode(rules: Rules, pieces: &mut [Vec<u8>]) -> (Vec<Event>, Option<Breach>) {
+pub(crate) fn decode(rules: Rules, pieces: &mut [Vec<u8>]) -> (Vec<Event>, Option<DecodeError>) {
     let mut decoder = Decoder::new(rules);
     let mut events = Vec::new();
     for piece in pieces {
@@ -59,7 +59,7 @@ pub(crate) fn decode(rules: Rules, pieces: &mut [Vec<u8>]) -> (Vec<Event>, Optio
                         return (events, None);
                     }
                 }
-                Err(breach) => return (events, Some(breach)),
+                Err(error) => return (events, Some(error)),
             }
         }
     }
