@@ -25,6 +25,7 @@ mod https;
 pub mod kinds;
 pub mod listener;
 pub mod metrics;
+pub mod rate_limit;
 pub mod readiness;
 pub mod registry;
 pub mod session;

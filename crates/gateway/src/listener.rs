@@ -39,6 +39,7 @@ use crate::config;
 use crate::driver::shared::Shared;
 use crate::driver::{self, Admitted};
 use crate::kinds;
+use crate::rate_limit::RateLimit;
 use crate::registry::{Crowded, Registry};
 use crate::session::{Admission, EndOnDrop, SessionHandle};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
@@ -47,8 +48,6 @@ use ocpp_station::outbox::Outbox;
 
 use metrics::HandshakeMetrics;
 use permits::{HandshakePermit, HandshakePermits};
-
-pub use permits::RateLimit;
 
 /// One listener, and what its connections need.
 pub struct Listener {
@@ -335,7 +334,7 @@ impl Listener {
     /// connection still holds its permits.
     fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
         const EVENT: &str = "ocpp.station.rejected";
-        if !self.rejections.take() {
+        if !self.rejections.allows() {
             self.metrics.dropped(EVENT, "tooMany");
             return;
         }

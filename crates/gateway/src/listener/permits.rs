@@ -1,4 +1,4 @@
-//! The limits of a listener: connections that are not sessions yet, and refusals that are published as events.
+//! The limit of a listener: how many connections may be in their handshake at once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,30 +8,6 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::HandshakeMetrics;
-
-/// So many in a second.
-#[derive(Debug)]
-pub struct RateLimit {
-    most: u32,
-    second: Mutex<(Instant, u32)>,
-}
-
-impl RateLimit {
-    /// At most so many.
-    pub fn new(most: u32) -> Self {
-        Self { most, second: Mutex::new((Instant::now(), 0)) }
-    }
-
-    /// Takes one, if this second has one left.
-    pub(super) fn take(&self) -> bool {
-        let mut second = self.second.lock().unwrap_or_else(PoisonError::into_inner);
-        if second.0.elapsed() >= Duration::from_secs(1) {
-            *second = (Instant::now(), 0);
-        }
-        second.1 += 1;
-        second.1 <= self.most
-    }
-}
 
 /// The bounded number of connections that are not sessions yet.
 pub(super) struct HandshakePermits {
