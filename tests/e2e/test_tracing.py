@@ -320,10 +320,12 @@ async def test_a_collector_that_refuses(gateway):
         assert spans(node, "rejected") == collector.requests - requests_before
 
 
-async def test_a_hanging_collector_costs_spans_and_nothing_else(gateway):
+@pytest.mark.parametrize("protocol", ["http/json", "grpc"])
+async def test_a_hanging_collector_costs_spans_and_nothing_else(gateway, protocol):
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         telemetry = {
             "otlp_endpoint": f"http://127.0.0.1:{deaf.getsockname()[1]}",
+            "protocol": protocol,
             "sampling": 1.0,
             "queue_spans": 10,
             "export_interval": "10ms",
