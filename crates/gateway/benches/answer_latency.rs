@@ -16,7 +16,8 @@ use futures_util::{SinkExt, StreamExt};
 use ocpp_bus::Bus;
 use ocpp_bus::queue::QueueLimits;
 use ocpp_gateway::app::{App, start_bus};
-use ocpp_gateway::config::{BusKind, Config};
+use ocpp_gateway::bus_options::BusKind;
+use ocpp_gateway::config::Config;
 use tokio::net::TcpStream;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
@@ -71,7 +72,7 @@ async fn measure(kind: &str, load: Load) {
     let mut config = Config::load(None, &[]).expect("defaults");
     config.node.data_dir = dir.path().to_path_buf();
     config.admin.address = ([127, 0, 0, 1], 0).into();
-    config.registration.before_boot = ocpp_gateway::config::BeforeBoot::Accept;
+    config.registration.before_boot = ocpp_station::options::BeforeBoot::Accept;
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
     for listener in config.listeners.values_mut() {

@@ -8,6 +8,7 @@ mod breaker;
 mod hook;
 mod message;
 pub mod metrics;
+pub mod options;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use ocpp_protocol::{Action, ActionKind, IdentityKey, Version, registration_in, validate_response};
 use ocpp_station::delegated_calls::{CallRef, CallStatus, Decided, FallbackReason};
 use ocpp_station::host::{DelegatedCall, Delegation};
+use ocpp_station::options::ValidationMode;
 use ocpp_station::recent_calls::{Recalled, RecentCalls};
 use ocpp_station::{Response, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -26,7 +28,7 @@ use self::hook::{Heard, Hook, Hooks};
 pub(crate) use self::message::Written;
 pub use self::message::{AnswerError, BackendAnswer};
 use self::metrics::BackendMetrics;
-use crate::config::{self, ValidationMode};
+use crate::config;
 use crate::driver::Point;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
@@ -105,7 +107,7 @@ impl Answers {
             if hook.is_some() {
                 metrics.breaker(action.name, false);
             }
-            let delegation = Delegation { deadline: answer.deadline, fallback: answer.fallback.into() };
+            let delegation = Delegation { deadline: answer.deadline, fallback: answer.fallback };
             Some(Policy { delegation, hook })
         });
         let policies = policies.collect();

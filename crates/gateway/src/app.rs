@@ -3,6 +3,7 @@
 //! Owns the order of things: logs and journals are opened before a port is, so that a gateway which cannot store never
 //! accepts; the admin listener comes before the station listeners, so that a start can be watched.
 
+mod derived;
 mod metrics;
 mod storage;
 
@@ -27,10 +28,11 @@ use crate::auth::metrics::CredentialMetrics;
 use crate::command::book::Unfinished;
 use crate::command::intake;
 use crate::command::router::Router;
-use crate::config::{AuthMode, Config};
+use crate::config::Config;
 use crate::driver::shared::Shared;
 use crate::http;
 use crate::listener::metrics::HandshakeMetrics;
+use crate::listener::options::AuthMode;
 use crate::listener::{self, Listener};
 use crate::rate_limit::RateLimit;
 use crate::readiness::Readiness;
@@ -41,7 +43,7 @@ use ocpp_station::recent_calls::RecentCalls;
 
 use self::metrics::Metrics;
 
-pub use metrics::families;
+pub use metrics::every_metric;
 pub use storage::start_bus;
 
 /// Why the gateway cannot start: one line that says what and where.
@@ -143,10 +145,10 @@ impl App {
             start_bus(&config, BusMetrics::register(&registrar, "events")?).map_err(StartupError::Bus)?;
         let (journal, stations) =
             storage::start_journal(&config, BusMetrics::register(&registrar, "stations")?)
-                .map_err(|source| StartupError::Journal { dir: config.stations_dir(), source })?;
+                .map_err(|source| StartupError::Journal { dir: config.node.stations_dir(), source })?;
         let commands_metrics = BusMetrics::register(&registrar, "commands")?;
         let (commands, book, unfinished) = storage::start_commands(&config, commands_metrics)
-            .map_err(|source| StartupError::Commands { dir: config.commands_dir(), source })?;
+            .map_err(|source| StartupError::Commands { dir: config.node.commands_dir(), source })?;
         let authenticator = open_authenticator(&config, metrics.credentials)?;
 
         let (spans, tracer) = Exporter::start(&config.telemetry, &config.node.id, metrics.spans)?;
@@ -163,7 +165,7 @@ impl App {
             events: events.clone(),
             metrics: metrics.commands,
             tracer: tracer.clone(),
-            limits: config.request_limits(),
+            limits: derived::request_limits(&config),
             places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
             batch_places: Arc::new(Semaphore::new(config.commands.max_batches)),
             tasks: TaskTracker::new(),
@@ -181,7 +183,7 @@ impl App {
             stop_rest.clone(),
         )?;
         let shared = Arc::new(Shared {
-            options: config.session_options(),
+            options: derived::session_options(&config),
             limits: config.session.clone(),
             registration: config.registration.clone(),
             backend: Arc::new(backend),
@@ -249,11 +251,12 @@ impl App {
     ) -> Result<(), StartupError> {
         drop(router.tasks.spawn(Arc::clone(router).recover(unfinished)));
         drop(self.rest.spawn(sweep_commands(Arc::clone(router), self.stop_rest.clone())));
-        if let Some(options) = self.config.intake_options() {
+        if let Some(options) = derived::consumer_options(&self.config) {
             let topic = options.topic.clone();
             let metrics = ConsumerMetrics::register(registrar)?;
-            let (intake, deliveries) = Consumer::start(&self.config.kafka_options(), options, metrics)
-                .map_err(StartupError::Intake)?;
+            let (intake, deliveries) =
+                Consumer::start(&derived::kafka_options(&self.config), options, metrics)
+                    .map_err(StartupError::Intake)?;
             let reading = intake::serve(
                 Arc::clone(router),
                 Arc::clone(&self.shared.backend),

@@ -8,6 +8,7 @@ pub mod credentials;
 pub mod file;
 pub mod hash_password;
 pub mod metrics;
+pub mod options;
 pub mod password;
 
 use futures_util::future::BoxFuture;

@@ -9,6 +9,7 @@ pub mod batch;
 pub mod book;
 pub mod intake;
 pub mod metrics;
+pub mod options;
 pub mod pacing;
 pub mod request;
 pub mod router;

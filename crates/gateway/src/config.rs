@@ -1,28 +1,35 @@
-//! The configuration: what the operator may set, its defaults, and whether it makes sense.
+//! The configuration: every feature's options as one tree, read from their sources and checked.
 //!
-//! Owns the order of sources (built-in default, TOML file, environment, `--set`) and what follows from the values; the keys
-//! are in `config/keys.rs`, the checks in `config/checks.rs`. The only part that reads the environment. Does not open
-//! anything: that a file exists or a port is free shows when `app.rs` builds the parts. Every key is documented in
-//! `docs/configuration.md`; a test compares.
+//! Owns the order of sources (built-in default, TOML file, environment, `--set`), the names of the sections, and the checks that
+//! concern more than one of them. A section's keys, defaults and own checks belong to its feature. The only part that reads the
+//! environment. Opens nothing: that a file exists or a port is free shows when `app.rs` builds the parts. Only the composition
+//! root uses this module.
 
-mod answers;
-mod checks;
-mod keys;
-mod units;
 mod unknown;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ocpp_bus::kafka::consumer::ConsumerOptions;
-use ocpp_station::envelope::CONTENT_TYPE;
+use ocpp_options::Problems;
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::{Deserialize, Serialize};
 
-use crate::command::request::RequestLimits;
-use crate::kinds;
+use crate::answers::options::{ActionOptions, AnswersOptions, HookOptions};
+use crate::auth::options::CredentialsOptions;
+use crate::bus_options::{BusKind, BusOptions, TopicOptions};
+use crate::command::options::CommandOptions;
+use crate::drain::ShutdownOptions;
+use crate::driver::options::{RegistrationOptions, SessionOptions, ValidationOptions};
+use crate::http::options::AdminOptions;
+use crate::listener::options::{AuthMode, HandshakeOptions, ListenerOptions};
+use crate::node::NodeOptions;
+use crate::spans::options::TelemetryOptions;
+use crate::telemetry::LogOptions;
 
-pub use answers::{ActionAnswer, AnsweredBy, Answers, Authorization, Fallback, Hooks, hook_target};
-pub use keys::*;
-pub use units::{DottedOptions, Subprotocols};
+pub use crate::answers::options::{
+    ActionOptions as ActionAnswer, AnswersOptions as Answers, HookOptions as Hooks, hook_target,
+};
+pub use crate::command::options::CommandOptions as Commands;
 
 /// The environment prefix: `OCPP_GATEWAY__SECTION__KEY`.
 const ENVIRONMENT_PREFIX: &str = "OCPP_GATEWAY";
@@ -69,6 +76,49 @@ fn suggestion(nearest: &Option<String>) -> String {
     nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
 }
 
+/// Everything that can be configured. Durations are written `10s`, `5m`, `1h 30m`; sizes `64MiB`, `2MB`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// This node.
+    pub node: NodeOptions,
+    /// Where stations connect; by name.
+    #[serde(default = "default_listeners")]
+    pub listeners: BTreeMap<String, ListenerOptions>,
+    /// The time before a connection is a session.
+    pub handshake: HandshakeOptions,
+    /// Who may connect.
+    pub credentials: CredentialsOptions,
+    /// A station's connection.
+    pub session: SessionOptions,
+    /// BootNotification.
+    pub registration: RegistrationOptions,
+    /// Who answers the CALLs of stations.
+    pub answers: AnswersOptions,
+    /// How a backend's URLs are asked.
+    pub hooks: HookOptions,
+    /// Payload validation.
+    pub validation: ValidationOptions,
+    /// Commands to stations.
+    pub commands: CommandOptions,
+    /// Where events are stored.
+    pub bus: BusOptions,
+    /// Topic names.
+    pub topics: TopicOptions,
+    /// The operators' listener.
+    pub admin: AdminOptions,
+    /// Logs.
+    pub log: LogOptions,
+    /// Spans.
+    pub telemetry: TelemetryOptions,
+    /// SIGTERM.
+    pub shutdown: ShutdownOptions,
+}
+
+fn default_listeners() -> BTreeMap<String, ListenerOptions> {
+    BTreeMap::from([("main".to_owned(), ListenerOptions::default())])
+}
+
 impl Config {
     /// Reads, merges and checks: built-in defaults, then the file, then the environment, then `key=value` overrides.
     ///
@@ -104,121 +154,75 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Senseless { file: origin, problems }) }
     }
 
-    /// Every key with its default, as a tree; what is not in it is unknown.
-    pub fn key_tree() -> serde_json::Value {
-        let mut defaults = Self { listeners: default_listeners(), ..Self::default() };
-        defaults.answers.actions.insert(EXAMPLE_ACTION.to_owned(), ActionAnswer::default());
-        // Serializing plain structs to a tree cannot fail; an empty tree would make every key unknown, which shows.
-        serde_json::to_value(defaults).unwrap_or_default()
+    /// Every key with its default: what is not in it is unknown. Has the listener `main` and the table of one action.
+    pub fn example() -> Self {
+        let mut example = Self { listeners: default_listeners(), ..Self::default() };
+        example.answers.actions.insert(EXAMPLE_ACTION.to_owned(), ActionOptions::default());
+        example
     }
 
-    /// Folder of the local event log.
+    /// What the keys mean, as a JSON schema. The documentation is generated from it.
+    pub fn schema() -> Schema {
+        SchemaSettings::default().into_generator().into_root_schema_for::<Self>()
+    }
+
+    /// The folder of the local event log.
     pub fn events_dir(&self) -> PathBuf {
-        if self.bus.local.dir.as_os_str().is_empty() {
-            self.node.data_dir.join("events")
-        } else {
-            self.bus.local.dir.clone()
+        let configured = &self.bus.local.dir;
+        if configured.as_os_str().is_empty() { self.node.events_dir() } else { configured.clone() }
+    }
+
+    fn key_tree() -> serde_json::Value {
+        // Serializing plain structs to a tree cannot fail; an empty tree would make every key unknown, which shows.
+        serde_json::to_value(Self::example()).unwrap_or_default()
+    }
+
+    /// Everything that is wrong, one line each.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Problems::default();
+        let max_event_bytes = self.session.max_event_bytes();
+        self.node.check(&mut problems);
+        self.check_listeners(&mut problems);
+        self.handshake.check(&mut problems);
+        self.credentials.check(&mut problems);
+        self.session.check(&mut problems);
+        self.registration.check(&mut problems);
+        self.answers.check(&mut problems);
+        self.hooks.check(&mut problems);
+        self.commands.check(&mut problems);
+        problems.demand(
+            !self.commands.consumer_group.is_empty() || self.topics.commands.is_empty(),
+            "commands.consumer_group must not be empty while topics.commands is read",
+        );
+        self.bus.check(self.session.max_message_size.as_u64(), max_event_bytes as u64, &mut problems);
+        self.admin.check(&mut problems);
+        self.log.check(&mut problems);
+        self.telemetry.check(&mut problems);
+        self.shutdown.check(&mut problems);
+        if self.bus.kind == BusKind::Kafka
+            && let Err(error) = self.bus.kafka(&self.node, &self.topics, max_event_bytes).check()
+        {
+            problems.demand(false, format!("bus.kafka: {error}"));
         }
+        problems.into_vec()
     }
 
-    /// Folder of the stations' state.
-    pub fn stations_dir(&self) -> PathBuf {
-        self.node.data_dir.join("stations")
-    }
-
-    /// Folder of the book of commands.
-    pub fn commands_dir(&self) -> PathBuf {
-        self.node.data_dir.join("commands")
-    }
-
-    /// The rules that sessions keep.
-    pub fn session_options(&self) -> ocpp_station::Options {
-        let session = &self.session;
-        ocpp_station::Options {
-            max_unacknowledged: session.max_unacknowledged,
-            ping_interval: session.ping_interval,
-            idle_timeout: session.idle_timeout,
-            write_timeout: session.write_timeout,
-            close_timeout: session.close_timeout,
-            hold_limit: self.bus.hold_limit,
-            grace: self.commands.grace,
-            before_boot: match self.registration.before_boot {
-                BeforeBoot::Refuse => ocpp_station::options::BeforeBoot::Refuse,
-                BeforeBoot::Accept => ocpp_station::options::BeforeBoot::Accept,
-            },
-            boot_interval: self.registration.interval,
-            authorization: self.answers.authorization.as_str(),
-            validation: match self.validation.mode {
-                ValidationMode::Off => ocpp_station::options::ValidationMode::Off,
-                ValidationMode::Warn => ocpp_station::options::ValidationMode::Warn,
-                ValidationMode::Enforce => ocpp_station::options::ValidationMode::Enforce,
-            },
-        }
-    }
-
-    /// What a command may hold.
-    pub fn request_limits(&self) -> RequestLimits {
-        RequestLimits {
-            commands: self.commands.clone(),
-            max_payload_bytes: self.session.max_message_size.as_u64(),
-        }
-    }
-
-    /// Where commands come from; nowhere on the local bus.
-    pub fn intake_options(&self) -> Option<ConsumerOptions> {
-        let is_read = self.bus.kind == BusKind::Kafka && !self.topics.commands.is_empty();
-        is_read.then(|| ConsumerOptions {
-            topic: self.topics.commands.clone(),
-            group: self.commands.consumer_group.clone(),
-            most_open: self.commands.max_in_flight,
-            // What a crash brings again must still be known.
-            widest: (self.commands.remembered / 2).max(1),
-            max_value_bytes: self.max_event_bytes(),
-        })
-    }
-
-    /// Folder of the events that storage can never take.
-    pub fn dead_letter_dir(&self) -> PathBuf {
-        self.node.data_dir.join("undelivered")
-    }
-
-    /// The largest event: a message with its envelope, or the raw text of a malformed one.
-    pub fn max_event_bytes(&self) -> usize {
-        usize::try_from(self.session.max_message_size.as_u64())
-            .unwrap_or(usize::MAX)
-            .saturating_add(64 * 1024)
-    }
-
-    fn spool_options(&self) -> Option<ocpp_bus::spool::SpoolOptions> {
-        let spool = &self.bus.spool;
-        (!spool.dir.as_os_str().is_empty()).then(|| ocpp_bus::spool::SpoolOptions {
-            dir: spool.dir.clone(),
-            max_bytes: spool.max_size.as_u64(),
-            max_age: spool.max_age,
-            alarm_level: spool.alarm_level,
-            max_record_bytes: u32::try_from(self.max_event_bytes()).unwrap_or(u32::MAX),
-            after: spool.after,
-        })
-    }
-
-    /// What the Kafka bus needs to know.
-    pub fn kafka_options(&self) -> ocpp_bus::kafka::KafkaOptions {
-        let kafka = &self.bus.kafka;
-        ocpp_bus::kafka::KafkaOptions {
-            brokers: kafka.brokers.clone(),
-            client_id: format!("ocpp-gateway-{}", self.node.id),
-            compression: kafka.compression.clone(),
-            linger: kafka.linger,
-            unready_after: kafka.unready_after,
-            max_record_bytes: self.max_event_bytes(),
-            topics: ocpp_bus::kafka::Topics {
-                default: self.topics.events.clone(),
-                of_kind: BTreeMap::from([(kinds::COMMAND_RESULT, self.topics.command_results.clone())]),
-            },
-            content_type: CONTENT_TYPE,
-            dead_letter_dir: self.dead_letter_dir(),
-            spool: self.spool_options(),
-            extra: kafka.options.0.clone(),
+    fn check_listeners(&self, problems: &mut Problems) {
+        problems.demand(!self.listeners.is_empty(), "listeners: at least one is needed");
+        let mut addresses = vec![("admin.address".to_owned(), self.admin.address)];
+        for (name, listener) in &self.listeners {
+            listener.check(name, problems);
+            problems.demand(
+                listener.auth == AuthMode::Open || !self.credentials.file.as_os_str().is_empty(),
+                format!("listeners.{name}.auth = \"basic\" needs credentials.file"),
+            );
+            let key = format!("listeners.{name}.address");
+            if listener.address.port() != 0
+                && let Some((other, _)) = addresses.iter().find(|(_, address)| *address == listener.address)
+            {
+                problems.demand(false, format!("{key} and {other} are the same"));
+            }
+            addresses.push((key, listener.address));
         }
     }
 }

@@ -19,6 +19,7 @@
 
 mod host;
 pub mod metrics;
+pub mod options;
 pub mod shared;
 
 use std::future::poll_fn;

@@ -18,6 +18,7 @@ mod events;
 mod extract;
 mod health;
 mod interface;
+pub(crate) mod options;
 mod problem;
 mod stations;
 #[cfg(test)]

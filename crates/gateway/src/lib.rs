@@ -16,6 +16,7 @@
 pub mod answers;
 pub mod app;
 pub mod auth;
+pub mod bus_options;
 pub mod command;
 pub mod config;
 pub mod drain;
@@ -25,6 +26,7 @@ mod https;
 pub mod kinds;
 pub mod listener;
 pub mod metrics;
+pub mod node;
 pub mod rate_limit;
 pub mod readiness;
 pub mod registry;

@@ -11,6 +11,7 @@
 mod arrival;
 mod handshake;
 pub mod metrics;
+pub mod options;
 mod permits;
 mod response;
 
@@ -35,7 +36,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticate;
-use crate::config;
 use crate::driver::shared::Shared;
 use crate::driver::{self, Admitted};
 use crate::kinds;
@@ -47,6 +47,7 @@ use handshake::{Decision, Handshake, Refusal};
 use ocpp_station::outbox::Outbox;
 
 use metrics::HandshakeMetrics;
+use options::{HandshakeOptions, ListenerOptions};
 use permits::{HandshakePermit, HandshakePermits};
 
 /// One listener, and what its connections need.
@@ -54,9 +55,9 @@ pub struct Listener {
     /// Its name in the configuration.
     pub name: String,
     /// What it requires of stations.
-    pub rules: config::Listener,
+    pub rules: ListenerOptions,
     /// Limits before a connection is a session.
-    pub handshake: config::Handshake,
+    pub handshake: HandshakeOptions,
     /// Shared by all listeners.
     pub metrics: Arc<HandshakeMetrics>,
     /// None on a listener that admits every station.

@@ -10,8 +10,10 @@
 //!
 //! A connection makes no span: it lasts for years, and its events say more.
 
+pub mod endpoint;
 pub mod export;
 pub mod metrics;
+pub mod options;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! back as an input of [`crate::Session`].
 
 use ocpp_protocol::{Action, IdentityKey, Registration, StartKey, Version};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -171,14 +173,15 @@ pub struct Delegation {
     pub fallback: Fallback,
 }
 
-/// What a station gets when no backend responded in time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a station gets when no backend answered in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Fallback {
-    /// The built-in answer.
+    /// the built-in answer
     Builtin,
-    /// CALLERROR InternalError.
+    /// CALLERROR `InternalError`; stations retry transaction messages a few times and then discard them
     Error,
-    /// Nothing: the station asks again, or gives up.
+    /// nothing, as if the answer were lost
     Silence,
 }
 

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// The rules that every session of a node keeps.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -30,21 +33,24 @@ pub struct Options {
 }
 
 /// What happens to CALLs of a station that was never registered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum BeforeBoot {
-    /// CALLERROR SecurityError (OCPP 2.x B01.FR.10; 1.6 errata 3.8).
+    /// CALLERROR SecurityError, as OCPP 2.x demands (B01.FR.10) and the errata of 1.6 recommend (3.8)
     Refuse,
-    /// Answered as if accepted: some stations never boot after a reconnect.
+    /// as if the station had been accepted; useful in the first days after a migration, when accepted stations reconnect without
+    /// a BootNotification
     Accept,
 }
 
 /// What is done about a payload that violates its schema.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum ValidationMode {
-    /// Payloads are not looked at.
+    /// payloads are opaque
     Off,
-    /// Counted and logged; answered all the same.
+    /// violations are counted (`ocpp_gateway_payload_violations_total`) and logged, and the message is answered all the same
     Warn,
-    /// Answered with CALLERROR.
+    /// violations are answered with CALLERROR
     Enforce,
 }

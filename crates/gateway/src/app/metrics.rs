@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ocpp_bus::Registrar;
 use ocpp_bus::kafka::consumer::ConsumerMetrics;
 use ocpp_bus::metrics::BusMetrics;
-use ocpp_bus::registrar::Family;
 use prometheus::IntGauge;
 
 use crate::answers::metrics::BackendMetrics;
@@ -45,14 +44,16 @@ impl Metrics {
     }
 }
 
-/// Every metric that a gateway can have, whatever its configuration; `docs/metrics.md` is made of them.
+/// Registers every metric that a gateway can have, whatever its configuration. `docs/metrics.md` is generated from them.
 ///
 /// # Errors
 /// If two metrics have the same name.
-pub fn families() -> Result<Vec<Family>, prometheus::Error> {
+pub fn every_metric() -> Result<Registrar, prometheus::Error> {
     let registrar = Registrar::default();
     Metrics::register(&registrar)?;
-    BusMetrics::register(&registrar, "events")?;
+    for bus in ["events", "stations", "commands"] {
+        BusMetrics::register(&registrar, bus)?;
+    }
     ConsumerMetrics::register(&registrar)?;
-    Ok(registrar.families())
+    Ok(registrar)
 }

@@ -8,8 +8,10 @@ use ocpp_bus::queue::QueueLimits;
 use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Snapshot, StartError, open_log};
 use ocpp_log::LogOptions;
 
+use super::derived::kafka_options;
+use crate::bus_options::BusKind;
 use crate::command::book::{Book, Unfinished};
-use crate::config::{BusKind, Config};
+use crate::config::Config;
 use crate::stations::Stations;
 
 /// Changes of stations' states, or of commands, that may wait for the journal.
@@ -31,7 +33,7 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
         bytes: u32::try_from(config.bus.queue_bytes.as_u64()).unwrap_or(u32::MAX),
     };
     match config.bus.kind {
-        BusKind::Kafka => Bus::start_kafka(config.kafka_options(), limits, &metrics),
+        BusKind::Kafka => Bus::start_kafka(kafka_options(config), limits, &metrics),
         BusKind::Local => {
             let local = &config.bus.local;
             let options = LogOptions {
@@ -39,11 +41,11 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
                 segment_bytes: local.segment_size.as_u64(),
                 max_bytes: local.max_size.as_u64(),
                 max_age: Some(local.max_age).filter(|age| !age.is_zero()),
-                max_record_bytes: u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX),
+                max_record_bytes: u32::try_from(config.session.max_event_bytes()).unwrap_or(u32::MAX),
             };
             let log = open_log(options, &metrics)?;
             let options =
-                LocalOptions { limits, linger: local.linger, dead_letter_dir: config.dead_letter_dir() };
+                LocalOptions { limits, linger: local.linger, dead_letter_dir: config.node.dead_letter_dir() };
             Bus::start_local(log, options, &metrics)
         }
     }
@@ -58,7 +60,7 @@ pub(super) fn start_journal(
     metrics: BusMetrics,
 ) -> Result<(Journal, Arc<Stations>), StartError> {
     let options = LogOptions {
-        dir: config.stations_dir(),
+        dir: config.node.stations_dir(),
         segment_bytes: 8 << 20,
         max_bytes: 0,
         max_age: None,
@@ -70,7 +72,7 @@ pub(super) fn start_journal(
         limits: JOURNAL_LIMITS,
         linger: JOURNAL_LINGER,
         compact_above_bytes: JOURNAL_COMPACT_ABOVE,
-        dead_letter_dir: config.dead_letter_dir(),
+        dead_letter_dir: config.node.dead_letter_dir(),
     };
     let snapshot = Arc::clone(&stations) as Arc<dyn Snapshot>;
     Ok((Journal::start(log, snapshot, options, &metrics)?, stations))
@@ -85,9 +87,10 @@ pub(super) fn start_commands(
     metrics: BusMetrics,
 ) -> Result<(Journal, Arc<Book>, Vec<Unfinished>), StartError> {
     // A command's payload or the event of its outcome, with what the book says beside it.
-    let max_record_bytes = u32::try_from(config.max_event_bytes()).unwrap_or(u32::MAX).saturating_add(8192);
+    let max_record_bytes =
+        u32::try_from(config.session.max_event_bytes()).unwrap_or(u32::MAX).saturating_add(8192);
     let options = LogOptions {
-        dir: config.commands_dir(),
+        dir: config.node.commands_dir(),
         segment_bytes: (16 << 20).max(2 * u64::from(max_record_bytes)),
         max_bytes: 0,
         max_age: None,
@@ -102,7 +105,7 @@ pub(super) fn start_commands(
         limits,
         linger: Duration::ZERO,
         compact_above_bytes: JOURNAL_COMPACT_ABOVE,
-        dead_letter_dir: config.dead_letter_dir(),
+        dead_letter_dir: config.node.dead_letter_dir(),
     };
     let snapshot = Arc::clone(&book) as Arc<dyn Snapshot>;
     Ok((Journal::start(log, snapshot, options, &metrics)?, book, unfinished))

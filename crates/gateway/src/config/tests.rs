@@ -2,7 +2,10 @@
 
 use std::io::Write;
 
+use ocpp_station::host::Fallback;
+
 use super::*;
+use crate::answers::options::Authorization;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();

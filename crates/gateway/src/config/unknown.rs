@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::answers::{action_named, is_stations};
+use crate::answers::options::{action_named, is_from_station};
 
 /// Subtrees whose keys the operator chooses.
 const FREE: [&str; 1] = ["bus.kafka.options"];
@@ -16,7 +16,7 @@ pub(super) fn first_unknown(given: &Value, known: &Value) -> Option<(String, Opt
     let mut paths = Vec::new();
     collect(String::new(), known, &mut paths);
     if let Some(entry) = known.get(BY_ACTION.0).and_then(|answers| answers.get(BY_ACTION.1)) {
-        for action in ocpp_protocol::Action::all().iter().filter(|action| is_stations(action)) {
+        for action in ocpp_protocol::Action::all().iter().filter(|action| is_from_station(action)) {
             collect(join(BY_ACTION.0, action.name), entry, &mut paths);
         }
     }

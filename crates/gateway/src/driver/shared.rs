@@ -7,9 +7,9 @@ use ocpp_bus::{Bus, Journal, Status};
 
 use crate::answers::Answers;
 use crate::command::router::Router;
-use crate::config;
 use crate::driver::Point;
 use crate::driver::metrics::SessionMetrics;
+use crate::driver::options::{RegistrationOptions, SessionOptions, SheddableOptions};
 use crate::spans::Tracer;
 use crate::stations::Stations;
 use ocpp_station::Options;
@@ -22,9 +22,9 @@ pub struct Shared {
     /// The rules that sessions keep.
     pub options: Options,
     /// Limits of a connection.
-    pub limits: config::Session,
+    pub limits: SessionOptions,
     /// BootNotification.
-    pub registration: config::RegistrationPolicy,
+    pub registration: RegistrationOptions,
     /// Answers by a backend.
     pub backend: Arc<Answers>,
     /// How long answers are held before stations are better off offline; zero means for ever.
@@ -40,7 +40,7 @@ pub struct Shared {
     /// What stations asked lately.
     pub recent_calls: Arc<RecentCalls<Point>>,
     /// Actions whose messages may be dropped, and the fill level of the bus from which they are.
-    pub expendable: config::Expendable,
+    pub expendable: SheddableOptions,
     /// Writes events.
     pub events: Events,
     /// Makes spans.

@@ -10,8 +10,8 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode, Version as HttpVersion};
 use ocpp_protocol::{Identity, IdentityError, Version};
 
+use super::options::ListenerOptions;
 use crate::auth::{Authenticate, AuthenticationError, Presented};
-use crate::config::Listener;
 use crate::session::Admission;
 use crate::socket::{self, Deflate, MalformedOffer};
 use crate::stations::Stations;
@@ -19,7 +19,7 @@ use crate::stations::Stations;
 /// What a decision depends on besides the request.
 #[derive(Debug)]
 pub(super) struct Handshake<'a> {
-    pub(super) rules: &'a Listener,
+    pub(super) rules: &'a ListenerOptions,
     /// None on a listener that admits every station.
     pub(super) authenticator: Option<&'a dyn Authenticate>,
     /// Accept permessage-deflate when a station offers it.
@@ -252,7 +252,7 @@ mod tests {
         builder.body(()).unwrap()
     }
 
-    async fn decide(rules: Listener, request: &Request<()>) -> Result<Decision, Refusal> {
+    async fn decide(rules: ListenerOptions, request: &Request<()>) -> Result<Decision, Refusal> {
         let stations = Stations::default();
         let handshake = Handshake {
             rules: &rules,
@@ -276,16 +276,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_enabled_subprotocol_is_selected() {
-        let only_16 = || Listener {
-            subprotocols: crate::config::Subprotocols(vec![Version::V16]),
-            ..Listener::default()
+        let only_16 = || ListenerOptions {
+            subprotocols: crate::listener::options::Subprotocols(vec![Version::V16]),
+            ..ListenerOptions::default()
         };
         let both = request(&[("sec-websocket-protocol", "ocpp2.1, ocpp1.6")]);
-        assert_eq!(echoed(decide(Listener::default(), &both).await).unwrap(), "ocpp2.1");
+        assert_eq!(echoed(decide(ListenerOptions::default(), &both).await).unwrap(), "ocpp2.1");
         assert_eq!(echoed(decide(only_16(), &both).await).unwrap(), "ocpp1.6");
         let two_lines =
             request(&[("sec-websocket-protocol", "ocpp9.9"), ("sec-websocket-protocol", "ocpp2.0.1")]);
-        assert_eq!(echoed(decide(Listener::default(), &two_lines).await).unwrap(), "ocpp2.0.1");
+        assert_eq!(echoed(decide(ListenerOptions::default(), &two_lines).await).unwrap(), "ocpp2.0.1");
         assert!(echoed(decide(only_16(), &two_lines).await).is_none());
     }
 
@@ -298,8 +298,8 @@ mod tests {
             Ok(Decision::Admit { admission, .. }) => Some(admission.deflate.is_some()),
             Ok(Decision::NoSubprotocol { .. }) | Err(_) => None,
         };
-        let strict = Listener::default;
-        let lenient = || Listener { lenient: true, ..Listener::default() };
+        let strict = ListenerOptions::default;
+        let lenient = || ListenerOptions { lenient: true, ..ListenerOptions::default() };
         assert_eq!(agreed(decide(strict(), &offering("permessage-deflate")).await), Some(true));
         let not_offered = request(&[("sec-websocket-protocol", "ocpp1.6")]);
         assert_eq!(agreed(decide(strict(), &not_offered).await), Some(false));
@@ -311,11 +311,11 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_lenient_listener_is_lenient() {
-        let lenient = || Listener { lenient: true, ..Listener::default() };
-        assert!(echoed(decide(Listener::default(), &request(&[])).await).is_none());
+        let lenient = || ListenerOptions { lenient: true, ..ListenerOptions::default() };
+        assert!(echoed(decide(ListenerOptions::default(), &request(&[])).await).is_none());
         assert_eq!(echoed(decide(lenient(), &request(&[])).await).unwrap(), "assumed");
         let shouted = request(&[("sec-websocket-protocol", "OCPP1.6")]);
-        assert!(echoed(decide(Listener::default(), &shouted).await).is_none());
+        assert!(echoed(decide(ListenerOptions::default(), &shouted).await).is_none());
         assert_eq!(echoed(decide(lenient(), &shouted).await).unwrap(), "OCPP1.6");
         let foreign = request(&[("sec-websocket-protocol", "ocpp9.9")]);
         assert!(echoed(decide(lenient(), &foreign).await).is_none(), "offered, but nothing of ours");
@@ -324,7 +324,7 @@ mod tests {
     #[tokio::test]
     async fn each_error_of_the_authenticator_has_its_refusal() {
         use AuthenticationError::{MissingCredentials, UnknownStation, WrongCredentials};
-        let (rules, stations) = (Listener::default(), Stations::default());
+        let (rules, stations) = (ListenerOptions::default(), Stations::default());
         let request = request(&[("sec-websocket-protocol", "ocpp2.0.1")]);
         let decide = async |authenticator: Always, hide_unknown, max_stations| {
             let handshake = Handshake {

@@ -11,15 +11,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::endpoint::{Endpoint, EndpointError};
 use super::metrics::SpanMetrics;
+use super::options::TelemetryOptions;
 use super::{Ended, Tracer};
-use crate::config;
 
 mod collector;
 mod messages;
 
 use collector::{Collector, ExportError};
-pub use collector::{Endpoint, EndpointError, Protocol};
 
 /// The most spans in one request.
 const BATCH: usize = 512;
@@ -52,7 +52,7 @@ impl Exporter {
     /// # Errors
     /// When the endpoint is no address (which the configuration's checks rule out), or the certificates for TLS are missing.
     pub fn start(
-        telemetry: &config::Telemetry,
+        telemetry: &TelemetryOptions,
         node: &str,
         metrics: Arc<SpanMetrics>,
     ) -> Result<(Self, Tracer), StartError> {

@@ -14,11 +14,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
 use crate::https::{self, ClientOptions, HttpsClient};
+use crate::spans::endpoint::{Endpoint, Protocol};
 
 /// How long connecting may take; it counts towards the time of the request.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,39 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_RESPONSE: usize = 64 * 1024;
 /// The method of a collector's gRPC service that takes spans.
 const GRPC_METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-
-/// How spans are encoded and carried: OpenTelemetry's names, as in `OTEL_EXPORTER_OTLP_PROTOCOL`.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize)]
-pub enum Protocol {
-    /// JSON over HTTP/1.1, without TLS.
-    #[default]
-    #[serde(rename = "http/json")]
-    HttpJson,
-    /// Protobuf over HTTP/1.1.
-    #[serde(rename = "http/protobuf")]
-    HttpProtobuf,
-    /// Protobuf over HTTP/2.
-    #[serde(rename = "grpc")]
-    Grpc,
-}
-
-/// The address of a collector, checked: `http://HOST[:PORT][/PATH]`, or the same with `https`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Endpoint {
-    uri: Uri,
-    protocol: Protocol,
-}
-
-/// Why something is not the address of a collector.
-#[derive(Debug, thiserror::Error)]
-pub enum EndpointError {
-    /// Not a URL, or one with parts that have no meaning here.
-    #[error("{0:?} is not an address such as http://HOST:4318")]
-    Malformed(String),
-    /// JSON is sent without TLS only.
-    #[error("https needs telemetry.protocol = \"http/protobuf\" or \"grpc\"")]
-    JsonOverTls,
-}
 
 /// Why a batch was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -97,44 +65,6 @@ enum Transport {
 enum Encoding {
     Json,
     Protobuf,
-}
-
-impl Endpoint {
-    /// Checks an address.
-    ///
-    /// # Errors
-    /// When it is not the address of a collector, or none that `protocol` can be spoken to.
-    pub fn parse(text: &str, protocol: Protocol) -> Result<Self, EndpointError> {
-        let malformed = || EndpointError::Malformed(text.to_owned());
-        let uri: Uri = text.parse().map_err(|_| malformed())?;
-        let authority = uri.authority().ok_or_else(malformed)?;
-        if uri.host().is_none_or(str::is_empty) || authority.as_str().contains('@') || uri.query().is_some() {
-            return Err(malformed());
-        }
-        match uri.scheme_str() {
-            Some("https") if protocol == Protocol::HttpJson => Err(EndpointError::JsonOverTls),
-            Some("http" | "https") => Ok(Self { uri, protocol }),
-            _ => Err(malformed()),
-        }
-    }
-
-    fn is_tls(&self) -> bool {
-        self.uri.scheme_str() == Some("https")
-    }
-
-    /// Where OTLP over HTTP takes spans.
-    fn traces(&self) -> Result<Uri, hyper::http::Error> {
-        let path = format!("{}/v1/traces", self.uri.path().trim_end_matches('/'));
-        let mut parts = self.uri.clone().into_parts();
-        parts.path_and_query = Some(path.parse()?);
-        Ok(Uri::from_parts(parts)?)
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.uri.fmt(formatter)
-    }
 }
 
 impl Collector {
@@ -261,27 +191,6 @@ impl JsonResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_endpoint_is_a_url_that_the_protocol_can_be_spoken_to() {
-        for (text, traces) in [
-            ("http://localhost", "http://localhost/v1/traces"),
-            ("http://127.0.0.1:9100/", "http://127.0.0.1:9100/v1/traces"),
-            ("http://[::1]:4318/otlp/", "http://[::1]:4318/otlp/v1/traces"),
-        ] {
-            let endpoint = Endpoint::parse(text, Protocol::HttpJson).unwrap();
-            assert_eq!(endpoint.traces().unwrap().to_string(), traces);
-        }
-        for text in
-            ["", "localhost:9100", "ftp://localhost", "http://", "http://a b", "http://u:p@h", "http://h/?x"]
-        {
-            let result = Endpoint::parse(text, Protocol::HttpJson);
-            assert!(matches!(result, Err(EndpointError::Malformed(_))), "{text:?}");
-        }
-        let over_tls = |protocol| Endpoint::parse("https://localhost", protocol);
-        assert!(matches!(over_tls(Protocol::HttpJson), Err(EndpointError::JsonOverTls)));
-        assert!(over_tls(Protocol::HttpProtobuf).is_ok() && over_tls(Protocol::Grpc).is_ok());
-    }
 
     #[test]
     fn rejected_spans_are_counted_in_every_spelling() {

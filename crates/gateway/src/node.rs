@@ -1,0 +1,56 @@
+//! Options of the node itself: its name, its threads, and the folders it keeps its state in.
+
+use std::path::PathBuf;
+
+use ocpp_options::Problems;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// This node.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct NodeOptions {
+    /// Names this node in the `source` of events and in the Kafka client's id. 1 to 64 characters, unique in a cluster.
+    pub id: String,
+    /// The folder for everything kept on disk: `events/` (the local log), `stations/` (registrations and transaction ids),
+    /// `commands/` (commands that are queued, being sent, or ended), `undelivered/` (events that Kafka can never accept). It is
+    /// locked: one process at a time.
+    pub data_dir: PathBuf,
+    /// Worker threads; 0 means one for each core.
+    #[schemars(extend("x-tuning" = true))]
+    pub worker_threads: usize,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self { id: "gw-1".into(), data_dir: PathBuf::from("data"), worker_threads: 0 }
+    }
+}
+
+impl NodeOptions {
+    /// The folder of the local event log, unless another is configured.
+    pub fn events_dir(&self) -> PathBuf {
+        self.data_dir.join("events")
+    }
+
+    /// The folder of the stations' states.
+    pub fn stations_dir(&self) -> PathBuf {
+        self.data_dir.join("stations")
+    }
+
+    /// The folder of the commands.
+    pub fn commands_dir(&self) -> PathBuf {
+        self.data_dir.join("commands")
+    }
+
+    /// The folder of the events that storage can never accept.
+    pub fn dead_letter_dir(&self) -> PathBuf {
+        self.data_dir.join("undelivered")
+    }
+
+    /// What is wrong with these values.
+    pub fn check(&self, problems: &mut Problems) {
+        let length = self.id.len();
+        problems.demand((1..=64).contains(&length), "node.id must have 1 to 64 characters");
+    }
+}
