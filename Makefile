@@ -23,7 +23,7 @@ target := $(or $(CARGO_TARGET_DIR),target)
 python := .tools/venv/bin/python
 python_sources := tests/e2e tests/faults tests/abuse docs/examples
 
-.PHONY: help run build test test-unit test-e2e faults bench-cost bench-abuse loadtest lint fmt kafka kafka-stop setup clean
+.PHONY: help run build test test-unit test-e2e faults bench-cost bench-abuse loadtest lint docs fmt kafka kafka-stop setup clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -85,6 +85,9 @@ lint: ## formatting, clippy, layering, Python
 	$(python) -m ruff check --quiet --config tests/e2e/ruff.toml $(python_sources)
 	$(python) -m ruff format --quiet --check --config tests/e2e/ruff.toml $(python_sources)
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; fi
+
+docs: ## generate docs/configuration.md, docs/metrics.md and deploy/ocpp-gateway.toml from the code
+	cargo run --locked --quiet --package ocpp-pages
 
 fmt: ## format everything
 	@tools/venv.sh
