@@ -51,6 +51,16 @@ pub(crate) fn sources(table: &Table, packages: &[(&Package, Sources)]) -> Vec<St
     found
 }
 
+/// The levels that the modules of a package could have, as lines for the table, and the circles that keep the rest out.
+pub(crate) fn proposal(package: &Package, sources: &Sources) -> Vec<String> {
+    let modules = Modules::read(&format!("{}/src", package.path), &sources.files);
+    let arrows = modules.arrows();
+    let levels = order::levels(&modules.top(), &arrows);
+    let mut lines: Vec<_> = levels.iter().map(|level| format!("    level {}", level.join(" "))).collect();
+    lines.extend(order::circles(package, &arrows));
+    lines
+}
+
 fn reserved<'a>(table: &'a Table, named: &'a Named) -> impl Iterator<Item = String> + use<'a> {
     let rules = table.reserved.iter().filter(|rule| {
         named.segments.starts_with(&rule.path)
@@ -183,6 +193,24 @@ tungstenite only high/src/one.rs
         assert_eq!(
             found(&[("low/src/b/y.rs", "use super::x::X;")]),
             ["low: circle in b: x → y → x\n    low/src/b/x.rs:1: x uses y\n    low/src/b/y.rs:1: y uses x"]
+        );
+    }
+
+    #[test]
+    fn levels_are_proposed_up_to_a_circle() {
+        let package = &table::read(TABLE).unwrap().packages[0];
+        let files = [("lib.rs", ""), ("a.rs", ""), ("b.rs", "use crate::a;"), ("c.rs", "use crate::{a, b};")];
+        let mut files: Vec<_> = files.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
+        let mut proposed = |path: &str, text: &str| {
+            files.push((path.to_owned(), text.to_owned()));
+            proposal(package, &Sources { manifest: String::new(), files: files.clone() })
+        };
+        assert_eq!(proposed("d.rs", "use crate::a;"), ["    level a", "    level b d", "    level c"]);
+        let circle = "low: circle: e → f → e\n    low/src/e.rs:1: e uses f\n    low/src/f.rs:1: f uses e";
+        let _incomplete = proposed("e.rs", "use crate::f;");
+        assert_eq!(
+            proposed("f.rs", "use crate::e;"),
+            ["    level a", "    level b d", "    level c", circle]
         );
     }
 

@@ -1,5 +1,6 @@
 //! `ocpp-layering`, called by `make lint` through `tools/layering.sh` from the root of the repository: fails when a package, a
-//! module or a file uses what does not lie below it. `layers.txt` is the order.
+//! module or a file uses what does not lie below it. `layers.txt` is the order. With the folder of a package as its argument it
+//! prints levels that the package's modules could have.
 //!
 //! A file is read as text, not compiled: `tokens` → `paths` → `modules` → `order`. Test code is not looked at, and of macros only
 //! the paths that are written out.
@@ -25,6 +26,7 @@ fn main() -> io::Result<ExitCode> {
         Ok(table) => table,
         Err(why) => return fail(&[format!("{TABLE}: {why}")]),
     };
+    let asked = std::env::args().nth(1);
     let members = manifest::members(&std::fs::read_to_string("Cargo.toml")?);
     let mut found = check::members(&table, &members);
     let mut all = Vec::new();
@@ -33,6 +35,9 @@ fn main() -> io::Result<ExitCode> {
             manifest: std::fs::read_to_string(format!("{}/Cargo.toml", package.path))?,
             files: rust_files(Path::new(&package.path).join("src").as_path())?,
         };
+        if asked.as_ref().is_some_and(|asked| *asked == package.path) {
+            return print(&check::proposal(package, &sources));
+        }
         if package.is_pure {
             found.extend(check::pure_tree(package, &dependencies(&sources.manifest)?));
         }
@@ -40,6 +45,14 @@ fn main() -> io::Result<ExitCode> {
     }
     found.extend(check::sources(&table, &all));
     if found.is_empty() { Ok(ExitCode::SUCCESS) } else { fail(&found) }
+}
+
+fn print(lines: &[String]) -> io::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fail(found: &[String]) -> io::Result<ExitCode> {

@@ -38,6 +38,28 @@ pub(crate) fn misplaced(package: &Package, top: &BTreeSet<&str>, arrows: &[Arrow
     found
 }
 
+/// The lowest level that each module could have. Modules that are in a circle, or use one that is, are left out.
+pub(crate) fn levels<'a>(top: &BTreeSet<&'a str>, arrows: &[Arrow]) -> Vec<Vec<&'a str>> {
+    let uses = |module: &str, used: &str| {
+        let ends = |arrow: &Arrow| {
+            arrow.from.first().is_some_and(|from| from == module)
+                && arrow.to.first().is_some_and(|to| to == used)
+        };
+        arrows.iter().any(ends)
+    };
+    let mut left = top.clone();
+    let mut levels = Vec::new();
+    loop {
+        let is_free = |module: &&&str| !left.iter().any(|other| other != *module && uses(module, other));
+        let level: Vec<&str> = left.iter().filter(is_free).copied().collect();
+        if level.is_empty() {
+            return levels;
+        }
+        left.retain(|module| !level.contains(module));
+        levels.push(level);
+    }
+}
+
 /// The shortest circle through each module that is in one, unless a circle before it shows that module already.
 pub(crate) fn circles(package: &Package, arrows: &[Arrow]) -> Vec<String> {
     let mut by_parent: BTreeMap<&[String], Graph<'_>> = BTreeMap::new();
