@@ -241,14 +241,14 @@ impl Answers {
         let hook = self.policy(call.action).and_then(|policy| policy.hook.as_ref());
         let Some(hook) = hook else { return };
         let (name, action) = (call.name.clone(), call.action);
-        let Some(place) = hook.place() else {
+        let Some(permit) = hook.permit() else {
             self.fall_back(station, &name, FallbackReason::Overloaded);
             return;
         };
         let (body, until) = (question_json(station, call), call.until.0);
         let (this, station) = (Arc::clone(self), station.to_owned());
         drop(self.tasks.spawn(async move {
-            let _place = place;
+            let _permit = permit;
             let stop = this.stop.clone();
             stop.run_until_cancelled(Box::pin(this.ask_hook(station, name, action, body, until))).await;
         }));

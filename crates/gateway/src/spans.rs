@@ -1,14 +1,14 @@
-//! Spans: how long a command or a station's CALL took, and as part of which trace, for whoever collects them.
+//! Spans: how long a command or a station's CALL took, and which trace it belongs to.
 //!
-//! Owns which spans there are, sampling, and the bounded way to the exporter (`spans/export.rs`). A span never waits and never
-//! fails: with a full queue it is dropped and counted. Switched off, nothing is made: a trace that a command names is then carried
-//! through unchanged (`trace.rs`).
+//! Owns which spans exist, sampling, and the bounded queue to the exporter (`spans/export.rs`). Ending a span never blocks and
+//! never fails: if the queue is full, the span is dropped and counted. Without a collector no span is made, and the trace
+//! context of a command is passed on unchanged.
 //!
-//! * `command ACTION`: from a command's receipt to its outcome; its parent is the `traceparent` it came with.
-//! * `CALL ACTION`, a client's: the station's part of it, from the CALL's being sent to its answer.
-//! * `CALL ACTION`, a server's: a CALL of a station, from its frame's being read to its answer's being handed to the socket's writer.
+//! * `command ACTION`: from the receipt of a command to its outcome; its parent is the `traceparent` of the command.
+//! * `CALL ACTION` (client): the station's part of a command, from sending the CALL to its answer.
+//! * `CALL ACTION` (server): a CALL of a station, from reading its frame to handing its answer to the socket's writer.
 //!
-//! A connection makes no span: it lasts for years, and its events say more.
+//! A connection has no span: it lasts for months, and its events say more.
 
 pub mod endpoint;
 pub mod export;
@@ -27,76 +27,75 @@ use self::metrics::SpanMetrics;
 use crate::command::{Command, Outcome, Status};
 use ocpp_station::trace::{self, TraceParent};
 
-/// Characters of an attribute that are kept.
-const LONGEST_ATTRIBUTE: usize = 256;
+/// The most characters of an attribute; the rest is cut off.
+const MAX_ATTRIBUTE: usize = 256;
 
-/// Makes spans, if somebody wants them.
+/// Makes spans, if they are exported. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Tracer {
     metrics: Arc<SpanMetrics>,
-    wanted: Option<Wanted>,
+    recorder: Option<Recorder>,
 }
 
 #[derive(Clone, Debug)]
-struct Wanted {
+struct Recorder {
     queue: mpsc::Sender<Ended>,
-    /// A trace that begins here is recorded if its number is below.
+    /// A trace that starts here is recorded if a random number is below this.
     below: u64,
 }
 
-/// A span in progress. It ends when it is dropped; off the hot path, so that whatever holds one stays small.
+/// A span in progress; dropping it ends it. Boxed, because most CALLs have none and what holds one should stay small.
 #[derive(Debug)]
 pub struct Span(Box<Open>);
 
 #[derive(Debug)]
 struct Open {
-    /// Taken out at the end.
     span: Option<Ended>,
     started: Instant,
-    wanted: Wanted,
+    recorder: Recorder,
     metrics: Arc<SpanMetrics>,
 }
 
 /// A span that has ended, for the exporter.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// Its trace and itself.
+    /// Its trace and its own id.
     pub(crate) context: TraceParent,
-    /// The span it belongs to.
+    /// The span that caused it.
     pub(crate) parent: Option<TraceParent>,
     pub(crate) kind: Kind,
     pub(crate) name: String,
     pub(crate) start: SystemTime,
     pub(crate) duration: Duration,
     pub(crate) attributes: Vec<(&'static str, Cow<'static, str>)>,
-    /// It did not end as it should.
+    /// Whether it failed.
     pub(crate) is_error: bool,
 }
 
-/// Who asks whom, in OTLP's numbers (`SpanKind`).
+/// Who asks whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Somebody asked the gateway.
-    Server = 2,
+    Server,
     /// The gateway asked somebody.
-    Client = 3,
+    Client,
 }
 
 impl Tracer {
-    /// One that makes no spans.
+    /// A tracer that makes no spans.
     pub fn off(metrics: Arc<SpanMetrics>) -> Self {
-        Self { metrics, wanted: None }
+        Self { metrics, recorder: None }
     }
 
-    /// One that hands its spans to a queue. `sampling`: the share, from 0 to 1, of the traces beginning here that are recorded.
+    /// A tracer that hands its spans to a queue. It records `sampling`, from 0 to 1, of the traces that start here.
     fn on(metrics: Arc<SpanMetrics>, queue: mpsc::Sender<Ended>, sampling: f64) -> Self {
         // The cast saturates: 1.0 is everything.
         let below = (sampling * u64::MAX as f64) as u64;
-        Self { metrics, wanted: Some(Wanted { queue, below }) }
+        Self { metrics, recorder: Some(Recorder { queue, below }) }
     }
 
-    /// Begins a span at a moment that has just been. None if nobody wants it: spans are not exported, the parent's sender
-    /// does not record its own, or a trace that would begin here is not in the sample.
+    /// Begins a span that started at the given moment, on both clocks. Returns none if it is not recorded: spans are not
+    /// exported, the sender of the parent does not record its own, or a trace that would start here is not sampled.
     pub fn begin(
         &self,
         kind: Kind,
@@ -105,7 +104,7 @@ impl Tracer {
         name: impl FnOnce() -> String,
     ) -> Option<Span> {
         let context = self.recorded(parent)?;
-        let wanted = self.wanted.as_ref()?;
+        let recorder = self.recorder.as_ref()?;
         let span = Ended {
             context,
             parent,
@@ -119,30 +118,30 @@ impl Tracer {
         Some(Span(Box::new(Open {
             span: Some(span),
             started: start.1,
-            wanted: wanted.clone(),
+            recorder: recorder.clone(),
             metrics: Arc::clone(&self.metrics),
         })))
     }
 
-    /// A command with its place in a trace, as it is taken in.
+    /// Gives a command that is accepted its place in a trace.
     pub fn admitted(&self, command: Command) -> Command {
         self.stated(command.trace);
         let trace = CommandTrace { span: self.recorded(command.trace.parent), ..command.trace };
         Command { trace, ..command }
     }
 
-    /// What a command or a batch came with: counted if it breaks the rules.
+    /// Counts the `traceparent` of a command or a batch if it is invalid.
     pub fn stated(&self, trace: CommandTrace) {
         if trace.is_ignored {
             self.metrics.traceparent_invalid();
         }
     }
 
-    /// A command has ended: its span, from when it was taken in, or written to Kafka. It is made at its end only, so that it
-    /// outlives a restart as the command does.
+    /// Records the span of a command that has ended, from when it was accepted or written to Kafka. The span is made only now,
+    /// so that it survives a restart as the command does.
     pub fn command_ended(&self, command: &Command, outcome: &Outcome) {
-        let (Some(context), Some(wanted)) = (command.trace.span, &self.wanted) else { return };
-        // The name is one of a few: whatever a backend calls an action must not become one.
+        let (Some(context), Some(recorder)) = (command.trace.span, &self.recorder) else { return };
+        // Span names are a closed set: what a backend calls an action must not become one.
         let action = Action::find(&command.action).map_or("unknown", |known| known.name);
         let mut span = Ended {
             context,
@@ -158,35 +157,35 @@ impl Tracer {
         span.set("ocpp.command.id", command.id.to_string());
         span.set("ocpp.action", command.action.clone());
         span.end_as(outcome);
-        wanted.hand_over(span, &self.metrics);
+        recorder.hand_over(span, &self.metrics);
     }
 
-    /// A CALL leaves for a station as part of a command.
+    /// Begins the span of a CALL that leaves for a station as part of a command.
     pub fn call(&self, of: CommandTrace, action: &'static str) -> CallTrace {
         let start = (SystemTime::now(), Instant::now());
-        // Only as part of a span: a CALL whose command is not in the sample is not in it either.
+        // A CALL whose command is not sampled is not sampled either.
         let span = of
             .span
             .and_then(|parent| self.begin(Kind::Client, Some(parent), start, || format!("CALL {action}")));
         CallTrace { command: of, span }
     }
 
-    /// A new span under a parent, or at the root of a trace, if it is to be recorded.
+    /// The ids of a new span below a parent, or at the root of a trace, if it is recorded.
     fn recorded(&self, parent: Option<TraceParent>) -> Option<TraceParent> {
-        let wanted = self.wanted.as_ref()?;
+        let recorder = self.recorder.as_ref()?;
         match parent {
             Some(parent) => parent.is_sampled().then(|| parent.child()),
             None => {
                 let low = trace::random();
-                (low < wanted.below).then(|| TraceParent::sampled_root(low))
+                (low < recorder.below).then(|| TraceParent::sampled_root(low))
             }
         }
     }
 }
 
-impl Wanted {
+impl Recorder {
     fn hand_over(&self, span: Ended, metrics: &SpanMetrics) {
-        // Counted first: the exporter may take it out before this goes on.
+        // Counted first: once it is in the queue, the exporter may take it at any moment.
         metrics.span_queued();
         if self.queue.try_send(span).is_err() {
             metrics.spans_taken(1);
@@ -196,10 +195,10 @@ impl Wanted {
 }
 
 impl Ended {
-    /// Adds an attribute. A long text is cut: what waits in the queue must not grow with what stations say.
+    /// Adds an attribute. A long value is cut: what a station says must not make the queue grow.
     fn set(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
         let mut value = value.into();
-        if let Some((end, _)) = value.char_indices().nth(LONGEST_ATTRIBUTE) {
+        if let Some((end, _)) = value.char_indices().nth(MAX_ATTRIBUTE) {
             value = value[..end].to_owned().into();
         }
         self.attributes.push((name, value));
@@ -215,19 +214,19 @@ impl Ended {
 }
 
 impl Span {
-    /// What `traceparent` is for whatever this span causes.
+    /// The `traceparent` for what this span causes.
     pub fn context(&self) -> Option<TraceParent> {
         self.0.span.as_ref().map(|span| span.context)
     }
 
-    /// Adds an attribute. A long text is cut.
+    /// Adds an attribute, of at most 256 characters.
     pub fn set(&mut self, name: &'static str, value: impl Into<Cow<'static, str>>) {
         if let Some(span) = &mut self.0.span {
             span.set(name, value);
         }
     }
 
-    /// It does not end as it should.
+    /// Marks it as failed.
     pub fn failed(&mut self) {
         if let Some(span) = &mut self.0.span {
             span.is_error = true;
@@ -239,50 +238,50 @@ impl Drop for Open {
     fn drop(&mut self) {
         let Some(mut span) = self.span.take() else { return };
         span.duration = self.started.elapsed();
-        self.wanted.hand_over(span, &self.metrics);
+        self.recorder.hand_over(span, &self.metrics);
     }
 }
 
-/// A command's place in a trace. The journal keeps it for as long as the command.
+/// A command's place in a trace. The journal stores it with the command.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize)]
 #[serde(default)]
 pub struct CommandTrace {
-    /// What it came with.
+    /// The `traceparent` of the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<TraceParent>,
-    /// Its own span, if it is recorded.
+    /// The command's own span, if it is recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     span: Option<TraceParent>,
-    /// What it came with breaks the rules.
+    /// The command had a `traceparent`, and it was invalid.
     #[serde(skip)]
     is_ignored: bool,
 }
 
 impl CommandTrace {
-    /// That of a command that came with this `traceparent`. One that breaks the rules counts as none.
+    /// The place of a command with this `traceparent`. An invalid one counts as none.
     pub fn stated(traceparent: Option<&str>) -> Self {
         let parent = traceparent.and_then(TraceParent::parse);
         Self { parent, span: None, is_ignored: traceparent.is_some() && parent.is_none() }
     }
 
-    /// What `traceparent` is for whatever comes of it: its own span, or else what it came with, unchanged.
+    /// The `traceparent` for what the command causes: its own span, or else the command's `traceparent`, unchanged.
     pub fn context(self) -> Option<TraceParent> {
         self.span.or(self.parent)
     }
 
-    /// That of each command of a batch which came with this.
+    /// The place of each command of a batch.
     #[must_use]
     pub fn of_each(self) -> Self {
         Self { is_ignored: false, ..self }
     }
 
-    /// Whether there is nothing to keep.
+    /// Whether there is nothing to store.
     pub fn is_empty(&self) -> bool {
         self.context().is_none()
     }
 }
 
-/// The place in a trace of the CALL that carries a command. Ends its span when it is dropped.
+/// The place in a trace of the CALL that carries a command. Dropping it ends its span.
 #[derive(Debug)]
 pub struct CallTrace {
     command: CommandTrace,
@@ -290,7 +289,7 @@ pub struct CallTrace {
 }
 
 impl CallTrace {
-    /// What `traceparent` is for whatever comes of it.
+    /// The `traceparent` for what the CALL causes.
     pub fn context(&self) -> Option<TraceParent> {
         self.span.as_ref().and_then(Span::context).or_else(|| self.command.context())
     }
@@ -300,7 +299,7 @@ impl CallTrace {
         self.span.as_mut()
     }
 
-    /// Says how it ended.
+    /// Ends its span with the outcome of the command.
     pub fn end(mut self, outcome: &Outcome) {
         if let Some(ended) = self.span.as_mut().and_then(|span| span.0.span.as_mut()) {
             ended.end_as(outcome);

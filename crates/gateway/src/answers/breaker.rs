@@ -1,7 +1,7 @@
-//! A circuit breaker: a URL that failed too often in a row is left alone for a while, then tried with one request.
+//! A circuit breaker: a URL that failed too often in a row is not asked for a while, and then probed with one request.
 //!
-//! Owns that decision and no clock: the moment is an argument. While it is open nobody waits for the URL, so a dead backend
-//! costs stations nothing.
+//! Owns that decision, and no clock: time is an argument. While the breaker is open nobody waits for the URL, so that a dead
+//! backend delays no station.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ enum State {
     Open {
         until: Instant,
     },
-    /// One request is out to see whether it goes again. If nothing is heard of it, another may at this moment.
+    /// One request probes the URL. If its outcome is never reported, the next probe is allowed at this moment.
     Probing {
         again_at: Instant,
     },
@@ -42,7 +42,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a request may be made, and is. When the pause is over the first who asks may, alone.
+    /// Admits a request, or refuses it. After the pause it admits one, the probe, until the outcome of that is known.
     pub(super) fn admits(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
@@ -57,7 +57,7 @@ impl Breaker {
         }
     }
 
-    /// A request was answered. Says whether that closed it.
+    /// Reports that a request was answered. Returns whether that closed the breaker.
     pub(super) fn succeeded(&self) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let was_closed = matches!(*state, State::Closed { .. });
@@ -65,7 +65,7 @@ impl Breaker {
         !was_closed
     }
 
-    /// A request failed. Says whether that opened it.
+    /// Reports that a request failed. Returns whether that opened the breaker.
     pub(super) fn failed(&self, now: Instant) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
@@ -77,7 +77,7 @@ impl Breaker {
                 *state = State::Open { until: now + self.pause };
                 true
             }
-            // One that was sent before it opened, or the probe: the pause begins anew with the probe only.
+            // A request that was sent before the breaker opened. Only a failed probe restarts the pause.
             State::Open { .. } => false,
             State::Probing { .. } => {
                 *state = State::Open { until: now + self.pause };

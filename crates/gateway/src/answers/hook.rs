@@ -1,7 +1,7 @@
-//! Asking a backend over HTTP: one POST for a CALL, tried again within the CALL's deadline, behind a breaker.
+//! Asking a backend over HTTP: one POST for each CALL, retried within the CALL's deadline, behind a circuit breaker.
 //!
-//! Owns the client, the limits of `[hooks]`, and what each response means. Does not know what becomes of a reply. Nothing
-//! here outlives the deadline of the CALL that it asks about.
+//! Owns the requests, the limits of `[hooks]`, and what each response means; not what becomes of it. Nothing here outlives the
+//! deadline of the CALL. Why the limits are not tower's: ADR 0018.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Why a hook cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    /// The token cannot be read, or cannot be in a header.
+    /// The token cannot be read, or is not valid in a header.
     #[error("answers.{action}.bearer_token_file {file}: {reason}", file = file.display())]
     Token {
         /// The action.
@@ -51,14 +51,14 @@ pub enum HookError {
     },
 }
 
-/// The client and its limits.
+/// Asks the hooks of all actions.
 #[derive(Debug)]
 pub(super) struct Hooks {
     client: HttpsClient<Full<Bytes>>,
     limits: config::Hooks,
 }
 
-/// Where one action is asked.
+/// The URL that answers one action.
 #[derive(Debug)]
 pub(super) struct Hook {
     action: &'static str,
@@ -67,47 +67,47 @@ pub(super) struct Hook {
     guard: Arc<Guard>,
 }
 
-/// What keeps a URL from costing more than itself; and the actions that are asked there.
+/// Keeps a slow or dead URL from costing anything but its own answers. Shared by the actions that ask there.
 #[derive(Debug)]
 struct Guard {
     breaker: Breaker,
-    /// Requests at once …
+    /// Permits for the requests in flight.
     in_flight: Semaphore,
-    /// … and CALLs that have or wait for one.
-    places: Arc<Semaphore>,
+    /// Permits for the CALLs whose request is in flight or waits to be.
+    calls: Arc<Semaphore>,
     actions: Vec<&'static str>,
 }
 
-/// What asking came to.
+/// What a hook answered in the end.
 #[derive(Debug)]
 pub(super) enum Heard {
     /// An answer.
     Replied(Response),
-    /// The backend will answer in another way.
+    /// The backend will answer by the admin API or Kafka.
     Deferred,
     /// The fallback applies.
     Failed(FallbackReason),
 }
 
-/// What one attempt came to.
+/// What one request came to.
 enum Attempt {
     Replied(Response),
     Deferred,
-    /// It makes no sense to ask again.
+    /// Asking again would not help.
     Refused,
-    /// It may be different the next time.
+    /// Asking again may help.
     Failed,
 }
 
 impl Hook {
-    /// A place for one more CALL; none if too many wait already.
-    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.guard.places).try_acquire_owned().ok()
+    /// A permit to ask about one more CALL; none if too many wait already.
+    pub(super) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.guard.calls).try_acquire_owned().ok()
     }
 }
 
 impl Hooks {
-    /// The client, and the hook of every action that has a URL.
+    /// Opens the client and the hook of every action that has a URL.
     pub(super) fn open(
         answers: &config::Answers,
         limits: &config::Hooks,
@@ -132,7 +132,7 @@ impl Hooks {
                 let guard = Guard {
                     breaker: Breaker::new(limits.breaker_failures, limits.breaker_pause),
                     in_flight: Semaphore::new(limits.max_in_flight),
-                    places: Arc::new(Semaphore::new(limits.max_in_flight.saturating_add(limits.max_waiting))),
+                    calls: Arc::new(Semaphore::new(limits.max_in_flight.saturating_add(limits.max_waiting))),
                     actions,
                 };
                 (url, Arc::new(guard))
@@ -156,7 +156,7 @@ impl Hooks {
         Ok((this, hooks))
     }
 
-    /// Asks until there is an answer, it makes no sense any more, or the CALL's time is over.
+    /// Asks until the hook answers, asking again would not help, or the CALL's deadline `until` has passed.
     pub(super) async fn ask(
         &self,
         hook: &Hook,
@@ -166,19 +166,19 @@ impl Hooks {
     ) -> Heard {
         let mut pause = self.limits.retry_pause;
         loop {
-            // Before the wait for a turn, too: nobody should wait for a dead URL.
+            // Before waiting for a permit as well: nobody should wait for a dead URL.
             if hook.guard.breaker.is_open(Instant::now()) {
                 return Heard::Failed(FallbackReason::BreakerOpen);
             }
-            let waiting = Waiting::on(&metrics.hooks_waiting);
-            let Ok(Ok(_turn)) = timeout_at(until.into(), hook.guard.in_flight.acquire()).await else {
+            let waiting = Counted::on(&metrics.hooks_waiting);
+            let Ok(Ok(_permit)) = timeout_at(until.into(), hook.guard.in_flight.acquire()).await else {
                 return Heard::Failed(FallbackReason::Overloaded);
             };
             drop(waiting);
             if !hook.guard.breaker.admits(Instant::now()) {
                 return Heard::Failed(FallbackReason::BreakerOpen);
             }
-            let in_flight = Waiting::on(&metrics.hooks_in_flight);
+            let in_flight = Counted::on(&metrics.hooks_in_flight);
             let attempt = self.attempt(hook, body.clone(), until, metrics).await;
             drop(in_flight);
             match attempt {
@@ -210,7 +210,7 @@ impl Hooks {
         };
         metrics.hook_asked(hook.action, result, began.elapsed());
         let breaker = &hook.guard.breaker;
-        // A refusal is an answer as far as the URL's health is concerned.
+        // A URL that refuses is alive.
         let changed = match attempt {
             Attempt::Failed => breaker.failed(Instant::now()).then_some(true),
             Attempt::Replied(_) | Attempt::Deferred | Attempt::Refused => {
@@ -237,7 +237,7 @@ impl Hooks {
         attempt
     }
 
-    /// One request and its response, and the word for the metric.
+    /// Sends one request. Returns what it came to, and the metric's word for it.
     async fn exchange(&self, hook: &Hook, body: Bytes) -> (Attempt, &'static str) {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -266,8 +266,8 @@ impl Hooks {
                 return (Attempt::Refused, "refused");
             }
         }
-        let most = usize::try_from(self.limits.max_response_size.as_u64()).unwrap_or(usize::MAX);
-        let body = match Limited::new(response.into_body(), most).collect().await {
+        let max_size = usize::try_from(self.limits.max_response_size.as_u64()).unwrap_or(usize::MAX);
+        let body = match Limited::new(response.into_body(), max_size).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                 return (Attempt::Refused, "invalid");
@@ -304,23 +304,23 @@ fn token(action: &str, answer: &config::ActionAnswer) -> Result<Option<HeaderVal
     Ok(Some(header))
 }
 
-/// Between half of it and all of it, so that what failed together is not tried again together.
+/// Between half of the pause and all of it, so that CALLs which failed together are not retried together.
 fn jittered(pause: Duration) -> Duration {
     let random = u32::from(Uuid::new_v4().as_bytes()[0]);
     pause / 2 + pause / 2 * random / 255
 }
 
-/// One on a gauge until it is dropped, also when the wait is cancelled.
-struct Waiting<'a>(&'a prometheus::IntGauge);
+/// Adds one to a gauge until it is dropped, so that a cancelled task is not counted for ever.
+struct Counted<'a>(&'a prometheus::IntGauge);
 
-impl<'a> Waiting<'a> {
+impl<'a> Counted<'a> {
     fn on(gauge: &'a prometheus::IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.dec();
     }

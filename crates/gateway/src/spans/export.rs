@@ -28,7 +28,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// A collector that fails is warned about at most once in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Sends spans until the drain.
+/// Exports spans until the gateway drains.
 #[derive(Debug)]
 pub struct Exporter {
     tasks: TaskTracker,
