@@ -28,7 +28,11 @@ impl Counters {
         Ok(Self {
             accepted: counter("accepted_total", "Records accepted into the queue")?,
             durable: counter("durable_total", "Records that became durable")?,
-            wait_seconds: histogram("wait_seconds", "Time a publisher waited for a place", Buckets::SECONDS)?,
+            wait_seconds: histogram(
+                "wait_seconds",
+                "Time a publisher waited for room in the queue",
+                Buckets::SECONDS,
+            )?,
             latency_seconds: histogram(
                 "latency_seconds",
                 "Time from acceptance to durable",
@@ -37,11 +41,11 @@ impl Counters {
             batch_records: histogram("batch_records", "Records written or sent together", RECORDS)?,
             failures: counter(
                 "failures_total",
-                "Failed attempts to write, sync or send, each tried again or set aside",
+                "Failed writes, syncs and sends; each record is sent again or becomes a dead letter",
             )?,
             dead_letters: counter(
                 "set_aside_total",
-                "Records that can never be delivered, set aside on disk",
+                "Dead letters: records that can never be delivered, kept on disk",
             )?,
             spooled: counter("spooled_total", "Records stored in the spool")?,
             drained: counter("drained_total", "Records sent from the spool to Kafka")?,

@@ -42,7 +42,7 @@ fn report(dir: &Path, recovery: &Recovery, counters: &Counters) {
     let damaged = recovery.damaged.len() as u64;
     counters.log_damaged.inc_by(damaged);
     if damaged > 0 {
-        tracing::error!(dir = %dir.display(), damaged, ?recovery, "the local log was damaged; the damage is set aside beside it");
+        tracing::error!(dir = %dir.display(), damaged, ?recovery, "the local log was damaged; copies of the damaged bytes are in its folder damaged");
     } else {
         tracing::info!(dir = %dir.display(), ?recovery, "local log opened");
     }

@@ -117,7 +117,7 @@ impl ConsumerMetrics {
             records: counter("records_total", "Records read from the topic of commands")?,
             failures: counter("failures_total", "Errors of the consumer of commands")?,
             pauses: counter("pauses_total", "Times the consumer paused because too many records were open")?,
-            open: gauge("open_records", "Records read and not dealt with yet")?,
+            open: gauge("open_records", "Records read and not acknowledged yet")?,
             partitions: gauge("partitions", "Partitions of the topic of commands that this node reads")?,
         })
     }
