@@ -20,11 +20,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::answers::{Answers, HookError};
 use crate::auth::Authenticate;
 use crate::auth::credentials::CredentialsError;
 use crate::auth::file::FileAuthenticator;
 use crate::auth::metrics::CredentialMetrics;
+use crate::backend::{Answers, HookError};
 use crate::command::book::Unfinished;
 use crate::command::intake;
 use crate::command::router::Router;

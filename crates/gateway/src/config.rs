@@ -14,8 +14,8 @@ use ocpp_options::Problems;
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::{Deserialize, Serialize};
 
-use crate::answers::options::{ActionOptions, AnswersOptions, HookOptions};
 use crate::auth::options::CredentialsOptions;
+use crate::backend::options::{ActionOptions, AnswersOptions, HookOptions};
 use crate::bus_options::{BusKind, BusOptions, TopicOptions};
 use crate::command::options::CommandOptions;
 use crate::drain::ShutdownOptions;
@@ -26,7 +26,7 @@ use crate::node::NodeOptions;
 use crate::spans::options::TelemetryOptions;
 use crate::telemetry::LogOptions;
 
-pub use crate::answers::options::{
+pub use crate::backend::options::{
     ActionOptions as ActionAnswer, AnswersOptions as Answers, HookOptions as Hooks, hook_target,
 };
 pub use crate::command::options::CommandOptions as Commands;

@@ -13,9 +13,9 @@
 //!
 //! [`app`] builds the parts from a [`config::Config`]; [`drain`] takes them down again.
 
-pub mod answers;
 pub mod app;
 pub mod auth;
+pub mod backend;
 pub mod bus_options;
 pub mod command;
 pub mod config;

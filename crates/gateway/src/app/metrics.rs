@@ -7,8 +7,8 @@ use ocpp_bus::kafka::consumer::ConsumerMetrics;
 use ocpp_bus::metrics::BusMetrics;
 use prometheus::IntGauge;
 
-use crate::answers::metrics::BackendMetrics;
 use crate::auth::metrics::CredentialMetrics;
+use crate::backend::metrics::BackendMetrics;
 use crate::command::metrics::CommandMetrics;
 use crate::driver::metrics::SessionMetrics;
 use crate::listener::metrics::HandshakeMetrics;

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::Wanted;
 use super::router::Router;
-use crate::answers::{Answers, BackendAnswer};
+use crate::backend::{Answers, BackendAnswer};
 
 /// Takes commands in until told to stop.
 pub async fn serve(

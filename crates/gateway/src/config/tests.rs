@@ -5,7 +5,7 @@ use std::io::Write;
 use ocpp_station::host::Fallback;
 
 use super::*;
-use crate::answers::options::Authorization;
+use crate::backend::options::Authorization;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();

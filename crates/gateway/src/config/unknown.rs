@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::answers::options::{action_named, is_from_station};
+use crate::backend::options::{action_named, is_from_station};
 
 /// Subtrees whose keys the operator chooses.
 const FREE: [&str; 1] = ["bus.kafka.options"];

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ocpp_bus::{Bus, Journal, Status};
 
-use crate::answers::Answers;
+use crate::backend::Answers;
 use crate::command::router::Router;
 use crate::driver::Point;
 use crate::driver::metrics::SessionMetrics;

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use super::document::Operation;
 use super::extract::{Json, RawBody};
 use super::problem::Problem;
-use crate::answers::{Answers, Delivery, Written};
+use crate::backend::{Answers, Delivery, Written};
 
 /// What became of an answer.
 #[derive(Serialize, ToSchema)]

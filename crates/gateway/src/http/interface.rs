@@ -17,7 +17,7 @@ use super::document::{Offered, Operation, about_itself, assemble};
 use super::extract::{normalize_path, nothing_at};
 use super::problem::Problem;
 use super::{answers, batches, commands, disconnect, events, health, stations};
-use crate::answers::Answers;
+use crate::backend::Answers;
 use crate::command::router::Router as Commands;
 use crate::registry::Registry;
 

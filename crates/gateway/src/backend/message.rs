@@ -1,6 +1,6 @@
 //! A backend's answer as it arrives: JSON over HTTP, or on the topic of commands.
 //!
-//! Owns reading and the limits of what is read. Whether somebody waits for it is `answers.rs`'s to find out. The payload
+//! Owns reading and the limits of what is read. Whether a CALL waits for it is for `backend.rs` to find out. The payload
 //! stays the backend's text and goes to the station byte for byte.
 
 use ocpp_protocol::{ErrorCode, Identity, MAX_DESCRIPTION_CHARS, MessageId};
