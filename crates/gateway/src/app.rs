@@ -175,7 +175,7 @@ impl App {
         let recent_calls =
             Arc::new(RecentCalls::new(config.session.remembered_calls, config.session.remember_for));
         let backend = Answers::open(
-            &config,
+            &derived::backend_rules(&config),
             Arc::clone(&registry),
             Arc::clone(&recent_calls),
             metrics.backend,

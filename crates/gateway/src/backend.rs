@@ -28,7 +28,7 @@ use self::hook::{Heard, Hook, Hooks};
 pub(crate) use self::message::Written;
 pub use self::message::{AnswerError, BackendAnswer};
 use self::metrics::BackendMetrics;
-use crate::config;
+use self::options::{AnswersOptions, HookOptions};
 use crate::driver::Point;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
@@ -87,22 +87,35 @@ pub struct Answers {
     stop: CancellationToken,
 }
 
+/// What answers by a backend depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Which actions a backend answers.
+    pub answers: &'a AnswersOptions,
+    /// How its URLs are asked.
+    pub hooks: &'a HookOptions,
+    /// What is done about an answer that violates its schema.
+    pub validation: ValidationMode,
+    /// The largest reply, in bytes.
+    pub largest: u64,
+}
+
 impl Answers {
-    /// What the configuration says. Requests to hooks run in `tasks` and end with `stop`.
+    /// Reads what hooks need. Requests to hooks run in `tasks` and end with `stop`.
     ///
     /// # Errors
     /// When a token cannot be read, or the system's certificates where they are needed.
     pub fn open(
-        config: &config::Config,
+        rules: &Rules<'_>,
         registry: Arc<Registry>,
         recent_calls: Arc<RecentCalls<Point>>,
         metrics: Arc<BackendMetrics>,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, HookError> {
-        let (hooks, mut by_action) = Hooks::open(&config.answers, &config.hooks)?;
+        let (hooks, mut by_action) = Hooks::open(rules.answers, rules.hooks)?;
         let policies = Action::all().iter().map(|action| {
-            let answer = config.answers.actions.get(action.name).filter(|answer| answer.is_by_backend())?;
+            let answer = rules.answers.actions.get(action.name).filter(|answer| answer.is_by_backend())?;
             let hook = by_action.remove(action.name);
             if hook.is_some() {
                 metrics.breaker(action.name, false);
@@ -111,8 +124,7 @@ impl Answers {
             Some(Policy { delegation, hook })
         });
         let policies = policies.collect();
-        let validation = config.validation.mode;
-        let largest = config.session.max_message_size.as_u64();
+        let Rules { validation, largest, .. } = *rules;
         Ok(Self { policies, hooks, validation, largest, registry, recent_calls, metrics, tasks, stop })
     }
 

@@ -18,17 +18,13 @@ use crate::auth::options::CredentialsOptions;
 use crate::backend::options::{ActionOptions, AnswersOptions, HookOptions};
 use crate::bus_options::{BusKind, BusOptions, TopicOptions};
 use crate::command::options::CommandOptions;
-use crate::drain::ShutdownOptions;
 use crate::driver::options::{RegistrationOptions, SessionOptions, ValidationOptions};
 use crate::http::options::AdminOptions;
 use crate::listener::options::{AuthMode, HandshakeOptions, ListenerOptions};
-use crate::node::NodeOptions;
+use crate::node::{NodeOptions, ShutdownOptions};
 use crate::spans::options::TelemetryOptions;
 use crate::telemetry::LogOptions;
 
-pub use crate::backend::options::{
-    ActionOptions as ActionAnswer, AnswersOptions as Answers, HookOptions as Hooks, hook_target,
-};
 pub use crate::command::options::CommandOptions as Commands;
 
 /// The environment prefix: `OCPP_GATEWAY__SECTION__KEY`.

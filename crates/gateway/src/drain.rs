@@ -3,41 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use ocpp_options::{DurationText, Problems};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use crate::app::App;
 use ocpp_station::CloseReason;
-
-/// What SIGTERM does.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default)]
-pub struct ShutdownOptions {
-    /// The process has exited by then, with exit code 0.
-    #[serde(with = "DurationText")]
-    pub deadline: Duration,
-    /// Stations are closed (1001) evenly over this time, so that they do not come back all at once.
-    #[serde(with = "DurationText")]
-    pub close_spread: Duration,
-}
-
-impl Default for ShutdownOptions {
-    fn default() -> Self {
-        Self { deadline: Duration::from_secs(30), close_spread: Duration::from_secs(10) }
-    }
-}
-
-impl ShutdownOptions {
-    /// What is wrong with these values.
-    pub fn check(&self, problems: &mut Problems) {
-        problems.demand_positive("shutdown.deadline", self.deadline);
-        problems.demand(
-            self.close_spread < self.deadline,
-            "shutdown.close_spread must be shorter than shutdown.deadline",
-        );
-    }
-}
 
 impl App {
     /// Takes everything down. Returns by `shutdown.deadline` at the latest.

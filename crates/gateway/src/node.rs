@@ -1,8 +1,9 @@
-//! Options of the node itself: its name, its threads, and the folders it keeps its state in.
+//! Options of the node itself: its name, its threads, the folders it keeps its state in, and how it shuts down.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use ocpp_options::Problems;
+use ocpp_options::{DurationText, Problems};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -52,5 +53,34 @@ impl NodeOptions {
     pub fn check(&self, problems: &mut Problems) {
         let length = self.id.len();
         problems.demand((1..=64).contains(&length), "node.id must have 1 to 64 characters");
+    }
+}
+
+/// What SIGTERM does.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default)]
+pub struct ShutdownOptions {
+    /// The process has exited by then, with exit code 0.
+    #[serde(with = "DurationText")]
+    pub deadline: Duration,
+    /// Stations are closed (1001) evenly over this time, so that they do not come back all at once.
+    #[serde(with = "DurationText")]
+    pub close_spread: Duration,
+}
+
+impl Default for ShutdownOptions {
+    fn default() -> Self {
+        Self { deadline: Duration::from_secs(30), close_spread: Duration::from_secs(10) }
+    }
+}
+
+impl ShutdownOptions {
+    /// What is wrong with these values.
+    pub fn check(&self, problems: &mut Problems) {
+        problems.demand_positive("shutdown.deadline", self.deadline);
+        problems.demand(
+            self.close_spread < self.deadline,
+            "shutdown.close_spread must be shorter than shutdown.deadline",
+        );
     }
 }

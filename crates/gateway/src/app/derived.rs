@@ -3,6 +3,7 @@
 use ocpp_bus::kafka::KafkaOptions;
 use ocpp_bus::kafka::consumer::ConsumerOptions;
 
+use crate::backend::Rules;
 use crate::bus_options::BusKind;
 use crate::command::request::RequestLimits;
 use crate::config::Config;
@@ -22,6 +23,17 @@ pub(super) fn session_options(config: &Config) -> ocpp_station::Options {
         boot_interval: config.registration.interval,
         authorization: config.answers.authorization.as_str(),
         validation: config.validation.mode,
+    }
+}
+
+/// What answers by a backend depend on.
+pub(super) fn backend_rules(config: &Config) -> Rules<'_> {
+    Rules {
+        answers: &config.answers,
+        hooks: &config.hooks,
+        validation: config.validation.mode,
+        // What is larger would not fit into the event of the answer.
+        largest: config.session.max_message_size.as_u64(),
     }
 }
 

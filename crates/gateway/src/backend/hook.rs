@@ -22,7 +22,7 @@ use ocpp_station::delegated_calls::FallbackReason;
 
 use super::message::parse_response;
 use super::metrics::BackendMetrics;
-use crate::config;
+use super::options::{ActionOptions, AnswersOptions, HookOptions, hook_target};
 use crate::https::{self, ClientOptions, HttpsClient};
 
 /// The longest pause between two attempts.
@@ -55,7 +55,7 @@ pub enum HookError {
 #[derive(Debug)]
 pub(super) struct Hooks {
     client: HttpsClient<Full<Bytes>>,
-    limits: config::Hooks,
+    limits: HookOptions,
 }
 
 /// The URL that answers one action.
@@ -109,15 +109,15 @@ impl Hook {
 impl Hooks {
     /// Opens the client and the hook of every action that has a URL.
     pub(super) fn open(
-        answers: &config::Answers,
-        limits: &config::Hooks,
+        answers: &AnswersOptions,
+        limits: &HookOptions,
     ) -> Result<(Self, BTreeMap<&'static str, Hook>), HookError> {
-        let named: Vec<(&'static str, &config::ActionAnswer, Uri)> = answers
+        let named: Vec<(&'static str, &ActionOptions, Uri)> = answers
             .actions
             .iter()
             .filter_map(|(name, answer)| {
                 let action = ocpp_protocol::Action::find(name)?;
-                Some((action.name, answer, config::hook_target(&answer.url).ok()?))
+                Some((action.name, answer, hook_target(&answer.url).ok()?))
             })
             .collect();
         let over_tls = named.iter().find(|(_, _, uri)| uri.scheme_str() == Some("https"));
@@ -287,7 +287,7 @@ impl Hooks {
     }
 }
 
-fn token(action: &str, answer: &config::ActionAnswer) -> Result<Option<HeaderValue>, HookError> {
+fn token(action: &str, answer: &ActionOptions) -> Result<Option<HeaderValue>, HookError> {
     let file = &answer.bearer_token_file;
     if file.as_os_str().is_empty() {
         return Ok(None);

@@ -26,7 +26,7 @@ use super::interface::router;
 use super::problem::Problem;
 use super::stations::Directory;
 use crate::command::book::Book;
-use crate::config;
+use crate::command::options::CommandOptions;
 use crate::registry::Registry;
 use crate::stations::Stations;
 
@@ -224,7 +224,7 @@ fn stations() -> (Router, Journal) {
         stations: Arc::new(known),
         journal: journal.clone(),
         max_stations: 4,
-        commands: Arc::new(Book::new(config::Commands::default())),
+        commands: Arc::new(Book::new(CommandOptions::default())),
     };
     (router(directory.operations().into_iter().chain(disconnect::operations(registry))), journal)
 }
