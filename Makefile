@@ -87,6 +87,7 @@ lint: ## formatting, clippy, layering, Python
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check licenses bans sources; fi
 
 docs: ## generate docs/configuration.md, docs/metrics.md and deploy/ocpp-gateway.toml from the code
+	@tools/packages.sh build
 	cargo run --locked --quiet --package ocpp-pages
 
 fmt: ## format everything
