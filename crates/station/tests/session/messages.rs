@@ -1,0 +1,98 @@
+//! What becomes of each kind of message: its event, its answer, its count.
+
+use ocpp_protocol::Version;
+use ocpp_station::Options;
+use ocpp_station::options::ValidationMode;
+
+use crate::bench::Input::*;
+use crate::bench::{Bench, Memory, options};
+
+/// What is written in answer to a text, if anything is.
+fn answer(bench: &mut Bench, text: &str) -> Option<serde_json::Value> {
+    let mut effects = bench.put(0, &Text(text));
+    effects.extend(bench.put(0, &Durable));
+    let written = effects.iter().find(|line| line.starts_with("> "))?;
+    Some(serde_json::from_str(&written[2..]).unwrap())
+}
+
+fn bench(version: Version) -> Bench {
+    Bench::with(version, options(), Memory::default())
+}
+
+#[test]
+fn an_action_that_is_not_the_stations_to_send_is_refused() {
+    for (version, action, code) in [
+        (Version::V16, "Nonsense", "NotImplemented"),
+        (Version::V16, "Reset", "NotSupported"),
+        (Version::V201, "Nonsense", "NotImplemented"),
+        (Version::V201, "Reset", "NotSupported"),
+        (Version::V21, "Nonsense", "NotImplemented"),
+    ] {
+        let answer = answer(&mut bench(version), &format!(r#"[2,"1","{action}",{{}}]"#)).unwrap();
+        assert_eq!((answer[0].as_u64(), answer[2].as_str()), (Some(4), Some(code)), "{version:?} {action}");
+    }
+}
+
+#[test]
+fn what_is_not_ocpp_is_told_and_answered_as_far_as_it_can_be() {
+    for version in Version::ALL {
+        let mut bench = bench(version);
+        let effects = bench.put(0, &Text("[2,\"7\",\"Heartbeat\"]"));
+        assert!(effects[0].starts_with("in MALFORMED 7 "), "{effects:?}");
+        let effects = bench.put(0, &Durable);
+        assert!(effects.iter().any(|line| line.starts_with(r#"> [4,"7","#)), "{effects:?}");
+    }
+}
+
+#[test]
+fn empty_texts_are_signs_of_life_and_nothing_else() {
+    bench(Version::V16).table(&[(0, Text(""), &["seen leniency emptyText"])]);
+}
+
+#[test]
+fn a_binary_message_is_text_on_a_lenient_listener_and_the_end_elsewhere() {
+    let call = br#"[2,"1","Heartbeat",{}]"#;
+    bench(Version::V16).table(&[(
+        0,
+        Binary(call, true),
+        &["seen leniency binaryFrame", "in CALL 1 Heartbeat"],
+    )]);
+    let end: &[&str] = &["disconnected binaryFrame 1003", "> close 1003"];
+    bench(Version::V16).table(&[(0, Binary(call, false), end)]);
+    bench(Version::V16).table(&[(0, Binary(&[0xff], true), end)]);
+}
+
+#[test]
+fn a_send_is_told_and_never_answered() {
+    let mut bench = bench(Version::V21);
+    let effects = bench.put(0, &Text(r#"[6,"s","NotifyPeriodicEventStream",{}]"#));
+    assert_eq!(effects, ["in SEND s NotifyPeriodicEventStream"]);
+    assert!(bench.put(0, &Durable).is_empty());
+}
+
+#[test]
+fn a_payload_of_null_counts_as_an_empty_one() {
+    bench(Version::V16).table(&[(
+        0,
+        Text(r#"[2,"1","Heartbeat",null]"#),
+        &["seen leniency nullPayload", "in CALL 1 Heartbeat"],
+    )]);
+}
+
+#[test]
+fn payloads_are_checked_as_configured() {
+    let wrong =
+        r#"[2,"1","StatusNotification",{"connectorId":"one","errorCode":"NoError","status":"Available"}]"#;
+    for (validation, is_seen, kind) in
+        [(ValidationMode::Off, false, 3), (ValidationMode::Warn, true, 3), (ValidationMode::Enforce, true, 4)]
+    {
+        let options = Options { validation, ..options() };
+        let mut bench = Bench::with(Version::V16, options, Memory::default());
+        let mut effects = bench.put(0, &Text(wrong));
+        let seen = effects.iter().any(|line| line.starts_with("seen violation StatusNotification"));
+        assert_eq!(seen, is_seen, "{validation:?}");
+        effects.extend(bench.put(0, &Durable));
+        let written = effects.iter().find(|line| line.starts_with("> ")).unwrap();
+        assert!(written.starts_with(&format!("> [{kind},")), "{validation:?}: {written}");
+    }
+}
