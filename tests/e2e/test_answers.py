@@ -221,65 +221,7 @@ async def test_at_the_deadline_the_builtin_answer_is_given(gateway, version):
     assert violations(published.json) == []
 
 
-async def test_a_transaction_starts_without_a_backend_as_well(gateway):
-    node = gateway(by_backend("StartTransaction", deadline="200ms"))
-    async with await connected(node) as station:
-        first = await station.call("StartTransaction", START, id="1")
-        assert first[2]["transactionId"] > 0
-        again = await station.call("StartTransaction", START, id="2")
-        assert again[2] == first[2], "the same start under another message id"
-
-
-async def test_the_fallback_may_be_an_error(gateway):
-    node = gateway(by_backend("Authorize", deadline="200ms", fallback="error"))
-    async with await connected(node) as station:
-        given = await station.call("Authorize", TOKEN["1.6"], id="a")
-        assert given[:3] == [4, "a", "InternalError"]
-    [published] = published_answers(node, 1)
-    assert (published.data["answeredBy"], published.data["errorCode"]) == ("gateway", "InternalError")
-
-
-async def test_the_fallback_may_be_silence_and_the_next_attempt_is_delegated_anew(gateway):
-    node = gateway(by_backend("Authorize", deadline="200ms", fallback="silence"))
-    async with await connected(node) as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await station.silence(0.6)
-        assert awaited(node) == 0
-        assert answer(node, messageId="a", payload={}).status_code == 409
-        again = asyncio.create_task(station.call("Authorize", '{"idTag":"T"}', id="a"))
-        await delegated(node, count=2)
-        answered = answer(node, messageId="a", payload={})
-        assert answered.status_code == 200, answered.text
-        assert await again == [3, "a", {}]
-
-
 # -- beside other messages ------------------------------------------------------------------------------------------
-
-
-async def test_other_calls_are_read_meanwhile_and_answered_in_order(gateway):
-    node = gateway(BY_BACKEND)
-    async with await connected(node) as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        for number in range(3):
-            await station.send(f'[2,"h{number}","Heartbeat",{{}}]')
-        await asyncio.to_thread(node.await_events, lambda _: len(received(node, "Heartbeat")) == 3, "the heartbeats")
-        await station.silence(0.2)
-        assert answer(node, messageId="a", payload={}).status_code == 200
-        assert [(await station.receive())[1] for _ in range(4)] == ["a", "h0", "h1", "h2"]
-
-
-async def test_what_a_station_can_have_unanswered_is_bounded(gateway):
-    node = gateway(by_backend("Authorize", deadline="20s") | {"session": {"max_unacknowledged": 4}})
-    async with await connected(node) as station:
-        for number in range(10):
-            await station.send(f'[2,"{number}","Authorize",{{"idTag":"T"}}]')
-        await delegated(node, count=4)
-        await station.silence(0.3)
-        assert len(received(node, "Authorize")) == 4 == awaited(node)
-        for number in range(10):
-            await delegated(node, count=number + 1)
-            assert answer(node, messageId=str(number), payload={}).status_code == 200
-            assert (await station.receive())[1] == str(number)
 
 
 async def test_a_commands_outcome_does_not_wait_for_a_delegated_answer(gateway):
@@ -382,42 +324,7 @@ async def test_an_invalid_registration_status_is_refused(gateway):
     assert node.metric("ocpp_gateway_backend_deliveries_total", outcome="invalid") == 3
 
 
-async def test_no_command_goes_out_while_a_boots_answer_is_awaited(gateway):
-    node = gateway(by_backend("BootNotification") | {"commands": {"grace": "0s"}})
-    async with await connected_later(node) as station:
-        await station.send(f'[2,"b","BootNotification",{json.dumps(BOOT["1.6"])}]')
-        await delegated(node, action="BootNotification", count=2)
-        command = {"action": "GetConfiguration", "payload": {}}
-        sent = asyncio.create_task(asyncio.to_thread(node.post, "/api/v1/stations/CP-1/commands", command))
-        await station.silence(0.5)
-        payload = {"status": "Accepted", "currentTime": "2026-11-20T10:30:00Z", "interval": 33}
-        assert answer(node, messageId="b", payload=payload).status_code == 200
-        assert (await station.receive())[:2] == [3, "b"]
-        await station.answer(await station.next_call(), {})
-        assert (await sent).json()["status"] == "answered"
-
-
-async def connected_later(node):
-    station = await Station.connect(node, "CP-1")
-    await decide(node, station, "Accepted", 1)
-    return station
-
-
 # -- repetitions and ends -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("remembered", [4, 0])
-async def test_a_call_repeated_on_the_same_connection_is_delegated_once(gateway, remembered):
-    node = gateway(BY_BACKEND | {"session": {"remembered_calls": remembered}})
-    async with await connected(node) as station:
-        for _ in range(3):
-            await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await delegated(node)
-        wait_for(lambda: node.metric("ocpp_gateway_repeated_calls_total", kind="held") == 2, "both repetitions")
-        assert answer(node, messageId="a", payload={}).status_code == 200
-        assert await station.receive() == [3, "a", {}]
-        await station.silence(0.3)
-    assert len(received(node, "Authorize")) == 1
 
 
 async def test_a_call_repeated_on_a_new_connection_is_delegated_once(gateway):
@@ -435,20 +342,6 @@ async def test_a_call_repeated_on_a_new_connection_is_delegated_once(gateway):
         assert await station.receive() == [3, "a", {"n": 1}]
         assert answer(node, **body).status_code == 409
         assert await station.call("Authorize", '{"idTag":"T"}', id="a") == [3, "a", {"n": 1}]
-    assert len(received(node, "Authorize")) == 1
-
-
-async def test_a_call_repeated_on_a_new_connection_keeps_its_deadline(gateway):
-    node = gateway(by_backend("Authorize", deadline="2s"))
-    began = time.monotonic()
-    async with await connected(node) as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await delegated(node)
-        station.abort()
-    async with await Station.connect(node, "CP-1") as station:
-        given = await station.call("Authorize", '{"idTag":"T"}', id="a")
-        assert given[0] == 3
-        assert time.monotonic() - began < 3.5
     assert len(received(node, "Authorize")) == 1
 
 
@@ -515,18 +408,6 @@ async def test_delegated_calls_are_still_answered_while_the_gateway_drains(gatew
         assert await station.receive() == [3, "a", {}]
         assert (await station.closed())[0] == 1001
     assert await asyncio.to_thread(node.process.wait, 20) == 0
-
-
-async def test_a_draining_gateway_does_not_wait_for_a_backend_forever(gateway):
-    node = gateway(by_backend("Authorize", deadline="20s") | {"session": {"close_timeout": "1s"}})
-    async with await connected(node) as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await delegated(node)
-        began = time.monotonic()
-        node.process.terminate()
-        assert (await station.closed())[0] == 1001
-    assert await asyncio.to_thread(node.process.wait, 20) == 0
-    assert time.monotonic() - began < 5
 
 
 # -- races ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from harness.sessions import sessions_of
 from harness.stall import stall
 from harness.station import BOOT
 from harness.waiting import wait_for
-from harness.wire import PONG, Wire, call_text, frame
+from harness.wire import Wire, call_text
 
 MEBI = 1 << 20
 
@@ -165,30 +165,6 @@ async def test_no_station_fills_the_bus_with_large_messages(gateway, own_kafka, 
         wire.reset()
 
 
-async def test_a_station_paused_by_the_bus_is_not_closed_as_idle(gateway, own_kafka):
-    """While the gateway does not read, it cannot tell whether the station is alive, and closing it would lose what it sent."""
-    node = gateway(
-        {
-            "bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_events": 16},
-            "session": {"idle_timeout": "1s", "ping_interval": "0s"},
-        }
-        | IMPATIENT,
-        until="/livez",
-    )
-    wires = [await Wire.connect(node, f"CP-{number}") for number in range(8)]
-    for wire in wires:
-        for number in range(8):
-            wire.send(call_text(f"{number}", "Heartbeat", {}))
-    wait_for(lambda: node.metric("ocpp_gateway_reads_paused_total") >= 6, "most of them to be paused")
-    held = [one["id"] for one in node.get("/api/v1/stations").json()["stations"] if one["unacknowledged"] < 8]
-    # Nobody must be closed within twice the idle timeout.
-    await asyncio.sleep(2)
-    still = {one["id"] for one in node.get("/api/v1/stations?connected=true").json()["stations"]}
-    assert set(held) <= still
-    for wire in wires:
-        wire.reset()
-
-
 # -- one station and the others ---------------------------------------------------------------------------------------
 
 
@@ -288,23 +264,6 @@ async def test_silence_ends_a_connection(gateway):
     assert (await ended_with(node, "CP-1", "idle"))["closeCode"] == 1008
 
 
-@pytest.mark.parametrize("sign", ["text", "ping", "pong", "malformed"])
-async def test_any_frame_is_a_sign_of_life(gateway, sign):
-    node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "0s"}})
-    wire = await booted(node, "CP-1")
-    for number in range(6):
-        # Six signs of life take nearly twice the idle timeout.
-        await asyncio.sleep(0.3)
-        assert not wire.ended.done(), f"closed after {number} signs of life"
-        if sign == "text":
-            wire.send(call_text(f"{number}", "Heartbeat", {}))
-        elif sign == "malformed":
-            wire.send("")
-        else:
-            wire.send_bytes(frame(PONG if sign == "pong" else 9, b""))
-    assert await wire.end(5) == 1008
-
-
 async def test_pings_keep_a_station_that_answers_them(gateway):
     node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "200ms"}})
     wire = await booted(node, "CP-1")
@@ -314,27 +273,6 @@ async def test_pings_keep_a_station_that_answers_them(gateway):
     assert not wire.ended.done(), "twice the idle timeout has passed"
     pongs = lambda: node.metric("ocpp_gateway_ping_round_trip_seconds_count")  # noqa: E731
     await asyncio.to_thread(wait_for, lambda: pongs() >= 10, "ten pongs")
-    await wire.leave()
-
-
-async def test_a_station_that_never_answers_pings_is_kept_while_it_talks(gateway):
-    node = gateway({"session": {"idle_timeout": "1s", "ping_interval": "200ms"}})
-    wire = await booted(node, "CP-1")
-    wire.answers_pings = False
-    for number in range(6):
-        # Six CALLs take more than twice the idle timeout.
-        await asyncio.sleep(0.4)
-        await wire.call(f"{number}", "Heartbeat", {})
-    assert wire.pings >= 8
-    assert await wire.end(5) == 1008, "it is idle once it stops sending"
-    await ended_with(node, "CP-1", "idle")
-
-
-async def test_pings_can_be_turned_off(gateway):
-    node = gateway({"session": {"ping_interval": "0s"}})
-    wire = await booted(node, "CP-1")
-    await wire.silence(1.5)
-    assert wire.pings == 0
     await wire.leave()
 
 
@@ -357,30 +295,3 @@ async def test_a_station_that_reads_nothing_is_closed(gateway):
     deaf.reset()
     events = node.await_events(lambda events: len(events) == 1, "its end", type="ocpp.station.disconnected")
     assert events[0].data["reason"] in ("slowReader", "connectionLost")
-
-
-async def test_a_slow_reader_that_keeps_reading_is_kept(gateway):
-    node = gateway({"session": {"write_timeout": "1s"}, "log": {"level": "info"}})
-    # Not a tiny buffer: Linux then drops data within the advertised window, and TCP itself gives up the connection.
-    slow = await Wire.connect(node, "CP-1", receive_buffer=64 * 1024)
-    await slow.call("boot", "BootNotification", BOOT["1.6"])
-    got = 0
-
-    def count(text):
-        nonlocal got
-        got += 1
-
-    slow.on_text = count
-    began, number = time.monotonic(), 0
-    while time.monotonic() - began < 3:
-        while slow.transport.get_write_buffer_size() < 100_000:
-            number += 1
-            slow.send(call_text(f"{number:036}", "Heartbeat", {}))
-        # Slow, and never still for as long as the write timeout.
-        slow.stop_reading()
-        await asyncio.sleep(0.3)
-        slow.go_on_reading()
-        await asyncio.sleep(0.02)
-        assert not slow.ended.done(), "it reads a little, so it is alive"
-    assert got > 0
-    slow.reset()

@@ -187,20 +187,6 @@ async def test_rejected(gateway, version):
         assert await served(station) == set()
 
 
-async def test_triggers_are_forgotten_when_the_registration_changes(gateway):
-    node = gateway({"registration": {"default": "Pending"}})
-    async with await Station.connect(node, "CP-1") as station:
-        await station.boot()
-        outcome = command(node, "TriggerMessage", {"requestedMessage": "Heartbeat"})
-        await station.answer(await station.next_call(), {"status": "Accepted"})
-        await outcome
-        assert await served(station) == {"Heartbeat"}
-        for status in ("Rejected", "Pending"):
-            decide(node, status)
-            assert (await station.boot())["status"] == status
-            assert await served(station) == set()
-
-
 def test_the_operator_chooses_one_of_three_statuses(gateway):
     node = gateway()
     for status in ("accepted", "", "Blocked"):

@@ -107,24 +107,6 @@ async def test_a_storm_in_both_directions_never_has_two_calls_outstanding(gatewa
             assert (await outcome).json()["payload"] == {"unknownKey": [str(number)]}
 
 
-async def test_one_call_at_a_time(gateway):
-    node = gateway()
-    async with await Station.connect(node, "CP-1") as station:
-        await station.boot()
-        outcomes = [ask(node, "CP-1", "GetConfiguration", {"key": ["0"]})]
-        call = await station.next_call()
-        for number in (1, 2):
-            outcomes.append(ask(node, "CP-1", "GetConfiguration", {"key": [str(number)]}))
-            await queued(node, "CP-1", number)
-        for number in range(3):
-            if number > 0:
-                call = await station.next_call()
-            assert call[2:] == ["GetConfiguration", {"key": [str(number)]}]
-            await station.silence(0.3)
-            await station.answer(call, {})
-            assert (await outcomes[number]).json()["status"] == "answered"
-
-
 async def test_a_station_that_does_not_answer_delays_no_other(gateway):
     node = gateway()
     async with await Station.connect(node, "MUTE") as mute, await Station.connect(node, "CP-1") as station:
@@ -140,24 +122,6 @@ async def test_a_station_that_does_not_answer_delays_no_other(gateway):
             assert time.monotonic() - began < 1.0
         assert not any(outcome.done() for outcome in waiting)
         assert {(await outcome).json()["status"] for outcome in waiting} == {"timeout"}
-
-
-async def test_urgent_commands_go_first(gateway):
-    node = gateway()
-    async with await Station.connect(node, "CP-1") as station:
-        await station.boot()
-        order = ["GetConfiguration", "ClearCache", "GetLocalListVersion", "RemoteStopTransaction", "Reset"]
-        outcomes = []
-        for waiting, action in enumerate(order):
-            outcomes.append(ask(node, "CP-1", action))
-            await queued(node, "CP-1", waiting)
-        sent = []
-        for _ in order:
-            call = await station.next_call()
-            sent.append(call[2])
-            await station.answer(call, {})
-        assert sent == ["GetConfiguration", "RemoteStopTransaction", "Reset", "ClearCache", "GetLocalListVersion"]
-        assert [(await outcome).json()["status"] for outcome in outcomes] == ["answered"] * len(order)
 
 
 # -- time ---------------------------------------------------------------------------------------------------------
@@ -221,34 +185,6 @@ async def test_a_command_that_expires_before_it_is_sent(gateway):
         await station.answer(call, {})
         assert (await first).json()["status"] == "answered"
         await station.silence(0.3)
-
-
-async def test_no_command_in_the_first_instants_of_a_connection(gateway):
-    """Some stations cannot handle a CALL before their BootNotification is answered, or right after connecting."""
-    node = gateway({"commands": {"grace": "1500ms"}})
-    async with await Station.connect(node, "CP-1") as station:
-        outcome = ask(node, "CP-1", "GetConfiguration")
-        await queued(node, "CP-1", 1)
-        await station.silence(2.0)
-        await station.send('[2,"boot","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]')
-        assert (await station.receive())[:2] == [3, "boot"]
-        await station.answer(await station.next_call(), {})
-        assert (await outcome).json()["status"] == "answered"
-    # It is registered now. If silent, it gets its command after the grace period; otherwise after its first answer.
-    async with await Station.connect(node, "CP-1") as station:
-        began = time.monotonic()
-        outcome = ask(node, "CP-1", "GetConfiguration")
-        call = await station.next_call()
-        assert time.monotonic() - began > 1.0
-        await station.answer(call, {})
-        assert (await outcome).json()["status"] == "answered"
-    async with await Station.connect(node, "CP-1") as station:
-        outcome = ask(node, "CP-1", "GetConfiguration")
-        await queued(node, "CP-1", 1)
-        await station.send('[2,"1","Heartbeat",{}]')
-        assert (await station.receive())[:2] == [3, "1"]
-        await station.answer(await station.next_call(timeout=1.0), {})
-        assert (await outcome).json()["status"] == "answered"
 
 
 # -- answers of the station ---------------------------------------------------------------------------------------
@@ -316,26 +252,6 @@ async def test_an_error_without_a_call_is_ignored(gateway, version):
 
 
 # -- commands that are never sent ---------------------------------------------------------------------------------
-
-
-async def test_a_full_queue_refuses_immediately(gateway):
-    node = gateway({"session": {"command_queue": 2}})
-    async with await Station.connect(node, "CP-1") as station:
-        await station.boot()
-        outcomes = [ask(node, "CP-1", "GetConfiguration")]
-        call = await station.next_call()
-        for count in (1, 2):
-            outcomes.append(ask(node, "CP-1", "GetConfiguration"))
-            await queued(node, "CP-1", count)
-        for action in ("GetConfiguration", "Reset"):
-            body = (await ask(node, "CP-1", action)).json()
-            assert body["status"] == body["error"]["code"] == "queueFull"
-            check_result(node, body)
-        await station.answer(call, {})
-        for _ in range(2):
-            await station.answer(await station.next_call(), {})
-        assert [(await outcome).json()["status"] for outcome in outcomes] == ["answered"] * 3
-        assert node.metric("ocpp_gateway_commands_total", status="queueFull") == 2
 
 
 @pytest.mark.parametrize("end", ["close", "abort"])

@@ -32,25 +32,6 @@ async def test_a_repeated_call_is_answered_again_without_a_second_event(gateway)
     assert 'ocpp_gateway_repeated_calls_total{kind="answered"} 2' in node.get("/metrics").text
 
 
-async def test_a_boot_begins_a_new_series_of_message_ids(gateway):
-    node = gateway()
-    for _ in range(2):
-        async with await Station.connect(node, "CP-1") as station:
-            await station.boot()
-            status = {"connectorId": 1, "errorCode": "NoError", "status": "Available"}
-            assert (await station.call("StatusNotification", status, id="2"))[0] == 3
-    assert len(received(node, "StatusNotification")) == 2, "a rebooted station reuses its message ids"
-
-
-async def test_heartbeats_are_never_repetitions(gateway):
-    node = gateway()
-    async with await Station.connect(node, "CP-1") as station:
-        await station.boot()
-        for _ in range(2):
-            assert (await station.call("Heartbeat", {}, id="h"))[0] == 3
-    assert len(received(node, "Heartbeat")) == 2
-
-
 async def test_only_sheddable_actions_are_dropped_and_only_when_the_bus_is_full(gateway):
     config = {
         "registration": {"before_boot": "accept"},
