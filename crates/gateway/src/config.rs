@@ -76,7 +76,7 @@ fn suggestion(nearest: &Option<String>) -> String {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// This node.
+    /// The node's name, folder and threads.
     pub node: NodeOptions,
     /// Where stations connect; by name.
     #[serde(default = "default_listeners")]
@@ -85,29 +85,29 @@ pub struct Config {
     pub handshake: HandshakeOptions,
     /// Who may connect.
     pub credentials: CredentialsOptions,
-    /// A station's connection.
+    /// The limits and times of a station's connection.
     pub session: SessionOptions,
-    /// BootNotification.
+    /// How a BootNotification is answered.
     pub registration: RegistrationOptions,
     /// Who answers the CALLs of stations.
     pub answers: AnswersOptions,
     /// How a backend's URLs are asked.
     pub hooks: HookOptions,
-    /// Payload validation.
+    /// Whether payloads are validated.
     pub validation: ValidationOptions,
-    /// Commands to stations.
+    /// How long commands may take, and how many are kept.
     pub commands: CommandOptions,
     /// Where events are stored.
     pub bus: BusOptions,
-    /// Topic names.
+    /// The Kafka topics.
     pub topics: TopicOptions,
     /// The operators' listener.
     pub admin: AdminOptions,
-    /// Logs.
+    /// What is logged, and how a line looks.
     pub log: LogOptions,
-    /// Spans.
+    /// Which traces are recorded, and where spans are exported.
     pub telemetry: TelemetryOptions,
-    /// SIGTERM.
+    /// How the gateway shuts down.
     pub shutdown: ShutdownOptions,
 }
 

@@ -23,11 +23,8 @@ pub(crate) fn render(sections: &[Section]) -> String {
             entry(&mut file, key);
         }
         if !tuning.is_empty() {
-            file.push_str(if operator.is_empty() {
-                "# Only for tuning.\n"
-            } else {
-                "\n# Only for tuning, from here on.\n"
-            });
+            let gap = if operator.is_empty() { "" } else { "\n" };
+            file.push_str(&format!("{gap}# The keys below are for tuning only.\n"));
         }
         for key in tuning {
             entry(&mut file, key);
