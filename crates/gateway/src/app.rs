@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use ocpp_bus::kafka::consumer::{Consumer, ConsumerMetrics};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::{Bus, Registrar, StartError};
+use ocpp_commands::Router;
+use ocpp_commands::store::Unfinished;
 use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -25,10 +27,8 @@ use crate::auth::credentials::CredentialsError;
 use crate::auth::file::FileAuthenticator;
 use crate::auth::metrics::CredentialMetrics;
 use crate::backend::{Answers, HookError};
-use crate::command::book::Unfinished;
-use crate::command::intake;
-use crate::command::router::Router;
 use crate::config::Config;
+use crate::consumer;
 use crate::driver::shared::Shared;
 use crate::http;
 use crate::listener::metrics::HandshakeMetrics;
@@ -159,13 +159,13 @@ impl App {
         let router = Arc::new(Router {
             book,
             journal: commands.clone(),
-            registry: Arc::clone(&registry),
-            stations: Arc::clone(&stations),
+            sessions: Arc::clone(&registry) as Arc<_>,
+            stations: Arc::clone(&stations) as Arc<_>,
             bus: bus.clone(),
             events: events.clone(),
             metrics: metrics.commands,
-            tracer: tracer.clone(),
-            limits: derived::request_limits(&config),
+            traces: Arc::new(tracer.clone()),
+            limits: derived::command_limits(&config),
             places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
             batch_places: Arc::new(Semaphore::new(config.commands.max_batches)),
             tasks: TaskTracker::new(),
@@ -257,7 +257,7 @@ impl App {
             let (intake, deliveries) =
                 Consumer::start(&derived::kafka_options(&self.config), options, metrics)
                     .map_err(StartupError::Intake)?;
-            let reading = intake::serve(
+            let reading = consumer::serve(
                 Arc::clone(router),
                 Arc::clone(&self.shared.backend),
                 topic,

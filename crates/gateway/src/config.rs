@@ -17,15 +17,13 @@ use serde::{Deserialize, Serialize};
 use crate::auth::options::CredentialsOptions;
 use crate::backend::options::{ActionOptions, AnswersOptions, HookOptions};
 use crate::bus_options::{BusKind, BusOptions, TopicOptions};
-use crate::command::options::CommandOptions;
+use crate::command_options::CommandOptions;
 use crate::driver::options::{RegistrationOptions, SessionOptions, ValidationOptions};
 use crate::http::options::AdminOptions;
 use crate::listener::options::{AuthMode, HandshakeOptions, ListenerOptions};
 use crate::node::{NodeOptions, ShutdownOptions};
 use crate::spans::options::TelemetryOptions;
 use crate::telemetry::LogOptions;
-
-pub use crate::command::options::CommandOptions as Commands;
 
 /// The environment prefix: `OCPP_GATEWAY__SECTION__KEY`.
 const ENVIRONMENT_PREFIX: &str = "OCPP_GATEWAY";

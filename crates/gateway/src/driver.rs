@@ -29,6 +29,7 @@ use std::task::ready;
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_bus::{DurableWatermark, Publisher, Record, RecordKind};
+use ocpp_commands::Dispatch;
 use ocpp_station::events::EncodedEvent;
 use ocpp_station::host::{Host, Position};
 use ocpp_station::inbox::Signal;
@@ -36,7 +37,7 @@ use ocpp_station::time::millis;
 use ocpp_station::{CloseReason, Link, Now, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use self::host::{Dispatch, Point};
+pub(crate) use self::host::Point;
 use self::host::{PreparedNote, SocketHost};
 use self::shared::Shared;
 use crate::kinds;

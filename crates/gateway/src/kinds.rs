@@ -2,16 +2,12 @@
 
 use ocpp_bus::RecordKind;
 
+pub use ocpp_commands::kinds::{COMMAND, COMMAND_BATCH, COMMAND_RESULT};
+
 /// An event about a station or a message.
 pub const EVENT: RecordKind = RecordKind(0);
-/// The outcome of a command, or of a batch of commands.
-pub const COMMAND_RESULT: RecordKind = RecordKind(1);
 /// A station's state, in the journal of the stations.
 pub const STATION_STATE: RecordKind = RecordKind(2);
-/// A command's state, in the journal of the commands.
-pub const COMMAND: RecordKind = RecordKind(3);
-/// One command for many stations, in the journal of the commands.
-pub const COMMAND_BATCH: RecordKind = RecordKind(4);
 
 #[cfg(test)]
 mod tests {

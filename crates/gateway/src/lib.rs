@@ -9,7 +9,7 @@
 //!                                           └─ session/outbound ◄─ session/pending ◄───────────┘
 //! ```
 //!
-//! and of a command: `http/commands` ─ [`command`] ─ [`registry`] ─ `session/mailbox` ─ `session/outbound` ─ socket.
+//! and of a command: `http/commands` ─ [`ocpp_commands`] ─ [`registry`] ─ `session/mailbox` ─ `session/outbound` ─ socket.
 //!
 //! [`app`] builds the parts from a [`config::Config`]; [`drain`] takes them down again.
 
@@ -17,8 +17,9 @@ pub mod app;
 pub mod auth;
 pub mod backend;
 pub mod bus_options;
-pub mod command;
+pub mod command_options;
 pub mod config;
+pub mod consumer;
 pub mod drain;
 pub mod driver;
 mod http;

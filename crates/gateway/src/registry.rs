@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use ocpp_commands::dispatch::{Session, Sessions};
 use ocpp_protocol::IdentityKey;
 
 use crate::session::SessionHandle;
@@ -90,6 +91,17 @@ impl Registry {
             .filter(|session| session.is_connected())
             .map(|session| Arc::clone(&session))
             .collect()
+    }
+}
+
+impl Sessions for Registry {
+    fn session(&self, station: &IdentityKey) -> Option<Arc<dyn Session>> {
+        self.get(station).map(|session| session as Arc<dyn Session>)
+    }
+
+    fn connected(&self) -> Vec<String> {
+        let sessions = self.sessions.iter().filter(|session| session.is_connected());
+        sessions.map(|session| session.admission.identity.as_str().to_owned()).collect()
     }
 }
 

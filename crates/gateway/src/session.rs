@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use ocpp_commands::{Dispatch, dispatch};
 use ocpp_protocol::{Identity, IdentityKey, Version};
 use ocpp_station::delegated_calls::DelegatedCalls;
 use ocpp_station::inbox::Inbox;
 use ocpp_station::{CloseReason, SessionId, Subject};
 use tokio::sync::Notify;
 
-use crate::driver::Dispatch;
 use crate::socket::Deflate;
 
 /// What a station proved about itself at the handshake.
@@ -206,6 +206,20 @@ impl SessionHandle {
     pub fn silence(&self) -> Duration {
         let last_seen = Duration::from_millis(self.counters.last_seen_ms.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(last_seen)
+    }
+}
+
+impl dispatch::Session for SessionHandle {
+    fn subject(&self) -> Subject<'_> {
+        self.subject()
+    }
+
+    fn inbox(&self) -> &Inbox<Dispatch> {
+        &self.inbox
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_ready()
     }
 }
 

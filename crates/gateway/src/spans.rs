@@ -19,13 +19,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use ocpp_commands::Command;
+use ocpp_commands::port::{CallSpan, Traces};
+use ocpp_commands::trace::CommandTrace;
 use ocpp_protocol::Action;
-use serde::{Deserialize, Serialize};
+use ocpp_station::trace::{self, TraceParent};
+use ocpp_station::{Outcome, Status};
 use tokio::sync::mpsc;
 
 use self::metrics::SpanMetrics;
-use crate::command::{Command, Outcome, Status};
-use ocpp_station::trace::{self, TraceParent};
 
 /// The most characters of an attribute; the rest is cut off.
 const MAX_ATTRIBUTE: usize = 256;
@@ -123,43 +125,6 @@ impl Tracer {
         })))
     }
 
-    /// Gives a command that is accepted its place in a trace.
-    pub fn admitted(&self, command: Command) -> Command {
-        self.stated(command.trace);
-        let trace = CommandTrace { span: self.recorded(command.trace.parent), ..command.trace };
-        Command { trace, ..command }
-    }
-
-    /// Counts the `traceparent` of a command or a batch if it is invalid.
-    pub fn stated(&self, trace: CommandTrace) {
-        if trace.is_ignored {
-            self.metrics.traceparent_invalid();
-        }
-    }
-
-    /// Records the span of a command that has ended, from when it was accepted or written to Kafka. The span is made only now,
-    /// so that it survives a restart as the command does.
-    pub fn command_ended(&self, command: &Command, outcome: &Outcome) {
-        let (Some(context), Some(recorder)) = (command.trace.span, &self.recorder) else { return };
-        // Span names are a closed set: what a backend calls an action must not become one.
-        let action = Action::find(&command.action).map_or("unknown", |known| known.name);
-        let mut span = Ended {
-            context,
-            parent: command.trace.parent,
-            kind: Kind::Server,
-            name: format!("command {action}"),
-            start: command.taken_at,
-            duration: SystemTime::now().duration_since(command.taken_at).unwrap_or_default(),
-            attributes: Vec::with_capacity(6),
-            is_error: false,
-        };
-        span.set("ocpp.station.id", command.station.clone());
-        span.set("ocpp.command.id", command.id.to_string());
-        span.set("ocpp.action", command.action.clone());
-        span.end_as(outcome);
-        recorder.hand_over(span, &self.metrics);
-    }
-
     /// Begins the span of a CALL that leaves for a station as part of a command.
     pub fn call(&self, of: CommandTrace, action: &'static str) -> CallTrace {
         let start = (SystemTime::now(), Instant::now());
@@ -180,6 +145,42 @@ impl Tracer {
                 (low < recorder.below).then(|| TraceParent::sampled_root(low))
             }
         }
+    }
+}
+
+impl Traces for Tracer {
+    fn stated(&self, trace: CommandTrace) {
+        if trace.is_ignored {
+            self.metrics.traceparent_invalid();
+        }
+    }
+
+    fn admitted(&self, trace: CommandTrace) -> CommandTrace {
+        self.stated(trace);
+        CommandTrace { span: self.recorded(trace.parent), ..trace }
+    }
+
+    /// The span runs from when the command was accepted or written to Kafka. It is made only now,
+    /// so that it survives a restart as the command does.
+    fn ended(&self, command: &Command, outcome: &Outcome) {
+        let (Some(context), Some(recorder)) = (command.trace.span, &self.recorder) else { return };
+        // Span names are a closed set: what a backend calls an action must not become one.
+        let action = Action::find(&command.action).map_or("unknown", |known| known.name);
+        let mut span = Ended {
+            context,
+            parent: command.trace.parent,
+            kind: Kind::Server,
+            name: format!("command {action}"),
+            start: command.taken_at,
+            duration: SystemTime::now().duration_since(command.taken_at).unwrap_or_default(),
+            attributes: Vec::with_capacity(6),
+            is_error: false,
+        };
+        span.set("ocpp.station.id", command.station.clone());
+        span.set("ocpp.command.id", command.id.to_string());
+        span.set("ocpp.action", command.action.clone());
+        span.end_as(outcome);
+        recorder.hand_over(span, &self.metrics);
     }
 }
 
@@ -242,45 +243,6 @@ impl Drop for Open {
     }
 }
 
-/// A command's place in a trace. The journal stores it with the command.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize, Serialize)]
-#[serde(default)]
-pub struct CommandTrace {
-    /// The `traceparent` of the command.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent: Option<TraceParent>,
-    /// The command's own span, if it is recorded.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    span: Option<TraceParent>,
-    /// The command had a `traceparent`, and it was invalid.
-    #[serde(skip)]
-    is_ignored: bool,
-}
-
-impl CommandTrace {
-    /// The place of a command with this `traceparent`. An invalid one counts as none.
-    pub fn stated(traceparent: Option<&str>) -> Self {
-        let parent = traceparent.and_then(TraceParent::parse);
-        Self { parent, span: None, is_ignored: traceparent.is_some() && parent.is_none() }
-    }
-
-    /// The `traceparent` for what the command causes: its own span, or else the command's `traceparent`, unchanged.
-    pub fn context(self) -> Option<TraceParent> {
-        self.span.or(self.parent)
-    }
-
-    /// The place of each command of a batch.
-    #[must_use]
-    pub fn of_each(self) -> Self {
-        Self { is_ignored: false, ..self }
-    }
-
-    /// Whether there is nothing to store.
-    pub fn is_empty(&self) -> bool {
-        self.context().is_none()
-    }
-}
-
 /// The place in a trace of the CALL that carries a command. Dropping it ends its span.
 #[derive(Debug)]
 pub struct CallTrace {
@@ -289,18 +251,18 @@ pub struct CallTrace {
 }
 
 impl CallTrace {
-    /// The `traceparent` for what the CALL causes.
-    pub fn context(&self) -> Option<TraceParent> {
-        self.span.as_ref().and_then(Span::context).or_else(|| self.command.context())
-    }
-
     /// Its span, if it has one.
     pub fn span_mut(&mut self) -> Option<&mut Span> {
         self.span.as_mut()
     }
+}
 
-    /// Ends its span with the outcome of the command.
-    pub fn end(mut self, outcome: &Outcome) {
+impl CallSpan for CallTrace {
+    fn context(&self) -> Option<TraceParent> {
+        self.span.as_ref().and_then(Span::context).or_else(|| self.command.context())
+    }
+
+    fn end(mut self: Box<Self>, outcome: &Outcome) {
         if let Some(ended) = self.span.as_mut().and_then(|span| span.0.span.as_mut()) {
             ended.end_as(outcome);
         }
@@ -334,7 +296,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             taken_at: SystemTime::now(),
             expires_at: None,
-            if_offline: crate::command::IfOffline::Fail,
+            if_offline: ocpp_commands::IfOffline::Fail,
             sequence: 0,
             origin: None,
             batch: None,
@@ -343,11 +305,16 @@ mod tests {
         }
     }
 
+    fn admitted(tracer: &Tracer, flags: Option<&str>) -> Command {
+        let command = command(flags);
+        Command { trace: tracer.admitted(command.trace), ..command }
+    }
+
     #[test]
     fn the_journal_gives_a_place_in_a_trace_back() {
         let (tracer, _ended) = tracer(0.0, 1);
         for flags in [None, Some("00"), Some("01")] {
-            let trace = tracer.admitted(command(flags)).trace;
+            let trace = tracer.admitted(command(flags).trace);
             let text = serde_json::to_string(&trace).unwrap();
             assert_eq!(serde_json::from_str::<CommandTrace>(&text).unwrap(), trace, "{text}");
             assert_eq!(trace.is_empty(), flags.is_none());
@@ -357,12 +324,12 @@ mod tests {
     #[test]
     fn a_command_and_its_call_belong_to_the_callers_trace() {
         let (tracer, mut ended) = tracer(0.0, 8);
-        let command = tracer.admitted(command(Some("01")));
+        let command = admitted(&tracer, Some("01"));
         let call = tracer.call(command.trace, "Reset");
         let (outer, inner) = (command.trace.context().unwrap(), call.context().unwrap());
         let outcome = Outcome::failed(Status::Timeout, "no answer");
-        call.end(&outcome);
-        tracer.command_ended(&command, &outcome);
+        Box::new(call).end(&outcome);
+        tracer.ended(&command, &outcome);
         let (first, second) = (ended.try_recv().unwrap(), ended.try_recv().unwrap());
         assert_eq!((first.context, first.parent, first.kind), (inner, Some(outer), Kind::Client));
         assert_eq!((second.context, second.parent, second.kind), (outer, Some(parent("01")), Kind::Server));
@@ -374,17 +341,17 @@ mod tests {
     #[test]
     fn what_the_caller_does_not_record_is_carried_through_and_not_recorded() {
         let (tracer, mut ended) = tracer(1.0, 8);
-        let command = tracer.admitted(command(Some("00")));
+        let command = admitted(&tracer, Some("00"));
         assert_eq!(tracer.call(command.trace, "Reset").context(), Some(parent("00")));
-        tracer.command_ended(&command, &Outcome::failed(Status::Offline, "away"));
+        tracer.ended(&command, &Outcome::failed(Status::Offline, "away"));
         assert!(ended.try_recv().is_err());
     }
 
     #[test]
     fn what_stations_say_is_cut() {
         let (tracer, mut ended) = tracer(1.0, 1);
-        let command = tracer.admitted(command(None));
-        tracer.command_ended(&command, &Outcome::failed(Status::Timeout, "ü".repeat(1000)));
+        let command = admitted(&tracer, None);
+        tracer.ended(&command, &Outcome::failed(Status::Timeout, "ü".repeat(1000)));
         let span = ended.try_recv().unwrap();
         let error = span.attributes.iter().find(|(name, _)| *name == "ocpp.error").unwrap();
         assert_eq!(error.1, format!("timeout: {}", "ü".repeat(247)));
@@ -408,7 +375,7 @@ mod tests {
     fn a_full_queue_drops_and_counts() {
         let (tracer, mut ended) = tracer(1.0, 1);
         for _ in 0..3 {
-            drop(tracer.call(tracer.admitted(command(None)).trace, "Reset"));
+            drop(tracer.call(admitted(&tracer, None).trace, "Reset"));
         }
         assert!(ended.try_recv().is_ok() && ended.try_recv().is_err());
         assert_eq!(tracer.metrics.ended("dropped"), 2);

@@ -257,6 +257,16 @@ pub fn check_tags(tags: &BTreeSet<String>) -> Result<(), String> {
     }
 }
 
+impl ocpp_commands::port::Stations for Stations {
+    fn canonical(&self, identity: Identity) -> Identity {
+        self.canonical(identity)
+    }
+
+    fn members(&self, tag: Option<&str>) -> Vec<String> {
+        self.members(tag)
+    }
+}
+
 impl Snapshot for Stations {
     fn records(&self) -> Vec<Record> {
         self.states.iter().map(|state| record(&state)).collect()

@@ -2,10 +2,10 @@
 
 use ocpp_bus::kafka::KafkaOptions;
 use ocpp_bus::kafka::consumer::ConsumerOptions;
+use ocpp_commands::Limits;
 
 use crate::backend::Rules;
 use crate::bus_options::BusKind;
-use crate::command::request::RequestLimits;
 use crate::config::Config;
 
 /// The rules that sessions keep.
@@ -37,12 +37,9 @@ pub(super) fn backend_rules(config: &Config) -> Rules<'_> {
     }
 }
 
-/// What a command may contain.
-pub(super) fn request_limits(config: &Config) -> RequestLimits {
-    RequestLimits {
-        commands: config.commands.clone(),
-        max_payload_bytes: config.session.max_message_size.as_u64(),
-    }
+/// What a command may ask for, and how much is remembered.
+pub(super) fn command_limits(config: &Config) -> Limits {
+    config.commands.limits(config.session.max_message_size.as_u64())
 }
 
 /// Where commands are read from; nowhere on the local bus.

@@ -9,11 +9,11 @@ use prometheus::IntGauge;
 
 use crate::auth::metrics::CredentialMetrics;
 use crate::backend::metrics::BackendMetrics;
-use crate::command::metrics::CommandMetrics;
 use crate::driver::metrics::SessionMetrics;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::metrics::{DroppedMessages, PayloadViolations};
 use crate::spans::metrics::SpanMetrics;
+use ocpp_commands::metrics::CommandMetrics;
 
 /// Each feature's metrics. Those of buses and of the consumer of commands are registered where these are opened.
 pub(super) struct Metrics {

@@ -6,11 +6,12 @@ use std::time::Duration;
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
 use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Snapshot, StartError, open_log};
+use ocpp_commands::Book;
+use ocpp_commands::store::Unfinished;
 use ocpp_log::LogOptions;
 
-use super::derived::kafka_options;
+use super::derived::{command_limits, kafka_options};
 use crate::bus_options::BusKind;
-use crate::command::book::{Book, Unfinished};
 use crate::config::Config;
 use crate::stations::Stations;
 
@@ -97,7 +98,7 @@ pub(super) fn start_commands(
         max_record_bytes,
     };
     let log = open_log(options, &metrics)?;
-    let (book, unfinished) = Book::replay(&log.view(), config.commands.clone())?;
+    let (book, unfinished) = Book::replay(&log.view(), command_limits(config))?;
     let book = Arc::new(book);
     let limits =
         QueueLimits { bytes: JOURNAL_LIMITS.bytes.max(max_record_bytes.saturating_mul(2)), ..JOURNAL_LIMITS };

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ocpp_bus::{DurableWatermark, Publisher, Record, RecordKind};
+use ocpp_commands::Dispatch;
+use ocpp_commands::port::ResultGuard;
 use ocpp_protocol::{Action, IdentityKey, Registration, StartKey};
 use ocpp_station::delegated_calls::DelegatedCalls;
 use ocpp_station::events::{self, Subject};
@@ -17,15 +19,13 @@ use ocpp_station::{
     CloseReason, Now, Options, OutboundCall, Outcome, Session, SessionId, Status, TraceParent,
 };
 use prometheus::IntGauge;
-use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::record;
 use super::shared::Shared;
-use crate::command::{Command, Report};
 use crate::kinds;
 use crate::session::SessionHandle;
-use crate::spans::{CallTrace, Kind, Span};
+use crate::spans::{Kind, Span};
 
 /// What a session publishes and asks, on this node.
 pub(super) struct SocketHost {
@@ -42,21 +42,8 @@ pub(super) struct SocketHost {
     /// Events and state changes so far, published or not.
     position: Position,
     /// Ends of commands, to be reported behind the records that wait.
-    reports: VecDeque<(oneshot::Sender<Report>, Report)>,
+    reports: VecDeque<(Dispatch, Outcome, ResultGuard)>,
     delegated: Share,
-}
-
-/// What travels with a command through a session.
-#[derive(Debug)]
-pub struct Dispatch {
-    /// The command.
-    pub command: Arc<Command>,
-    /// It is the head of its station's offline queue, and stays there until it has ended.
-    pub is_queued: bool,
-    /// Where the report goes.
-    pub reply: oneshot::Sender<Report>,
-    /// The place in a trace of the CALL that carries it, once it has left.
-    pub trace: Option<CallTrace>,
 }
 
 /// How far a session's events and state changes must be durable.
@@ -174,9 +161,8 @@ impl SocketHost {
             }
         }
         self.unpublished = VecDeque::new();
-        for (reply, report) in self.reports.drain(..) {
-            // Whoever followed the command has gone only when the process is leaving.
-            drop(reply.send(report));
+        for (dispatch, outcome, guard) in self.reports.drain(..) {
+            dispatch.finish(outcome, guard);
         }
     }
 
@@ -381,11 +367,11 @@ impl Host for SocketHost {
     }
 
     fn finished(&mut self, call: OutboundCall<Dispatch>, outcome: Outcome) {
-        let Dispatch { reply, trace, .. } = call.dispatch;
-        if let Some(trace) = trace {
-            trace.end(&outcome);
+        let mut dispatch = call.dispatch;
+        if let Some(span) = dispatch.span.take() {
+            span.end(&outcome);
         }
-        self.reports.push_back((reply, Report::Ended(outcome, self.session.hold_for_result())));
+        self.reports.push_back((dispatch, outcome, Box::new(self.session.hold_for_result())));
         self.publish_what_fits();
     }
 
@@ -394,10 +380,9 @@ impl Host for SocketHost {
     }
 
     fn station_ready(&mut self, is_ready: bool) {
+        self.session.mark_ready(is_ready);
         if is_ready {
-            self.shared.router.station_ready(&self.session);
-        } else {
-            self.session.mark_ready(false);
+            self.shared.router.station_ready(&self.key);
         }
     }
 
@@ -425,11 +410,11 @@ impl Host for SocketHost {
         if let Some(span) = trace.span_mut() {
             self.describe(span, action, message_id);
         }
-        call.dispatch.trace.insert(trace).context()
+        call.dispatch.span.insert(Box::new(trace)).context()
     }
 
     fn command_context(&self, call: &OutboundCall<Dispatch>) -> Option<TraceParent> {
-        call.dispatch.trace.as_ref().and_then(CallTrace::context)
+        call.dispatch.span.as_ref().and_then(|span| span.context())
     }
 
     fn observe(&mut self, what: Observation<'_>) {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocpp_bus::{Bus, Journal, Status};
+use ocpp_commands::Router;
 
 use crate::backend::Answers;
-use crate::command::router::Router;
 use crate::driver::Point;
 use crate::driver::metrics::SessionMetrics;
 use crate::driver::options::{RegistrationOptions, SessionOptions, SheddableOptions};

@@ -1,12 +1,15 @@
 //! Batches over HTTP: one command for many stations.
 //!
-//! Owns what is answered; how a batch goes on is `command/batch.rs`.
+//! Owns what is answered; how a batch goes on is [`ocpp_commands::batch`].
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, LOCATION};
+use ocpp_commands::Router;
+use ocpp_commands::batch::{Refused, Summary};
+use ocpp_commands::request::BatchRequest;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
@@ -16,9 +19,6 @@ use super::commands::traceparent;
 use super::document::Operation;
 use super::extract::Json;
 use super::problem::Problem;
-use crate::command::batch::{Refused, Summary};
-use crate::command::request::BatchRequest;
-use crate::command::router::Router;
 
 pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
     [routes!(send_batch), routes!(show_batch), routes!(cancel_batch)]

@@ -1,7 +1,7 @@
 //! Commands over HTTP: sending one and waiting for its outcome or not, asking for it later, cancelling it.
 //!
 //! Owns what a request may say in its headers and the status of each outcome. What becomes of a command is decided in
-//! `command/`.
+//! `ocpp_commands`.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,6 +10,9 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, LOCATION};
+use ocpp_commands::dispatcher::{Router, Submitted};
+use ocpp_commands::request::{CommandRequest, Flaw};
+use ocpp_commands::store::{Begun, Ended, Progress, Shown, TooLate};
 use ocpp_protocol::Identity;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
@@ -23,9 +26,6 @@ use uuid::Uuid;
 use super::document::Operation;
 use super::extract::Json;
 use super::problem::Problem;
-use crate::command::book::{Begun, Ended, Progress, Shown, TooLate};
-use crate::command::request::{CommandRequest, Flaw};
-use crate::command::router::{Router, Submitted};
 
 /// How a command ended.
 #[derive(Serialize, ToSchema)]

@@ -18,8 +18,8 @@ use super::extract::{normalize_path, nothing_at};
 use super::problem::Problem;
 use super::{answers, batches, commands, disconnect, events, health, stations};
 use crate::backend::Answers;
-use crate::command::router::Router as Commands;
 use crate::registry::Registry;
+use ocpp_commands::Router as Commands;
 
 /// What the operations use, each its own part.
 pub(crate) struct Api {

@@ -17,10 +17,10 @@ use utoipa_axum::routes;
 use super::document::Operation;
 use super::extract::{FromQuery, Json, Query, Values};
 use super::problem::Problem;
-use crate::command::book::Book;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
 use crate::stations::{Stations, check_tags};
+use ocpp_commands::Book;
 use ocpp_station::time::millis;
 
 const DEFAULT_PAGE: usize = 100;

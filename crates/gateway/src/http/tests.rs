@@ -25,10 +25,10 @@ use super::extract::{BODY_TIMEOUT, FromQuery, Json, MAX_BODY_BYTES, Query, Value
 use super::interface::router;
 use super::problem::Problem;
 use super::stations::Directory;
-use crate::command::book::Book;
-use crate::command::options::CommandOptions;
+use crate::command_options::CommandOptions;
 use crate::registry::Registry;
 use crate::stations::Stations;
+use ocpp_commands::Book;
 
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -224,7 +224,7 @@ fn stations() -> (Router, Journal) {
         stations: Arc::new(known),
         journal: journal.clone(),
         max_stations: 4,
-        commands: Arc::new(Book::new(CommandOptions::default())),
+        commands: Arc::new(Book::new(CommandOptions::default().limits(65_536))),
     };
     (router(directory.operations().into_iter().chain(disconnect::operations(registry))), journal)
 }

@@ -1,9 +1,8 @@
 //! What is counted about commands: how they ended, and how many are kept and remembered.
 
 use ocpp_bus::Registrar;
+use ocpp_station::Status;
 use prometheus::{IntCounterVec, IntGauge};
-
-use super::Status;
 
 /// The metrics of commands.
 #[derive(Debug)]

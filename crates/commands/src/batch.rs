@@ -13,17 +13,18 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use ocpp_bus::Record;
+use ocpp_station::Status;
+use ocpp_station::time::millis;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::book::{from_ms, now_ms, since_epoch};
-use super::{Command, IfOffline, Status};
+use crate::command::{Command, IfOffline};
 use crate::kinds;
-use crate::spans::CommandTrace;
-use ocpp_station::time::millis;
+use crate::time::{from_ms, now_ms, since_epoch};
+use crate::trace::CommandTrace;
 
 /// Finished batches that are remembered.
 const REMEMBERED: usize = 1000;
@@ -263,7 +264,7 @@ impl Batches {
     }
 
     /// Reads a record of the journal.
-    pub(super) fn restore(&self, value: &[u8]) {
+    pub(crate) fn restore(&self, value: &[u8]) {
         let saved: Saved<Plan> = match serde_json::from_slice(value) {
             Ok(saved) => saved,
             Err(error) => {
@@ -288,7 +289,7 @@ impl Batches {
     }
 
     /// The batches that go on after a restart.
-    pub(super) fn unfinished(&self) -> Vec<Arc<str>> {
+    pub(crate) fn unfinished(&self) -> Vec<Arc<str>> {
         let batches = self.lock();
         batches
             .values()
@@ -297,7 +298,7 @@ impl Batches {
             .collect()
     }
 
-    pub(super) fn records(&self) -> Vec<Record> {
+    pub(crate) fn records(&self) -> Vec<Record> {
         self.lock().values().map(Batch::whole).collect()
     }
 

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ocpp_bus::kafka::consumer::Delivery;
+use ocpp_commands::Router;
+use ocpp_commands::request::Wanted;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::request::Wanted;
-use super::router::Router;
 use crate::backend::{Answers, BackendAnswer};
 
 /// Takes commands in until told to stop.

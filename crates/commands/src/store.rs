@@ -18,21 +18,23 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
 use ocpp_bus::kafka::consumer::RecordPlace;
 use ocpp_protocol::IdentityKey;
+use ocpp_station::Outcome;
+use ocpp_station::time::millis;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::batch::Batches;
-use super::{Command, IfOffline, Outcome};
-use crate::config;
+use crate::batch::Batches;
+use crate::command::Command;
 use crate::kinds;
-use ocpp_station::time::millis;
+use crate::limits::Limits;
+use crate::time::{now_ms, since_epoch};
 
 pub use journal::Unfinished;
 
@@ -45,7 +47,7 @@ pub struct Book {
     /// The batches that commands are part of.
     pub batches: Batches,
     inner: Mutex<Inner>,
-    limits: config::Commands,
+    limits: Limits,
 }
 
 #[derive(Debug, Default)]
@@ -193,7 +195,7 @@ pub struct Full;
 
 impl Book {
     /// An empty book.
-    pub fn new(limits: config::Commands) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self { batches: Batches::default(), inner: Mutex::default(), limits }
     }
 
@@ -241,9 +243,7 @@ impl Book {
         }
         let cost = cost(command);
         let waiting = inner.away.get(&command.key).map_or(0, |away| away.line.len());
-        if waiting >= self.limits.offline_queue
-            || inner.kept_bytes + cost > self.limits.offline_bytes.as_u64()
-        {
+        if waiting >= self.limits.offline_queue || inner.kept_bytes + cost > self.limits.offline_bytes {
             return Err(Full);
         }
         inner.add_kept(command);
@@ -546,11 +546,10 @@ impl Inner {
         }
     }
 
-    fn forget(&mut self, limits: &config::Commands, now_ms: u64) {
+    fn forget(&mut self, limits: &Limits, now_ms: u64) {
         let oldest_ms = now_ms.saturating_sub(millis(limits.remember_for));
         while let Some((id, revision)) = self.ended.front() {
-            let too_many =
-                self.ended.len() > limits.remembered || self.ended_bytes > limits.remembered_bytes.as_u64();
+            let too_many = self.ended.len() > limits.remembered || self.ended_bytes > limits.remembered_bytes;
             let found = self.entries.get(id).filter(|entry| entry.revision == *revision);
             let Some(Phase::Ended { ended, .. }) = found.map(|entry| &entry.phase) else {
                 self.ended.pop_front();
@@ -620,16 +619,4 @@ fn ended(command: &Command, event: &Record) -> Arc<Ended> {
 fn cost(command: &Command) -> u64 {
     (command.payload.get().len() + command.id.len() + command.station.len() + command.action.len() + 256)
         as u64
-}
-
-pub(super) fn since_epoch(time: SystemTime) -> u64 {
-    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-pub(super) fn now_ms() -> u64 {
-    since_epoch(SystemTime::now())
-}
-
-pub(super) fn from_ms(ms: u64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_millis(ms)
 }

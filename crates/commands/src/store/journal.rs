@@ -11,14 +11,17 @@ use ocpp_bus::Record;
 use ocpp_bus::kafka::consumer::RecordPlace;
 use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::IdentityKey;
+use ocpp_station::time::millis;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Batches, Book, Command, Ended, Entry, IfOffline, Phase, from_ms, now_ms, since_epoch};
-use crate::config;
+use super::{Book, Ended, Entry, Phase};
+use crate::batch::Batches;
+use crate::command::{Command, IfOffline};
 use crate::kinds;
-use crate::spans::CommandTrace;
-use ocpp_station::time::millis;
+use crate::limits::Limits;
+use crate::time::{from_ms, now_ms, since_epoch};
+use crate::trace::CommandTrace;
 
 /// A command that a restart has found without an end.
 #[derive(Debug)]
@@ -147,7 +150,7 @@ impl Book {
     ///
     /// # Errors
     /// When a segment cannot be read at all. Damaged regions are logged; what is behind them is read.
-    pub fn replay(journal: &LogView, limits: config::Commands) -> Result<(Self, Vec<Unfinished>), LogError> {
+    pub fn replay(journal: &LogView, limits: Limits) -> Result<(Self, Vec<Unfinished>), LogError> {
         const RECORDS: usize = 4096;
         const BYTES: usize = 4 << 20;
         let mut latest = HashMap::<String, Found>::new();
@@ -175,7 +178,7 @@ impl Book {
         }
     }
 
-    fn restore(mut found: Vec<Found>, batches: Batches, limits: config::Commands) -> (Self, Vec<Unfinished>) {
+    fn restore(mut found: Vec<Found>, batches: Batches, limits: Limits) -> (Self, Vec<Unfinished>) {
         // Lines as they were, and what has ended in the order in which it did.
         found.sort_by_key(|found| found.request.as_ref().map_or(found.revision, |request| request.sequence));
         let book = Self { batches, ..Self::new(limits) };

@@ -1,14 +1,16 @@
 //! The book on a real log, over restarts. Sending and waiting are the router's, and tested from outside.
 
 use std::path::Path;
+use std::time::Duration;
 
 use ocpp_log::{Log, LogOptions, NewRecord};
+use ocpp_station::Status;
+use ocpp_station::events::{CommandResult, Events};
 use tempfile::TempDir;
 
 use super::*;
-use crate::command::Status;
-use crate::command::request::{CommandRequest, RequestLimits};
-use ocpp_station::events::{CommandResult, Events};
+use crate::kinds::result_record;
+use crate::request::CommandRequest;
 
 /// A book whose records are durable at once, in a folder that outlives it.
 struct Desk {
@@ -16,11 +18,11 @@ struct Desk {
     log: Option<Log>,
     book: Book,
     unfinished: Vec<Unfinished>,
-    limits: config::Commands,
+    limits: Limits,
 }
 
 impl Desk {
-    fn new(limits: config::Commands) -> Self {
+    fn new(limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (log, book, unfinished) = open(dir.path(), &limits);
         Self { dir, log: Some(log), book, unfinished, limits }
@@ -71,14 +73,14 @@ impl Desk {
     }
 }
 
-fn open(dir: &Path, limits: &config::Commands) -> (Log, Book, Vec<Unfinished>) {
+fn open(dir: &Path, limits: &Limits) -> (Log, Book, Vec<Unfinished>) {
     let (log, _) = Log::open(LogOptions::new(dir)).unwrap();
     let (book, unfinished) = Book::replay(&log.view(), limits.clone()).unwrap();
     (log, book, unfinished)
 }
 
 fn command(id: &str, json: &str) -> Command {
-    let limits = RequestLimits { commands: config::Commands::default(), max_payload_bytes: 1000 };
+    let limits = Limits::sample();
     let request: CommandRequest = serde_json::from_str(json).unwrap();
     limits.command(request, None, || id.to_owned(), SystemTime::now()).unwrap()
 }
@@ -89,14 +91,14 @@ fn result(command: &Command, status: Status) -> Record {
         CommandResult { id: &command.id, action: &command.action, outcome: &outcome, traceparent: None };
     let events = Events::new("gw-1", uuid::Uuid::now_v7);
     let event = events.command_result(SystemTime::now(), &command.station, None, result);
-    crate::driver::record(kinds::COMMAND_RESULT, event)
+    result_record(event)
 }
 
 const RESET: &str = r#"{"stationId":"CP-1","action":"Reset","payload":{"type":"Soft"}}"#;
 
 #[test]
 fn a_repeated_id_gets_the_first_outcome_also_after_a_restart() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     let first = desk.begin("c-1", RESET);
     assert!(matches!(desk.book.begin(command("c-1", RESET), true), Begun::Running(_)));
     let ended = desk.end(&first, Status::Timeout);
@@ -114,7 +116,7 @@ fn a_repeated_id_gets_the_first_outcome_also_after_a_restart() {
 
 #[test]
 fn an_id_belongs_to_one_command() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     desk.begin("c-1", RESET);
     let other = r#"{"stationId":"CP-2","action":"Reset"}"#;
     assert!(matches!(desk.book.begin(command("c-1", other), true), Begun::Conflict(_)));
@@ -126,7 +128,7 @@ fn an_id_belongs_to_one_command() {
 
 #[test]
 fn a_restart_finds_what_has_no_end() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     desk.begin("waiting", RESET);
     let sending = desk.begin("sending", RESET);
     let note = desk.book.sending(&sending);
@@ -149,14 +151,14 @@ fn a_restart_finds_what_has_no_end() {
 
 #[test]
 fn what_somebody_brings_again_is_not_written_down_before_it_is_sent() {
-    let desk = Desk::new(config::Commands::default());
+    let desk = Desk::new(Limits::sample());
     let Begun::New(command, None, _) = desk.book.begin(command("c-1", RESET), false) else { panic!() };
     assert!(desk.book.sending(&command).is_some());
 }
 
 #[test]
 fn the_line_of_a_station_keeps_its_order_over_a_restart() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     let first = desk.keep("k-1");
     desk.keep("k-2");
     desk.keep("k-3");
@@ -187,7 +189,7 @@ fn the_line_of_a_station_keeps_its_order_over_a_restart() {
 
 #[test]
 fn the_line_is_bounded() {
-    let limits = config::Commands { offline_queue: 2, ..config::Commands::default() };
+    let limits = Limits { offline_queue: 2, ..Limits::sample() };
     let mut desk = Desk::new(limits);
     desk.keep("k-1");
     let second = desk.keep("k-2");
@@ -199,10 +201,10 @@ fn the_line_is_bounded() {
 
 #[test]
 fn overdue_commands_are_found_but_for_one_on_its_way() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     desk.keep("k-1");
     desk.keep("k-2");
-    let later = SystemTime::now() + config::Commands::default().offline_ttl + Duration::from_secs(1);
+    let later = SystemTime::now() + Limits::sample().offline_ttl + Duration::from_secs(1);
     let ids = |desk: &Desk| -> Vec<String> {
         desk.book.overdue(later).iter().map(|command| command.id.to_string()).collect()
     };
@@ -214,7 +216,7 @@ fn overdue_commands_are_found_but_for_one_on_its_way() {
 
 #[test]
 fn only_the_first_end_counts() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     let command = desk.begin("c-1", RESET);
     let first = desk.end(&command, Status::Timeout);
     let (second, record) = desk.book.end(&command, &result(&command, Status::Answered));
@@ -224,7 +226,7 @@ fn only_the_first_end_counts() {
 
 #[test]
 fn what_is_remembered_is_bounded() {
-    let limits = config::Commands { remembered: 10, ..config::Commands::default() };
+    let limits = Limits { remembered: 10, ..Limits::sample() };
     let mut desk = Desk::new(limits);
     for number in 0..30 {
         let command = desk.begin(&format!("c-{number}"), RESET);
@@ -243,7 +245,7 @@ fn what_is_remembered_is_bounded() {
 
 #[test]
 fn a_snapshot_says_the_same_as_the_journal() {
-    let mut desk = Desk::new(config::Commands::default());
+    let mut desk = Desk::new(Limits::sample());
     desk.keep("k-1");
     desk.keep("k-2");
     let ended = desk.begin("c-1", RESET);

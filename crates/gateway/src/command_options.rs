@@ -1,13 +1,15 @@
 //! Options of commands.
+//!
+//! Owns the keys, their checks, and the limits that `ocpp_commands` is given because of them.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ocpp_commands::Limits;
+use ocpp_commands::request::RATES;
 use ocpp_options::{DurationText, Problems, SizeText};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::request::RATES;
 
 /// Commands to stations.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -77,6 +79,23 @@ impl Default for CommandOptions {
 }
 
 impl CommandOptions {
+    /// What a command may ask for, and how much is remembered.
+    pub fn limits(&self, max_payload_bytes: u64) -> Limits {
+        Limits {
+            default_timeout: self.default_timeout,
+            max_timeout: self.max_timeout,
+            max_payload_bytes,
+            offline_queue: self.offline_queue,
+            offline_ttl: self.offline_ttl,
+            offline_bytes: self.offline_bytes.as_u64(),
+            remembered: self.remembered,
+            remembered_bytes: self.remembered_bytes.as_u64(),
+            remember_for: self.remember_for,
+            batch_rate: self.batch_rate,
+            max_batches: self.max_batches,
+        }
+    }
+
     /// What is wrong with these values.
     pub fn check(&self, problems: &mut Problems) {
         problems.demand_count("commands.max_in_flight", self.max_in_flight);

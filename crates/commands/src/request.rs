@@ -11,17 +11,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::batch::{Addressees, Plan};
-use super::{Command, IfOffline};
-use crate::config;
-use crate::spans::CommandTrace;
+use crate::batch::{Addressees, Plan};
+use crate::command::{Command, IfOffline};
+use crate::limits::Limits;
+use crate::trace::CommandTrace;
 
 /// The longest `commandId`, in bytes.
 pub const LONGEST_ID: usize = 128;
 /// The longest name in OCPP has 33 characters.
 const LONGEST_ACTION: usize = 64;
 /// A station that a result can be told of when its command names none.
-pub(super) const NOBODY: &str = "unknown";
+pub(crate) const NOBODY: &str = "unknown";
 /// Commands a second of a batch.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=100_000.0;
 
@@ -96,15 +96,6 @@ pub enum Wanted {
     Batch(Plan),
 }
 
-/// The limits of a command.
-#[derive(Clone, Debug)]
-pub struct RequestLimits {
-    /// Times.
-    pub commands: config::Commands,
-    /// The largest payload, in bytes: what a station must be able to send back as well.
-    pub max_payload_bytes: u64,
-}
-
 /// Why a request is no command.
 #[derive(Debug, thiserror::Error)]
 pub enum Flaw {
@@ -143,7 +134,7 @@ pub enum Flaw {
     NotACommand(String),
 }
 
-impl RequestLimits {
+impl Limits {
     /// Checks a request and completes it. `station` and `id` are used where the request itself names none.
     ///
     /// # Errors
@@ -189,12 +180,10 @@ impl RequestLimits {
         if timeout_ms == Some(0) {
             return Err(Flaw::Timeout);
         }
-        let timeout = timeout_ms
-            .map_or(self.commands.default_timeout, Duration::from_millis)
-            .min(self.commands.max_timeout);
+        let timeout = timeout_ms.map_or(self.default_timeout, Duration::from_millis).min(self.max_timeout);
         let mut expires_at = expires_at.map(|text| time(&text)).transpose()?;
         if if_offline == IfOffline::Queue {
-            let latest = taken_at + self.commands.offline_ttl;
+            let latest = taken_at + self.offline_ttl;
             expires_at = Some(expires_at.map_or(latest, |at| at.min(latest)));
         }
         Ok(Command {
@@ -237,13 +226,13 @@ impl RequestLimits {
             traceparent,
         } = request;
         let id = batch_id.unwrap_or_else(id);
-        let rate = rate_per_second.unwrap_or(self.commands.batch_rate);
+        let rate = rate_per_second.unwrap_or(self.batch_rate);
         if !RATES.contains(&rate) {
             return Err(Flaw::Rate);
         }
         let stations = stations(&to);
-        if stations.len() > self.commands.remembered {
-            return Err(Flaw::TooMany(self.commands.remembered));
+        if stations.len() > self.remembered {
+            return Err(Flaw::TooMany(self.remembered));
         }
         for station in &stations {
             Identity::parse(station)?;
@@ -338,7 +327,7 @@ impl RequestLimits {
             station,
             action: text(names.action, LONGEST_ACTION).unwrap_or_default(),
             payload: empty_object().into(),
-            timeout: self.commands.default_timeout,
+            timeout: self.default_timeout,
             taken_at,
             expires_at: None,
             if_offline: IfOffline::Fail,
@@ -363,8 +352,8 @@ fn time(text: &str) -> Result<SystemTime, Flaw> {
 mod tests {
     use super::*;
 
-    fn limits() -> RequestLimits {
-        RequestLimits { commands: config::Commands::default(), max_payload_bytes: 100 }
+    fn limits() -> Limits {
+        Limits { max_payload_bytes: 100, ..Limits::sample() }
     }
 
     fn read(json: &str) -> Result<Command, Flaw> {
@@ -376,7 +365,7 @@ mod tests {
     fn a_command_is_completed_with_the_defaults() {
         let command = read(r#"{"stationId":"CP-1","action":"Reset"}"#).unwrap();
         assert_eq!((&*command.id, command.payload.get()), ("generated", "{}"));
-        assert_eq!(command.timeout, config::Commands::default().default_timeout);
+        assert_eq!(command.timeout, limits().default_timeout);
         assert_eq!(command.send_by(), command.taken_at + command.timeout);
     }
 
@@ -384,7 +373,7 @@ mod tests {
     fn what_is_kept_has_an_end() {
         let command =
             read(r#"{"stationId":"CP-1","action":"Reset","ifOffline":"queue","timeoutMs":1000}"#).unwrap();
-        assert_eq!(command.send_by(), command.taken_at + config::Commands::default().offline_ttl);
+        assert_eq!(command.send_by(), command.taken_at + limits().offline_ttl);
     }
 
     #[test]

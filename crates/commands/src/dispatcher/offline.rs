@@ -7,22 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ocpp_protocol::IdentityKey;
+use ocpp_station::{OutboundCall, Outcome, Status};
 
-use super::{Carried, Router, Step};
-use ocpp_station::OutboundCall;
-
-use crate::command::{IfOffline, Outcome, Report, Status};
-use crate::driver::Dispatch;
-use crate::session::SessionHandle;
+use super::Router;
+use crate::command::IfOffline;
+use crate::dispatch::{Carried, Dispatch, Report, Step};
 
 /// How long the way to a station waits when its session's own queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(100);
 
 impl Router {
     /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
-    pub fn station_ready(self: &Arc<Self>, session: &SessionHandle) {
-        session.mark_ready(true);
-        self.drain(&session.key());
+    pub fn station_ready(self: &Arc<Self>, station: &IdentityKey) {
+        self.drain(station);
     }
 
     /// Keeps a command that its station may not be sent now, if it is one to be kept. Else gives it back.
@@ -32,10 +29,12 @@ impl Router {
         if call.dispatch.command.if_offline != IfOffline::Queue {
             return Err(call);
         }
-        let Dispatch { command, is_queued, reply, .. } = call.dispatch;
-        let report = if is_queued { Report::NotSent } else { Report::Moved(self.keep(&command)) };
-        // Whoever followed it has gone only if it was called back.
-        drop(reply.send(report));
+        let dispatch = call.dispatch;
+        let report = match dispatch.is_queued {
+            true => Report::NotSent,
+            false => Report::Redirected(self.keep(&dispatch.command)),
+        };
+        dispatch.tell(report);
         Ok(())
     }
 
@@ -43,32 +42,27 @@ impl Router {
     /// No wait, and in the order in which they were taken in.
     pub fn move_on(&self, mut waiting: Vec<OutboundCall<Dispatch>>, status: Status) {
         waiting.sort_by_key(|call| call.sequence);
-        for Dispatch { command, is_queued: in_line, reply, .. } in
-            waiting.into_iter().map(|call| call.dispatch)
-        {
-            if !in_line {
-                // The journal hears of it with the next step. Until then a crash leaves open what is known here.
-                drop(self.book.not_sent(&command));
+        for dispatch in waiting.into_iter().map(|call| call.dispatch) {
+            if dispatch.is_queued {
+                dispatch.tell(Report::NotSent);
+                continue;
             }
-            let report = if in_line {
-                Report::NotSent
-            } else {
-                Report::Moved(match self.hand_over(&command) {
-                    Step::Over(outcome, _) if outcome.status == Status::Offline => {
-                        let text = "the station's connection ended before the command was sent";
-                        Step::Over(Outcome::failed(status, text), None)
-                    }
-                    step => step,
-                })
+            // The journal hears of it with the next step. Until then a crash leaves open what is known here.
+            drop(self.book.not_sent(&dispatch.command));
+            let step = match self.hand_over(&dispatch.command) {
+                Step::Over(outcome, _) if outcome.status == Status::Offline => {
+                    let text = "the station's connection ended before the command was sent";
+                    Step::Over(Outcome::failed(status, text), None)
+                }
+                step => step,
             };
-            // Whoever followed it has gone only if it was called back.
-            drop(reply.send(report));
+            dispatch.tell(Report::Redirected(step));
         }
     }
 
     /// For a station that may have come back between the look and the line.
     pub(super) fn drain_if_ready(self: &Arc<Self>, key: &IdentityKey) {
-        if self.registry.get(key).is_some_and(|session| session.is_ready()) {
+        if self.sessions.session(key).is_some_and(|session| session.is_ready()) {
             self.drain(key);
         }
     }
@@ -83,11 +77,11 @@ impl Router {
     /// Takes a station's line to it, one after the other, each to its end.
     pub(super) async fn take_line(&self, key: &IdentityKey) {
         loop {
-            let session = self.registry.get(key).filter(|session| session.is_ready());
+            let session = self.sessions.session(key).filter(|session| session.is_ready());
             let (Some(head), Some(session)) = (self.book.head(key), session) else {
                 self.book.stop_draining(key);
                 // Something may have come between the look and the stop.
-                let is_ready = self.registry.get(key).is_some_and(|session| session.is_ready());
+                let is_ready = self.sessions.session(key).is_some_and(|session| session.is_ready());
                 if is_ready && self.book.keeps(key) && self.book.start_draining(key) {
                     continue;
                 }
@@ -99,11 +93,11 @@ impl Router {
             }
             match self.to_session(&head, session, true) {
                 Step::Handed(report, session) => match report.await {
-                    Ok(Report::Ended(outcome, untold)) => {
-                        self.end(&head, outcome, Some(Carried { session, untold })).await;
+                    Ok(Report::Ended(outcome, guard)) => {
+                        self.end(&head, outcome, Some(Carried { session, guard })).await;
                     }
                     // It keeps its place.
-                    Ok(Report::NotSent | Report::Moved(_)) => self.save(self.book.not_sent(&head)).await,
+                    Ok(Report::NotSent | Report::Redirected(_)) => self.save(self.book.not_sent(&head)).await,
                     Err(_) => self.lost(&head).await,
                 },
                 Step::Over(outcome, _) if outcome.status == Status::QueueFull => {

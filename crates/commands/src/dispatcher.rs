@@ -6,30 +6,30 @@
 //! Commands that are taken in one after the other for one station reach its session, or its line, in that order: that
 //! much of the way is without a wait.
 
-mod line;
+mod offline;
 mod outcome;
+mod pacing;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::StreamExt;
-use ocpp_bus::{Bus, Journal, Record};
+use ocpp_bus::{Bus, Journal};
 use ocpp_protocol::{Action, Version};
+use ocpp_station::events::Events;
+use ocpp_station::inbox::Refused;
+use ocpp_station::{Outcome, Sent, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::outcome::called_back;
-use super::book::{Begun, Book, Ended, Progress, TooLate, Unfinished};
-use super::metrics::CommandMetrics;
-use super::request::RequestLimits;
-use super::{Command, IfOffline, Outcome, Report, Sent, Status};
-use crate::registry::Registry;
-use crate::session::{ResultGuard, SessionHandle};
-use crate::spans::Tracer;
-use crate::stations::Stations;
-use ocpp_station::events::Events;
-use ocpp_station::inbox::Refused;
+use crate::command::{Command, IfOffline};
+use crate::dispatch::{Carried, Report, Session, Sessions, Step, outbound_call};
+use crate::limits::Limits;
+use crate::metrics::CommandMetrics;
+use crate::port::{Stations, Traces};
+use crate::store::{Begun, Book, Ended, Progress, TooLate, Unfinished};
 
 /// Commands that are ended at the same time: those of before a restart, those whose time is over.
 const FINISHED_TOGETHER: usize = 256;
@@ -42,9 +42,9 @@ pub struct Router {
     /// The book's journal.
     pub journal: Journal,
     /// The sessions.
-    pub registry: Arc<Registry>,
+    pub sessions: Arc<dyn Sessions>,
     /// Registered spellings.
-    pub stations: Arc<Stations>,
+    pub stations: Arc<dyn Stations>,
     /// Result events go here.
     pub bus: Bus,
     /// Writes them.
@@ -52,9 +52,9 @@ pub struct Router {
     /// Counts outcomes.
     pub metrics: Arc<CommandMetrics>,
     /// Makes their spans.
-    pub tracer: Tracer,
+    pub traces: Arc<dyn Traces>,
     /// Limits of a command.
-    pub limits: RequestLimits,
+    pub limits: Limits,
     /// One for each command that is under way.
     pub places: Arc<Semaphore>,
     /// One for each batch from Kafka that waits until fewer are running.
@@ -63,24 +63,6 @@ pub struct Router {
     pub tasks: TaskTracker,
     /// Batches stop here, to go on at the next start.
     pub stop: CancellationToken,
-}
-
-/// The next step of a command.
-#[derive(Debug)]
-pub enum Step {
-    /// Its session has it.
-    Handed(oneshot::Receiver<Report>, Arc<SessionHandle>),
-    /// It is on its station's line; the record is for the journal.
-    Kept(Record),
-    /// It has ended.
-    Over(Outcome, Option<Carried>),
-}
-
-/// The session in which a command ended.
-#[derive(Debug)]
-pub struct Carried {
-    session: Arc<SessionHandle>,
-    untold: ResultGuard,
 }
 
 /// What becomes of a command that was sent over HTTP.
@@ -105,7 +87,7 @@ impl Router {
     /// Takes in a command that nobody brings again: it is written down before anything is done.
     pub fn submit(self: &Arc<Self>, command: Command) -> Submitted {
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return Submitted::Busy };
-        match self.book.begin(self.tracer.admitted(command), true) {
+        match self.book.begin(self.admitted(command), true) {
             Begun::New(command, record, progress) => {
                 let (tell, saved) = oneshot::channel();
                 let (this, begun) = (Arc::clone(self), Arc::clone(&command));
@@ -130,7 +112,7 @@ impl Router {
     /// Takes in a command of a batch, when there is a place for it. One that is known is left as it is.
     pub(super) async fn submit_in_turn(self: &Arc<Self>, command: Command) {
         let Some(place) = self.place().await else { return };
-        if let Begun::New(command, record, _) = self.book.begin(self.tracer.admitted(command), true) {
+        if let Begun::New(command, record, _) = self.book.begin(self.admitted(command), true) {
             let this = Arc::clone(self);
             drop(self.tasks.spawn(async move {
                 this.save(record).await;
@@ -143,7 +125,7 @@ impl Router {
     /// Ends a command of a batch that was called back, unless it has been sent or has ended.
     pub(super) async fn end_called_back(self: &Arc<Self>, command: Command) {
         let id = Arc::clone(&command.id);
-        match self.book.begin(self.tracer.admitted(command), true) {
+        match self.book.begin(self.admitted(command), true) {
             Begun::New(command, ..) => drop(self.end(&command, called_back(), None).await),
             // What is being sent comes to its own end.
             _ => drop(self.call_back(&id).await),
@@ -152,7 +134,7 @@ impl Router {
 
     /// Takes in a command that comes again after a crash, as long as `done` was not called: when it has ended or is kept,
     /// durably.
-    pub(super) fn take(
+    pub fn take(
         self: &Arc<Self>,
         command: Command,
         place: OwnedSemaphorePermit,
@@ -160,7 +142,7 @@ impl Router {
     ) {
         let origin = command.origin;
         let this = Arc::clone(self);
-        match self.book.begin(self.tracer.admitted(command), false) {
+        match self.book.begin(self.admitted(command), false) {
             Begun::New(command, _, _) => {
                 let step = self.hand_over(&command);
                 drop(self.tasks.spawn(async move {
@@ -208,7 +190,7 @@ impl Router {
     }
 
     /// A place for one more command.
-    pub(super) async fn place(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
@@ -282,12 +264,12 @@ impl Router {
         let outcome = called_back();
         // From here on no session can send it, wherever it is.
         let (ended, record) = self.book.end_unsent(&command, &self.result(&command, &outcome, None))?;
-        if let Some(session) = self.registry.get(&command.key) {
+        if let Some(session) = self.sessions.session(&command.key) {
             // Whoever follows it finds that it has ended.
-            drop(session.inbox.withdraw(id));
+            drop(session.inbox().withdraw(id));
         }
         self.metrics.command_ended(outcome.status);
-        self.tracer.command_ended(&command, &outcome);
+        self.traces.ended(&command, &outcome);
         // In a task of its own: whoever asked may go.
         let (this, told) = (Arc::clone(self), Arc::clone(&ended));
         let telling = self.tasks.spawn(async move {
@@ -298,6 +280,11 @@ impl Router {
             tracing::error!(%error, "a command's result was not told");
         }
         Ok(ended)
+    }
+
+    /// A command with its place in a trace, as it is taken in.
+    fn admitted(&self, command: Command) -> Command {
+        Command { trace: self.traces.admitted(command.trace), ..command }
     }
 
     /// Where a command goes. No wait: the order of the calls is the order at the station.
@@ -312,7 +299,7 @@ impl Router {
         if command.send_by() <= SystemTime::now() {
             return Step::Over(command.overdue().outcome(), None);
         }
-        let session = self.registry.get(&command.key);
+        let session = self.sessions.session(&command.key);
         match session {
             Some(_) if command.if_offline == IfOffline::Queue && self.book.keeps(&command.key) => {
                 self.keep(command)
@@ -337,8 +324,8 @@ impl Router {
         }
     }
 
-    fn to_session(&self, command: &Arc<Command>, session: Arc<SessionHandle>, is_queued: bool) -> Step {
-        let version = session.admission.version;
+    fn to_session(&self, command: &Arc<Command>, session: Arc<dyn Session>, is_queued: bool) -> Step {
+        let version = session.subject().version;
         let Some(action) = Action::find(&command.action).filter(|action| action.csms_may_call(version))
         else {
             let text = format!(
@@ -349,7 +336,7 @@ impl Router {
             return Step::Over(Outcome::failed(Status::Invalid, text), None);
         };
         let (reply, report) = oneshot::channel();
-        match session.inbox.submit(command.outbound(action, is_queued, reply)) {
+        match session.inbox().submit(outbound_call(command, action, is_queued, reply)) {
             Ok(()) => Step::Handed(report, session),
             Err(Refused::Full(_)) => {
                 let text = "too many commands wait for this station";
@@ -385,8 +372,8 @@ impl Router {
     async fn follow(self: &Arc<Self>, command: &Arc<Command>, mut step: Step, place: OwnedSemaphorePermit) {
         while let Step::Handed(report, session) = step {
             step = match report.await {
-                Ok(Report::Ended(outcome, untold)) => Step::Over(outcome, Some(Carried { session, untold })),
-                Ok(Report::Moved(step)) => step,
+                Ok(Report::Ended(outcome, guard)) => Step::Over(outcome, Some(Carried { session, guard })),
+                Ok(Report::Redirected(step)) => step,
                 Ok(Report::NotSent) | Err(_) => return self.lost(command).await,
             };
         }

@@ -3,23 +3,23 @@
 //! Owns the order of these steps and the result event's content. The first end counts (`book.rs`).
 
 use std::sync::Arc;
-
 use std::time::SystemTime;
 
 use ocpp_bus::Record;
 use ocpp_protocol::Identity;
 use ocpp_station::events::CommandResult;
+use ocpp_station::{Outcome, Sent, Status};
 
-use super::{Carried, Router};
-use crate::command::book::Ended;
-use crate::command::{Command, Outcome, Sent, Status};
-use crate::driver::record;
-use crate::kinds;
-use crate::session::{ResultGuard, SessionHandle};
+use super::Router;
+use crate::command::Command;
+use crate::dispatch::{Carried, Session};
+use crate::kinds::result_record;
+use crate::port::ResultGuard;
+use crate::store::Ended;
 
 impl Router {
     /// The session has gone without a report, or the command was called back and has ended.
-    pub(in crate::command) async fn lost(&self, command: &Arc<Command>) {
+    pub(super) async fn lost(&self, command: &Arc<Command>) {
         if self.book.has_ended(&command.id) {
             return self.told(&command.id).await;
         }
@@ -29,7 +29,7 @@ impl Router {
     }
 
     /// Notes a command's end, durably, and then tells it. The first end counts.
-    pub(in crate::command) async fn end(
+    pub(super) async fn end(
         &self,
         command: &Command,
         outcome: Outcome,
@@ -39,47 +39,43 @@ impl Router {
         let (ended, record) = self.book.end(command, &self.result(command, &outcome, session));
         if record.is_some() {
             self.metrics.command_ended(outcome.status);
-            self.tracer.command_ended(command, &outcome);
+            self.traces.ended(command, &outcome);
             self.save(record).await;
-            self.tell(&ended, carried.map(|carried| carried.untold)).await;
+            self.tell(&ended, carried.map(|carried| carried.guard)).await;
         } else {
             self.told(&command.id).await;
         }
         ended
     }
 
-    pub(in crate::command) fn result(
+    pub(super) fn result(
         &self,
         command: &Command,
         outcome: &Outcome,
-        session: Option<&SessionHandle>,
+        session: Option<&dyn Session>,
     ) -> Record {
         let station = match session {
-            Some(session) => session.admission.identity.as_str().to_owned(),
+            Some(session) => session.subject().identity.as_str().to_owned(),
             None => Identity::parse(&command.station)
                 .map(|identity| self.stations.canonical(identity).as_str().to_owned())
                 .unwrap_or_else(|_| command.station.clone()),
         };
         let traceparent = command.trace.context();
         let result = CommandResult { id: &command.id, action: &command.action, outcome, traceparent };
-        let event = self.events.command_result(
-            SystemTime::now(),
-            &station,
-            session.map(SessionHandle::subject),
-            result,
-        );
-        record(kinds::COMMAND_RESULT, event)
+        let event =
+            self.events.command_result(SystemTime::now(), &station, session.map(Session::subject), result);
+        result_record(event)
     }
 
     /// Waits until the result event of a command that has ended is durable.
-    pub(in crate::command) async fn told(&self, id: &str) {
+    pub(super) async fn told(&self, id: &str) {
         if let Some(told) = self.book.until_told(id) {
             // An error means that the process is leaving.
             drop(told.await);
         }
     }
 
-    pub(in crate::command) async fn tell(&self, ended: &Arc<Ended>, untold: Option<ResultGuard>) {
+    pub(super) async fn tell(&self, ended: &Arc<Ended>, untold: Option<ResultGuard>) {
         let mut lane = self.bus.publisher();
         let ordinal = lane.publish(ended.record()).await;
         // The session's own last event may follow.
@@ -91,11 +87,11 @@ impl Router {
         }
     }
 
-    pub(in crate::command) async fn publish(&self, record: Record) {
+    pub(super) async fn publish(&self, record: Record) {
         self.bus.store(record).await;
     }
 
-    pub(in crate::command) async fn save(&self, record: Option<Record>) {
+    pub(super) async fn save(&self, record: Option<Record>) {
         if let Some(record) = record {
             self.journal.store(record).await;
         }

@@ -5,19 +5,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use futures_util::StreamExt;
 use ocpp_station::envelope::EventWriter;
 use ocpp_station::events::CommandResult;
+use ocpp_station::{Outcome, Status};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use futures_util::StreamExt;
-
-use super::batch::{Addressees, Plan, Refused, Summary};
-use super::request::NOBODY;
-use super::router::Router;
-use super::{Outcome, Status};
-use crate::driver::record;
-use crate::kinds;
+use super::Router;
+use crate::batch::{Addressees, Plan, Refused, Summary};
+use crate::kinds::result_record;
+use crate::request::NOBODY;
 
 /// After so many stations, at the latest, it is noted how far a batch is; what a restart begins anew is known to the book.
 const NOTED_EVERY: usize = 100;
@@ -36,8 +34,7 @@ impl Router {
             Addressees::Tag(tag) => self.stations.members(Some(tag)),
             Addressees::All(true) => {
                 let mut all = self.stations.members(None);
-                let connected = self.registry.all();
-                all.extend(connected.iter().map(|session| session.admission.identity.as_str().to_owned()));
+                all.extend(self.sessions.connected());
                 all.sort_unstable();
                 all.dedup_by(|one, other| one.eq_ignore_ascii_case(other));
                 all
@@ -51,11 +48,11 @@ impl Router {
     /// # Errors
     /// When its id is known or too many are running.
     pub async fn begin_batch(self: &Arc<Self>, plan: Arc<Plan>) -> Result<(), Refused> {
-        let begun = self.book.batches.begin(Arc::clone(&plan), self.limits.commands.max_batches);
+        let begun = self.book.batches.begin(Arc::clone(&plan), self.limits.max_batches);
         // Of one that is known, the first note may not be durable yet.
         let (record, is_new) = match begun {
             Ok(record) => {
-                self.tracer.stated(plan.trace);
+                self.traces.stated(plan.trace);
                 (Some(record), true)
             }
             Err(Refused::Known) => (self.book.batches.again(&plan.id), false),
@@ -76,7 +73,7 @@ impl Router {
     }
 
     /// Takes in a batch that comes again after a crash as long as `done` was not called. It waits until fewer are running.
-    pub(super) fn take_batch(
+    pub fn take_batch(
         self: &Arc<Self>,
         plan: Arc<Plan>,
         place: OwnedSemaphorePermit,
@@ -96,7 +93,7 @@ impl Router {
                     traceparent: None,
                 };
                 let event = this.events.command_result(SystemTime::now(), NOBODY, None, result);
-                this.publish(record(kinds::COMMAND_RESULT, event)).await;
+                this.publish(result_record(event)).await;
                 return done();
             };
             while this.begin_batch(Arc::clone(&plan)).await == Err(Refused::Busy) {
@@ -198,6 +195,6 @@ impl Router {
                 .number("stations", summary.stations as u64)
                 .raw("statuses", &statuses)
         });
-        self.publish(record(kinds::COMMAND_RESULT, event)).await;
+        self.publish(result_record(event)).await;
     }
 }
