@@ -1,11 +1,11 @@
 //! One command for many stations: a list, all that carry a tag, or all; paced, with one result each and a summary.
 //!
-//! Owns what a batch is, how far it is, and what the journal says of it. A batch fixes its stations when it is taken in, and
-//! sends station by station at its rate, so that not everybody answers in the same second (`router.rs` sends). Its
-//! commands are commands like any other, named after the batch and their place in it: what a restart sends again is
-//! known, and not sent twice. Being called back ends the ones that have not been sent.
+//! Owns what a batch is, its progress, and what the journal says of it. A batch fixes its stations when it is accepted, and
+//! sends station by station at its rate, so that not all of them answer in the same second (`dispatcher.rs` sends). Its
+//! commands are commands like any other, named after the batch and their index in it: a restart that sends one again finds
+//! it known, and does not send it twice. Cancelling a batch ends the commands that have not been sent.
 //!
-//! Bounded: so many at once, and so many stations each as the journal takes in one record.
+//! Bounded: so many at once, and so many stations each as fit into one record of the journal.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -89,10 +89,10 @@ impl Plan {
     }
 
     /// The command for one of its stations, whose time begins now.
-    pub fn command(&self, place: usize) -> Option<Command> {
-        let station = self.stations.get(place)?.clone();
+    pub fn command(&self, index: usize) -> Option<Command> {
+        let station = self.stations.get(index)?.clone();
         Some(Command {
-            id: format!("{}:{:08x}/{}", self.id, self.salt, place + 1).into(),
+            id: format!("{}:{:08x}/{}", self.id, self.salt, index + 1).into(),
             key: ocpp_protocol::IdentityKey::of(&station),
             station,
             action: self.action.clone(),
@@ -103,7 +103,7 @@ impl Plan {
             if_offline: self.if_offline,
             sequence: 0,
             origin: None,
-            flaw: None,
+            invalid: None,
             batch: Some(Arc::clone(&self.id)),
             trace: self.trace.of_each(),
         })
@@ -145,8 +145,8 @@ struct Batch {
     plan: Arc<Plan>,
     progress: Progress,
     counts: HashMap<Status, u64>,
-    /// Rung when it is called back and when its last command has ended.
-    bell: Arc<Notify>,
+    /// Notified when it is cancelled and when its last command has ended.
+    changed: Arc<Notify>,
 }
 
 /// What changes in a batch.
@@ -155,7 +155,8 @@ struct Batch {
 struct Progress {
     revision: u64,
     begun: usize,
-    called_back: bool,
+    #[serde(rename = "calledBack")]
+    cancelled: bool,
     finished_ms: Option<u64>,
 }
 
@@ -182,7 +183,7 @@ impl Batches {
     ///
     /// # Errors
     /// When its id is known, or too many are running.
-    pub fn begin(&self, plan: Arc<Plan>, most_running: usize) -> Result<Record, Refused> {
+    pub fn accept(&self, plan: Arc<Plan>, most_running: usize) -> Result<Record, Refused> {
         let mut batches = self.lock();
         if batches.contains_key(&plan.id) {
             return Err(Refused::Known);
@@ -194,23 +195,23 @@ impl Batches {
             plan: Arc::clone(&plan),
             progress: Progress { revision: 1, ..Progress::default() },
             counts: HashMap::new(),
-            bell: Arc::default(),
+            changed: Arc::default(),
         };
         let record = batch.whole();
         batches.insert(Arc::clone(&plan.id), batch);
         Ok(record)
     }
 
-    /// What the journal is told of a batch, once more: the first note of it may not be durable yet.
+    /// A batch's record for the journal once more: the first may not be durable yet.
     pub fn again(&self, id: &str) -> Option<Record> {
         self.lock().get(id).map(Batch::whole)
     }
 
-    /// A batch's plan, where it is, and its bell.
+    /// A batch's plan, where it is, and its changed.
     pub fn running(&self, id: &str) -> Option<(Arc<Plan>, usize, Arc<Notify>)> {
         let batches = self.lock();
         let batch = batches.get(id).filter(|batch| batch.progress.finished_ms.is_none())?;
-        Some((Arc::clone(&batch.plan), batch.progress.begun, Arc::clone(&batch.bell)))
+        Some((Arc::clone(&batch.plan), batch.progress.begun, Arc::clone(&batch.changed)))
     }
 
     /// Notes that so many stations had their turn.
@@ -223,7 +224,7 @@ impl Batches {
         if let Some(batch) = self.lock().get_mut(id) {
             *batch.counts.entry(status).or_default() += 1;
             if batch.is_complete() {
-                batch.bell.notify_one();
+                batch.changed.notify_one();
             }
         }
     }
@@ -233,17 +234,17 @@ impl Batches {
         self.lock().get(id).is_none_or(Batch::is_complete)
     }
 
-    /// Whether it was called back.
-    pub fn is_called_back(&self, id: &str) -> bool {
-        self.lock().get(id).is_some_and(|batch| batch.progress.called_back)
+    /// Whether it was cancelled.
+    pub fn is_cancelled(&self, id: &str) -> bool {
+        self.lock().get(id).is_some_and(|batch| batch.progress.cancelled)
     }
 
-    /// Calls it back. None if it is not known or has ended.
-    pub fn call_back(&self, id: &str) -> Option<Record> {
+    /// Cancels it. None if it is not known or has ended.
+    pub fn cancel(&self, id: &str) -> Option<Record> {
         let mut batches = self.lock();
         let batch = batches.get_mut(id).filter(|batch| batch.progress.finished_ms.is_none())?;
-        batch.bell.notify_one();
-        batch.change(|progress| progress.called_back = true)
+        batch.changed.notify_one();
+        batch.change(|progress| progress.cancelled = true)
     }
 
     /// Notes its end.
@@ -278,7 +279,7 @@ impl Batches {
                 plan: Arc::new(plan),
                 progress: Progress::default(),
                 counts: HashMap::new(),
-                bell: Arc::default(),
+                changed: Arc::default(),
             });
         }
         if let Some(batch) = batches.get_mut(&saved.batch)
@@ -338,7 +339,7 @@ impl Batch {
         Summary {
             batch_id: Arc::clone(&self.plan.id),
             action: self.plan.action.clone(),
-            state: match (self.progress.finished_ms, self.progress.called_back) {
+            state: match (self.progress.finished_ms, self.progress.cancelled) {
                 (Some(_), _) => "ended",
                 (None, true) => "calledBack",
                 (None, false) => "running",

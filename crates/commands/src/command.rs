@@ -36,7 +36,7 @@ pub struct Command {
     pub action: String,
     /// A JSON object.
     pub payload: Arc<RawValue>,
-    /// How long it may take: from when it was taken in, or, if it was kept for a station that was away, from when it
+    /// How long it may take: from when it was accepted, or, if it was queued for a station that was away, from when it
     /// was sent.
     pub timeout: Duration,
     /// When it was taken in, or written to Kafka.
@@ -45,14 +45,14 @@ pub struct Command {
     pub expires_at: Option<SystemTime>,
     /// What becomes of it while its station is away.
     pub if_offline: IfOffline,
-    /// Its place in the order in which commands were taken in; the store gives it.
+    /// Its number in the order in which commands were accepted; the store assigns it.
     pub sequence: u64,
     /// Where it is in Kafka, if it came from there.
     pub origin: Option<RecordPlace>,
     /// The batch that it is part of.
     pub batch: Option<Arc<str>>,
     /// Why it cannot be sent whatever the station says: it was not readable as a command.
-    pub flaw: Option<String>,
+    pub invalid: Option<String>,
     /// Its place in a trace.
     pub trace: CommandTrace,
 }

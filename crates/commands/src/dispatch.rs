@@ -54,20 +54,20 @@ pub(crate) enum Report {
     /// It ended in its session. Its result is to be on the bus before the guard is dropped.
     Ended(Outcome, ResultGuard),
     /// Its session gave it back, and the dispatcher has found the next step.
-    Redirected(Step),
+    Redirected(Dispatched),
     /// Its session gave it back, and it keeps its place in its station's offline queue.
     NotSent,
 }
 
 /// The next step of a command.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum Dispatched {
     /// Its session has it.
     Handed(oneshot::Receiver<Report>, Arc<dyn Session>),
     /// It is in its station's offline queue; the record is for the journal.
-    Kept(Record),
+    Queued(Record),
     /// It has ended.
-    Over(Outcome, Option<Carried>),
+    Ended(Outcome, Option<Carried>),
 }
 
 /// The session in which a command ended.

@@ -27,6 +27,6 @@ pub mod trace;
 
 pub use crate::command::{Command, IfOffline};
 pub use crate::dispatch::Dispatch;
-pub use crate::dispatcher::Router;
+pub use crate::dispatcher::Dispatcher;
 pub use crate::limits::Limits;
-pub use crate::store::Book;
+pub use crate::store::CommandStore;

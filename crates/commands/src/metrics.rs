@@ -1,4 +1,4 @@
-//! What is counted about commands: how they ended, and how many are kept and remembered.
+//! What is counted about commands: how they ended, and how many are queued and remembered.
 
 use ocpp_bus::Registrar;
 use ocpp_station::Status;
@@ -8,7 +8,7 @@ use prometheus::{IntCounterVec, IntGauge};
 #[derive(Debug)]
 pub struct CommandMetrics {
     ended: IntCounterVec,
-    kept: IntGauge,
+    queued: IntGauge,
     remembered: IntGauge,
 }
 
@@ -24,7 +24,7 @@ impl CommandMetrics {
         }
         Ok(Self {
             ended,
-            kept: registrar.gauge("commands_kept", "Commands kept for stations that are away")?,
+            queued: registrar.gauge("commands_kept", "Commands kept for stations that are away")?,
             remembered: registrar.gauge(
                 "commands_remembered",
                 "Ended commands whose outcome is remembered, so that a repeated one is not sent again",
@@ -37,9 +37,9 @@ impl CommandMetrics {
         self.ended.with_label_values(&[status.as_str()]).inc();
     }
 
-    /// This many commands are kept for stations that are away, and this many ended ones are remembered.
-    pub fn commands_known(&self, kept: usize, remembered: usize) {
-        self.kept.set(i64::try_from(kept).unwrap_or(i64::MAX));
+    /// This many commands are queued for stations that are away, and this many ended ones are remembered.
+    pub fn commands_known(&self, queued: usize, remembered: usize) {
+        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
         self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
     }
 }

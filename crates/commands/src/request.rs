@@ -1,7 +1,7 @@
 //! Reading a command: one format for Kafka and HTTP (design section 5), checked before anything is done.
 //!
-//! Owns the limits of its fields. What cannot be read becomes a command with a flaw, so that it gets its `invalid` result
-//! like any other and is remembered like any other.
+//! Owns the limits of its fields. What cannot be read becomes an invalid command, which gets its `invalid` result and is
+//! remembered like any other.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +20,7 @@ use crate::trace::CommandTrace;
 pub const LONGEST_ID: usize = 128;
 /// The longest name in OCPP has 33 characters.
 const LONGEST_ACTION: usize = 64;
-/// A station that a result can be told of when its command names none.
+/// The station in the result of a command that names none.
 pub(crate) const NOBODY: &str = "unknown";
 /// Commands a second of a batch.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=100_000.0;
@@ -90,7 +90,7 @@ pub struct BatchRequest {
 /// What a record of the topic of commands asks for.
 #[derive(Debug)]
 pub enum Wanted {
-    /// One command, perhaps with a flaw.
+    /// One command, perhaps an invalid one.
     Command(Command),
     /// One command for many stations.
     Batch(Plan),
@@ -98,7 +98,7 @@ pub enum Wanted {
 
 /// Why a request is no command.
 #[derive(Debug, thiserror::Error)]
-pub enum Flaw {
+pub enum InvalidCommand {
     /// Its id is empty or too long.
     #[error("commandId must have 1 to {LONGEST_ID} bytes")]
     Id,
@@ -131,7 +131,7 @@ pub enum Flaw {
     Time(String),
     /// Not JSON, or not the fields of a command.
     #[error("not a command: {0}")]
-    NotACommand(String),
+    Unreadable(String),
 }
 
 impl Limits {
@@ -145,7 +145,7 @@ impl Limits {
         station: Option<&str>,
         id: impl FnOnce() -> String,
         taken_at: SystemTime,
-    ) -> Result<Command, Flaw> {
+    ) -> Result<Command, InvalidCommand> {
         let CommandRequest {
             command_id,
             station_id,
@@ -158,27 +158,27 @@ impl Limits {
         } = request;
         let id = command_id.unwrap_or_else(id);
         if id.is_empty() || id.len() > LONGEST_ID {
-            return Err(Flaw::Id);
+            return Err(InvalidCommand::Id);
         }
         let station = match (&station_id, station) {
             (Some(named), _) => named.as_str(),
             (None, Some(station)) => station,
-            (None, None) => return Err(Flaw::NoStation),
+            (None, None) => return Err(InvalidCommand::NoStation),
         };
         let identity = Identity::parse(station)?;
         if action.len() > LONGEST_ACTION {
-            return Err(Flaw::Action);
+            return Err(InvalidCommand::Action);
         }
         if payload.as_ref().is_some_and(|payload| payload.get().len() as u64 > self.max_payload_bytes) {
-            return Err(Flaw::TooLarge(self.max_payload_bytes));
+            return Err(InvalidCommand::TooLarge(self.max_payload_bytes));
         }
         let payload = match payload {
             None => empty_object(),
             Some(payload) if payload.get().starts_with('{') => payload,
-            Some(_) => return Err(Flaw::Payload),
+            Some(_) => return Err(InvalidCommand::Payload),
         };
         if timeout_ms == Some(0) {
-            return Err(Flaw::Timeout);
+            return Err(InvalidCommand::Timeout);
         }
         let timeout = timeout_ms.map_or(self.default_timeout, Duration::from_millis).min(self.max_timeout);
         let mut expires_at = expires_at.map(|text| time(&text)).transpose()?;
@@ -199,7 +199,7 @@ impl Limits {
             sequence: 0,
             origin: None,
             batch: None,
-            flaw: None,
+            invalid: None,
             trace: CommandTrace::stated(traceparent.as_deref()),
         })
     }
@@ -213,7 +213,7 @@ impl Limits {
         request: BatchRequest,
         id: impl FnOnce() -> String,
         stations: impl FnOnce(&Addressees) -> Vec<String>,
-    ) -> Result<Plan, Flaw> {
+    ) -> Result<Plan, InvalidCommand> {
         let BatchRequest {
             batch_id,
             to,
@@ -228,11 +228,11 @@ impl Limits {
         let id = batch_id.unwrap_or_else(id);
         let rate = rate_per_second.unwrap_or(self.batch_rate);
         if !RATES.contains(&rate) {
-            return Err(Flaw::Rate);
+            return Err(InvalidCommand::Rate);
         }
         let stations = stations(&to);
         if stations.len() > self.remembered {
-            return Err(Flaw::TooMany(self.remembered));
+            return Err(InvalidCommand::TooMany(self.remembered));
         }
         for station in &stations {
             Identity::parse(station)?;
@@ -252,10 +252,10 @@ impl Limits {
         let plan = Plan::new(id.into(), stations, &model, rate);
         let size = plan.size();
         let most = self.max_payload_bytes;
-        if size > most { Err(Flaw::TooLarge(most)) } else { Ok(plan) }
+        if size > most { Err(InvalidCommand::TooLarge(most)) } else { Ok(plan) }
     }
 
-    /// A record of the topic of commands. What is neither a command nor a batch becomes a command with a flaw.
+    /// A record of the topic of commands. What is neither a command nor a batch becomes an invalid command.
     pub fn from_kafka(
         &self,
         topic: &str,
@@ -271,8 +271,8 @@ impl Limits {
                 Wanted::Command(Command { origin: Some(delivery.place), ..command })
             }
             Ok(batch) => batch,
-            Err(flaw) => {
-                let command = self.flawed(delivery, &flaw, id(), taken_at);
+            Err(error) => {
+                let command = self.invalid(delivery, &error, id(), taken_at);
                 Wanted::Command(Command { origin: Some(delivery.place), ..command })
             }
         }
@@ -284,14 +284,14 @@ impl Limits {
         id: impl FnOnce() -> String,
         taken_at: SystemTime,
         stations: impl FnOnce(&Addressees) -> Vec<String>,
-    ) -> Result<Wanted, Flaw> {
+    ) -> Result<Wanted, InvalidCommand> {
         #[derive(Deserialize)]
         struct Kind {
             to: Option<serde::de::IgnoredAny>,
         }
-        let unreadable = |error: serde_json::Error| Flaw::NotACommand(error.to_string());
+        let unreadable = |error: serde_json::Error| InvalidCommand::Unreadable(error.to_string());
         if delivery.is_too_large {
-            return Err(Flaw::TooLarge(self.max_payload_bytes));
+            return Err(InvalidCommand::TooLarge(self.max_payload_bytes));
         }
         let kind: Kind = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
         if kind.to.is_some() {
@@ -305,7 +305,13 @@ impl Limits {
     }
 
     /// A command that can only end as invalid, under the names that can be read of it.
-    fn flawed(&self, delivery: &Delivery, flaw: &Flaw, id: String, taken_at: SystemTime) -> Command {
+    fn invalid(
+        &self,
+        delivery: &Delivery,
+        error: &InvalidCommand,
+        id: String,
+        taken_at: SystemTime,
+    ) -> Command {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Names {
@@ -334,7 +340,7 @@ impl Limits {
             sequence: 0,
             origin: None,
             batch: None,
-            flaw: Some(flaw.to_string()),
+            invalid: Some(error.to_string()),
             trace: CommandTrace::stated(delivery.traceparent.as_deref()),
         }
     }
@@ -344,8 +350,8 @@ fn empty_object() -> Box<RawValue> {
     serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-fn time(text: &str) -> Result<SystemTime, Flaw> {
-    humantime::parse_rfc3339_weak(text).map_err(|_| Flaw::Time(text.to_owned()))
+fn time(text: &str) -> Result<SystemTime, InvalidCommand> {
+    humantime::parse_rfc3339_weak(text).map_err(|_| InvalidCommand::Time(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -356,8 +362,9 @@ mod tests {
         Limits { max_payload_bytes: 100, ..Limits::sample() }
     }
 
-    fn read(json: &str) -> Result<Command, Flaw> {
-        let request = serde_json::from_str(json).map_err(|error| Flaw::NotACommand(error.to_string()))?;
+    fn read(json: &str) -> Result<Command, InvalidCommand> {
+        let request =
+            serde_json::from_str(json).map_err(|error| InvalidCommand::Unreadable(error.to_string()))?;
         limits().command(request, None, || "generated".into(), SystemTime::now())
     }
 
@@ -370,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_has_an_end() {
+    fn a_queued_command_has_an_end() {
         let command =
             read(r#"{"stationId":"CP-1","action":"Reset","ifOffline":"queue","timeoutMs":1000}"#).unwrap();
         assert_eq!(command.send_by(), command.taken_at + limits().offline_ttl);
@@ -402,6 +409,6 @@ mod tests {
         }
         let large =
             format!(r#"{{"stationId":"CP-1","action":"Reset","payload":{{"a":"{}"}}}}"#, "x".repeat(100));
-        assert!(matches!(read(&large), Err(Flaw::TooLarge(100))));
+        assert!(matches!(read(&large), Err(InvalidCommand::TooLarge(100))));
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ocpp_bus::kafka::consumer::{Consumer, ConsumerMetrics};
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::{Bus, Registrar, StartError};
-use ocpp_commands::Router;
+use ocpp_commands::Dispatcher;
 use ocpp_commands::store::Unfinished;
 use prometheus::IntGauge;
 use tokio::net::TcpListener;
@@ -70,8 +70,8 @@ pub enum StartupError {
         /// What is wrong.
         source: StartError,
     },
-    /// The book of commands.
-    #[error("cannot open the book of commands in {dir}", dir = dir.display())]
+    /// The command store.
+    #[error("cannot open the command store in {dir}", dir = dir.display())]
     Commands {
         /// The folder.
         dir: PathBuf,
@@ -147,7 +147,7 @@ impl App {
             storage::start_journal(&config, BusMetrics::register(&registrar, "stations")?)
                 .map_err(|source| StartupError::Journal { dir: config.node.stations_dir(), source })?;
         let commands_metrics = BusMetrics::register(&registrar, "commands")?;
-        let (commands, book, unfinished) = storage::start_commands(&config, commands_metrics)
+        let (commands, store, unfinished) = storage::start_commands(&config, commands_metrics)
             .map_err(|source| StartupError::Commands { dir: config.node.commands_dir(), source })?;
         let authenticator = open_authenticator(&config, metrics.credentials)?;
 
@@ -156,8 +156,8 @@ impl App {
         let registry = Arc::new(Registry::default());
         let events = Events::new(&config.node.id, uuid::Uuid::now_v7);
         let stop_accepting = CancellationToken::new();
-        let router = Arc::new(Router {
-            book,
+        let dispatcher = Arc::new(Dispatcher {
+            store,
             journal: commands.clone(),
             sessions: Arc::clone(&registry) as Arc<_>,
             stations: Arc::clone(&stations) as Arc<_>,
@@ -166,8 +166,8 @@ impl App {
             metrics: metrics.commands,
             traces: Arc::new(tracer.clone()),
             limits: derived::command_limits(&config),
-            places: Arc::new(Semaphore::new(config.commands.max_in_flight)),
-            batch_places: Arc::new(Semaphore::new(config.commands.max_batches)),
+            permits: Arc::new(Semaphore::new(config.commands.max_in_flight)),
+            batch_permits: Arc::new(Semaphore::new(config.commands.max_batches)),
             tasks: TaskTracker::new(),
             stop: stop_accepting.clone(),
         });
@@ -188,7 +188,7 @@ impl App {
             registration: config.registration.clone(),
             backend: Arc::new(backend),
             hold_limit: config.bus.hold_limit,
-            router: Arc::clone(&router),
+            dispatcher: Arc::clone(&dispatcher),
             recent_calls,
             expendable: config.bus.expendable.clone(),
             bus: bus.clone(),
@@ -218,7 +218,7 @@ impl App {
         };
         let admin_listener = bind(app.config.admin.address, 128, "admin.address")?;
         let station_listeners = app.bind_station_listeners()?;
-        app.start_commands(&router, unfinished, &registrar)?;
+        app.start_commands(&dispatcher, unfinished, &registrar)?;
         app.start_admin(admin_listener, registrar.registry().clone(), metrics.stations_known);
         if let Some(authenticator) = &authenticator {
             let watch = Arc::clone(authenticator)
@@ -245,12 +245,12 @@ impl App {
     /// Ends what a crash has left open, and reads commands from Kafka.
     fn start_commands(
         &mut self,
-        router: &Arc<Router>,
+        dispatcher: &Arc<Dispatcher>,
         unfinished: Vec<Unfinished>,
         registrar: &Registrar,
     ) -> Result<(), StartupError> {
-        drop(router.tasks.spawn(Arc::clone(router).recover(unfinished)));
-        drop(self.rest.spawn(sweep_commands(Arc::clone(router), self.stop_rest.clone())));
+        drop(dispatcher.tasks.spawn(Arc::clone(dispatcher).recover(unfinished)));
+        drop(self.rest.spawn(sweep_commands(Arc::clone(dispatcher), self.stop_rest.clone())));
         if let Some(options) = derived::consumer_options(&self.config) {
             let topic = options.topic.clone();
             let metrics = ConsumerMetrics::register(registrar)?;
@@ -258,7 +258,7 @@ impl App {
                 Consumer::start(&derived::kafka_options(&self.config), options, metrics)
                     .map_err(StartupError::Intake)?;
             let reading = consumer::serve(
-                Arc::clone(router),
+                Arc::clone(dispatcher),
                 Arc::clone(&self.shared.backend),
                 topic,
                 deliveries,
@@ -271,7 +271,7 @@ impl App {
     }
 
     fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry, stations_known: IntGauge) {
-        let Shared { router, backend, stations, bus, journal, registration, .. } = &*self.shared;
+        let Shared { dispatcher, backend, stations, bus, journal, registration, .. } = &*self.shared;
         let max_connections = self.config.admin.max_connections;
         let api = http::Api {
             health: http::Sources {
@@ -282,16 +282,16 @@ impl App {
                 stations_known,
                 bus: bus.status().clone(),
                 stations_journal: journal.status().clone(),
-                commands_journal: router.journal.status().clone(),
+                commands_journal: dispatcher.journal.status().clone(),
             },
             stations: http::Directory {
                 registry: Arc::clone(&self.registry),
                 stations: Arc::clone(stations),
                 journal: journal.clone(),
                 max_stations: registration.max_stations,
-                commands: Arc::clone(&router.book),
+                commands: Arc::clone(&dispatcher.store),
             },
-            commands: Arc::clone(router),
+            commands: Arc::clone(dispatcher),
             backend: Arc::clone(backend),
             registry: Arc::clone(&self.registry),
             events: http::Subscriptions {
@@ -356,10 +356,10 @@ fn bind(address: std::net::SocketAddr, backlog: i32, key: &str) -> Result<TcpLis
     })
 }
 
-async fn sweep_commands(router: Arc<Router>, stop: CancellationToken) {
+async fn sweep_commands(dispatcher: Arc<Dispatcher>, stop: CancellationToken) {
     const EVERY: Duration = Duration::from_secs(1);
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        router.sweep().await;
+        dispatcher.sweep().await;
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ocpp_bus::kafka::consumer::Delivery;
-use ocpp_commands::Router;
+use ocpp_commands::Dispatcher;
 use ocpp_commands::request::Wanted;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,7 @@ use crate::backend::{Answers, BackendAnswer};
 
 /// Takes commands in until told to stop.
 pub async fn serve(
-    router: Arc<Router>,
+    dispatcher: Arc<Dispatcher>,
     backend: Arc<Answers>,
     topic: String,
     mut deliveries: mpsc::Receiver<Delivery>,
@@ -40,23 +40,23 @@ pub async fn serve(
                 None => return,
             },
             // The semaphore is never closed.
-            Some(place) = router.place(), if !held.is_empty() => {
+            Some(permit) = dispatcher.permit(), if !held.is_empty() => {
                 if let Some(delivery) = held.pop_front() {
-                    take(&router, &topic, delivery, place);
+                    take(&dispatcher, &topic, delivery, permit);
                 }
             }
         }
     }
 }
 
-fn take(router: &Arc<Router>, topic: &str, delivery: Delivery, place: OwnedSemaphorePermit) {
-    match router.limits.from_kafka(topic, &delivery, |to| router.addressed(to)) {
+fn take(dispatcher: &Arc<Dispatcher>, topic: &str, delivery: Delivery, permit: OwnedSemaphorePermit) {
+    match dispatcher.limits.from_kafka(topic, &delivery, |to| dispatcher.addressed(to)) {
         Wanted::Command(command) => {
-            if let Some(flaw) = &command.flaw {
-                tracing::debug!(station = command.station, id = &*command.id, flaw, "not a command");
+            if let Some(reason) = &command.invalid {
+                tracing::debug!(station = command.station, id = &*command.id, reason, "not a command");
             }
-            router.take(command, place, || delivery.receipt.ack());
+            dispatcher.take(command, permit, || delivery.receipt.ack());
         }
-        Wanted::Batch(plan) => router.take_batch(Arc::new(plan), place, || delivery.receipt.ack()),
+        Wanted::Batch(plan) => dispatcher.take_batch(Arc::new(plan), permit, || delivery.receipt.ack()),
     }
 }

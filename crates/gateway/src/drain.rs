@@ -32,7 +32,7 @@ impl App {
             );
         }
         let (bus, journal) = (self.shared.bus.clone(), self.shared.journal.clone());
-        let commands = self.shared.router.journal.clone();
+        let commands = self.shared.dispatcher.journal.clone();
         let intake = self.intake;
         let flushed = tokio::task::spawn_blocking(move || {
             // The offsets of commands go last but for what they rest on.
@@ -74,7 +74,7 @@ impl App {
         }
         self.tasks.wait().await;
         // Every command that a session had is reported by now; its result is on its way.
-        let commands = &self.shared.router.tasks;
+        let commands = &self.shared.dispatcher.tasks;
         commands.close();
         commands.wait().await;
     }

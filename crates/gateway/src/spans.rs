@@ -300,7 +300,7 @@ mod tests {
             sequence: 0,
             origin: None,
             batch: None,
-            flaw: None,
+            invalid: None,
             trace: CommandTrace::stated(traceparent.as_deref()),
         }
     }

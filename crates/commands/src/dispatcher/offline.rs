@@ -1,7 +1,7 @@
-//! A station's line: what is kept for it leaves when it is there, and what a session has not sent goes on from here.
+//! A station's offline queue is sent when the station is ready, and what a session gave back goes on from here.
 //!
-//! Owns the way between lines and sessions, one command after the other, each to its end. The order of a line is the
-//! book's (`book.rs`).
+//! Owns the way between offline queues and sessions, one command after the other, each to its end. The store (`store.rs`)
+//! owns the order of a queue.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,38 +9,41 @@ use std::time::{Duration, SystemTime};
 use ocpp_protocol::IdentityKey;
 use ocpp_station::{OutboundCall, Outcome, Status};
 
-use super::Router;
+use super::Dispatcher;
 use crate::command::IfOffline;
-use crate::dispatch::{Carried, Dispatch, Report, Step};
+use crate::dispatch::{Carried, Dispatch, Dispatched, Report};
 
 /// How long the way to a station waits when its session's own queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(100);
 
-impl Router {
-    /// A station has booted, or spoken for the first time on its connection: what is kept for it may go.
+impl Dispatcher {
+    /// A station has booted, or spoken for the first time on its connection: its offline queue may go.
     pub fn station_ready(self: &Arc<Self>, station: &IdentityKey) {
         self.drain(station);
     }
 
-    /// Keeps a command that its station may not be sent now, if it is one to be kept. Else gives it back.
+    /// Queues a command that its station may not be sent now, if it is one to be queued.
+    ///
+    /// # Errors
+    /// Gives back one that is not.
     // The command comes back whole so that it can be ended; boxing it would cost every command.
     #[allow(clippy::result_large_err)]
-    pub fn keep_for_later(&self, call: OutboundCall<Dispatch>) -> Result<(), OutboundCall<Dispatch>> {
+    pub fn defer(&self, call: OutboundCall<Dispatch>) -> Result<(), OutboundCall<Dispatch>> {
         if call.dispatch.command.if_offline != IfOffline::Queue {
             return Err(call);
         }
         let dispatch = call.dispatch;
         let report = match dispatch.is_queued {
             true => Report::NotSent,
-            false => Report::Redirected(self.keep(&dispatch.command)),
+            false => Report::Redirected(self.queue(&dispatch.command)),
         };
         dispatch.tell(report);
         Ok(())
     }
 
-    /// Takes over what had not left when a session ended: to the connection that took its place, or onto the station's line.
+    /// Takes over what had not left when a session ended: to the station's next connection, or into its offline queue.
     /// No wait, and in the order in which they were taken in.
-    pub fn move_on(&self, mut waiting: Vec<OutboundCall<Dispatch>>, status: Status) {
+    pub fn hand_back(&self, mut waiting: Vec<OutboundCall<Dispatch>>, status: Status) {
         waiting.sort_by_key(|call| call.sequence);
         for dispatch in waiting.into_iter().map(|call| call.dispatch) {
             if dispatch.is_queued {
@@ -48,11 +51,11 @@ impl Router {
                 continue;
             }
             // The journal hears of it with the next step. Until then a crash leaves open what is known here.
-            drop(self.book.not_sent(&dispatch.command));
-            let step = match self.hand_over(&dispatch.command) {
-                Step::Over(outcome, _) if outcome.status == Status::Offline => {
+            drop(self.store.not_sent(&dispatch.command));
+            let step = match self.dispatch(&dispatch.command) {
+                Dispatched::Ended(outcome, _) if outcome.status == Status::Offline => {
                     let text = "the station's connection ended before the command was sent";
-                    Step::Over(Outcome::failed(status, text), None)
+                    Dispatched::Ended(Outcome::failed(status, text), None)
                 }
                 step => step,
             };
@@ -60,7 +63,7 @@ impl Router {
         }
     }
 
-    /// For a station that may have come back between the look and the line.
+    /// For a station that may have come back just before its command was queued.
     pub(super) fn drain_if_ready(self: &Arc<Self>, key: &IdentityKey) {
         if self.sessions.session(key).is_some_and(|session| session.is_ready()) {
             self.drain(key);
@@ -68,21 +71,21 @@ impl Router {
     }
 
     pub(super) fn drain(self: &Arc<Self>, key: &IdentityKey) {
-        if self.book.start_draining(key) {
+        if self.store.start_draining(key) {
             let (this, key) = (Arc::clone(self), key.clone());
-            drop(self.tasks.spawn(async move { this.take_line(&key).await }));
+            drop(self.tasks.spawn(async move { this.drain_queue(&key).await }));
         }
     }
 
-    /// Takes a station's line to it, one after the other, each to its end.
-    pub(super) async fn take_line(&self, key: &IdentityKey) {
+    /// Sends a station's offline queue, one command after the other, each to its end.
+    async fn drain_queue(&self, key: &IdentityKey) {
         loop {
             let session = self.sessions.session(key).filter(|session| session.is_ready());
-            let (Some(head), Some(session)) = (self.book.head(key), session) else {
-                self.book.stop_draining(key);
+            let (Some(head), Some(session)) = (self.store.head(key), session) else {
+                self.store.stop_draining(key);
                 // Something may have come between the look and the stop.
                 let is_ready = self.sessions.session(key).is_some_and(|session| session.is_ready());
-                if is_ready && self.book.keeps(key) && self.book.start_draining(key) {
+                if is_ready && self.store.has_queued(key) && self.store.start_draining(key) {
                     continue;
                 }
                 return;
@@ -92,21 +95,25 @@ impl Router {
                 continue;
             }
             match self.to_session(&head, session, true) {
-                Step::Handed(report, session) => match report.await {
+                Dispatched::Handed(report, session) => match report.await {
                     Ok(Report::Ended(outcome, guard)) => {
                         self.end(&head, outcome, Some(Carried { session, guard })).await;
                     }
-                    // It keeps its place.
-                    Ok(Report::NotSent | Report::Redirected(_)) => self.save(self.book.not_sent(&head)).await,
+                    // It stays at the head.
+                    Ok(Report::NotSent | Report::Redirected(_)) => {
+                        self.save(self.store.not_sent(&head)).await
+                    }
                     Err(_) => self.lost(&head).await,
                 },
-                Step::Over(outcome, _) if outcome.status == Status::QueueFull => {
+                Dispatched::Ended(outcome, _) if outcome.status == Status::QueueFull => {
                     tokio::time::sleep(QUEUE_FULL_PAUSE).await;
                 }
-                // The connection has just ended; the next one takes the line up.
-                Step::Over(outcome, _) if outcome.status == Status::Offline => tokio::task::yield_now().await,
-                Step::Over(outcome, carried) => drop(self.end(&head, outcome, carried).await),
-                Step::Kept(_) => return,
+                // The connection has just ended; the next one takes over the queue.
+                Dispatched::Ended(outcome, _) if outcome.status == Status::Offline => {
+                    tokio::task::yield_now().await
+                }
+                Dispatched::Ended(outcome, carried) => drop(self.end(&head, outcome, carried).await),
+                Dispatched::Queued(_) => return,
             }
         }
     }

@@ -1,6 +1,6 @@
-//! Sending a batch: station after station at its rate, to its last command's end.
+//! Sending a batch: station after station at its rate, until its last command has ended.
 //!
-//! Owns the pace and the way of a batch through the router; `batch.rs` owns what is remembered of it.
+//! Owns the pace and the way of a batch through the dispatcher; `batch.rs` owns what is remembered of it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,21 +12,21 @@ use ocpp_station::{Outcome, Status};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
-use super::Router;
+use super::Dispatcher;
 use crate::batch::{Addressees, Plan, Refused, Summary};
 use crate::kinds::result_record;
 use crate::request::NOBODY;
 
-/// After so many stations, at the latest, it is noted how far a batch is; what a restart begins anew is known to the book.
+/// After so many stations, at the latest, the progress of a batch is saved; what a restart sends again is known to the store.
 const NOTED_EVERY: usize = 100;
-/// Commands of a batch that are called back at the same time.
-const CALLED_BACK_TOGETHER: usize = 256;
+/// Commands of a batch that are cancelled at the same time.
+const CANCELLED_TOGETHER: usize = 256;
 /// A batch looks at its end this often, whatever rings.
 const LOOK: Duration = Duration::from_secs(1);
 /// How far behind its pace a batch may be and catch up.
 const CATCH_UP: Duration = Duration::from_millis(200);
 
-impl Router {
+impl Dispatcher {
     /// The stations that are meant, in the order of sending.
     pub fn addressed(&self, to: &Addressees) -> Vec<String> {
         match to {
@@ -48,14 +48,14 @@ impl Router {
     /// # Errors
     /// When its id is known or too many are running.
     pub async fn begin_batch(self: &Arc<Self>, plan: Arc<Plan>) -> Result<(), Refused> {
-        let begun = self.book.batches.begin(Arc::clone(&plan), self.limits.max_batches);
+        let accepted = self.store.batches.accept(Arc::clone(&plan), self.limits.max_batches);
         // Of one that is known, the first note may not be durable yet.
-        let (record, is_new) = match begun {
+        let (record, is_new) = match accepted {
             Ok(record) => {
                 self.traces.stated(plan.trace);
                 (Some(record), true)
             }
-            Err(Refused::Known) => (self.book.batches.again(&plan.id), false),
+            Err(Refused::Known) => (self.store.batches.again(&plan.id), false),
             Err(Refused::Busy) => return Err(Refused::Busy),
         };
         // In a task of its own: whoever asked may go.
@@ -76,14 +76,14 @@ impl Router {
     pub fn take_batch(
         self: &Arc<Self>,
         plan: Arc<Plan>,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         done: impl FnOnce() + Send + 'static,
     ) {
         let this = Arc::clone(self);
         drop(self.tasks.spawn(async move {
-            // Its commands will need places: it must not hold one while it waits for its turn.
-            drop(place);
-            let Ok(_waiting) = Arc::clone(&this.batch_places).try_acquire_owned() else {
+            // Its commands will need permits: it must not hold one while it waits for its turn.
+            drop(permit);
+            let Ok(_waiting) = Arc::clone(&this.batch_permits).try_acquire_owned() else {
                 let outcome = Outcome::failed(Status::QueueFull, "too many batches wait for their turn");
                 this.metrics.command_ended(outcome.status);
                 let result = CommandResult {
@@ -105,16 +105,16 @@ impl Router {
         }));
     }
 
-    /// Calls a batch back: what has not been sent is not. None if it is not known or has ended.
-    pub async fn call_batch_back(self: &Arc<Self>, id: &str) -> Option<Summary> {
-        let record = self.book.batches.call_back(id)?;
+    /// Cancels a batch: what has not been sent is not. None if it is not known or has ended.
+    pub async fn cancel_batch(self: &Arc<Self>, id: &str) -> Option<Summary> {
+        let record = self.store.batches.cancel(id)?;
         // In a task of its own: whoever asked may go.
         let this = Arc::clone(self);
         let noting = self.tasks.spawn(async move { this.save(Some(record)).await });
         if let Err(error) = noting.await {
-            tracing::error!(%error, "that a batch is called back was not noted");
+            tracing::error!(%error, "the cancellation of a batch was not saved");
         }
-        self.book.batches.summary(id)
+        self.store.batches.summary(id)
     }
 
     /// Sends a batch from where it is.
@@ -128,61 +128,61 @@ impl Router {
     }
 
     async fn send_batch(self: &Arc<Self>, id: &Arc<str>) {
-        let batches = &self.book.batches;
-        let Some((plan, begun, bell)) = batches.running(id) else { return };
+        let batches = &self.store.batches;
+        let Some((plan, begun, changed)) = batches.running(id) else { return };
         let gap = Duration::from_secs_f64(1.0 / plan.rate);
         let mut due = Instant::now();
-        for place in begun..plan.stations.len() {
-            if batches.is_called_back(id) {
+        for index in begun..plan.stations.len() {
+            if batches.is_cancelled(id) {
                 break;
             }
-            self.wait_until(due, id, &bell).await;
+            self.wait_until(due, id, &changed).await;
             due = due.max(Instant::now() - CATCH_UP) + gap;
-            let Some(command) = plan.command(place) else { break };
+            let Some(command) = plan.command(index) else { break };
             self.submit_in_turn(command).await;
-            if (place + 1) % NOTED_EVERY == 0 {
-                self.save(batches.begun(id, place + 1)).await;
+            if (index + 1) % NOTED_EVERY == 0 {
+                self.save(batches.begun(id, index + 1)).await;
             }
         }
-        self.see_off(&plan, &bell).await;
+        self.see_off(&plan, &changed).await;
         if let Some(summary) = batches.summary(id) {
             self.publish_summary(&summary).await;
         }
         self.save(batches.finish(id)).await;
-        self.book.release(id);
+        self.store.release(id);
     }
 
-    /// Waits for a moment, or for the batch to be called back.
-    async fn wait_until(&self, due: Instant, id: &str, bell: &Notify) {
-        let called_back = async {
-            while !self.book.batches.is_called_back(id) {
-                bell.notified().await;
+    /// Waits for a moment, or for the batch to be cancelled.
+    async fn wait_until(&self, due: Instant, id: &str, changed: &Notify) {
+        let cancelled = async {
+            while !self.store.batches.is_cancelled(id) {
+                changed.notified().await;
             }
         };
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
-            () = called_back => {}
+            () = cancelled => {}
         }
     }
 
-    /// Waits for the last commands; ends those that have not been sent when the batch is called back.
-    async fn see_off(self: &Arc<Self>, plan: &Plan, bell: &Notify) {
-        let batches = &self.book.batches;
+    /// Waits for the last commands; ends those that have not been sent when the batch is cancelled.
+    async fn see_off(self: &Arc<Self>, plan: &Plan, changed: &Notify) {
+        let batches = &self.store.batches;
         let total = plan.stations.len();
-        let mut is_called_back = false;
-        if !batches.is_called_back(&plan.id) {
+        let mut is_cancelled = false;
+        if !batches.is_cancelled(&plan.id) {
             self.save(batches.begun(&plan.id, total)).await;
         }
         while !batches.is_complete(&plan.id) {
-            if batches.is_called_back(&plan.id) && !std::mem::replace(&mut is_called_back, true) {
-                futures_util::stream::iter((0..total).filter_map(|place| plan.command(place)))
-                    .for_each_concurrent(CALLED_BACK_TOGETHER, |command| self.end_called_back(command))
+            if batches.is_cancelled(&plan.id) && !std::mem::replace(&mut is_cancelled, true) {
+                futures_util::stream::iter((0..total).filter_map(|index| plan.command(index)))
+                    .for_each_concurrent(CANCELLED_TOGETHER, |command| self.end_cancelled(command))
                     .await;
                 self.save(batches.begun(&plan.id, total)).await;
                 continue;
             }
             // What ends rings; a restart in between does not.
-            drop(tokio::time::timeout(LOOK, bell.notified()).await);
+            drop(tokio::time::timeout(LOOK, changed.notified()).await);
         }
     }
 

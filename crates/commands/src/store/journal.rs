@@ -11,11 +11,13 @@ use ocpp_bus::Record;
 use ocpp_bus::kafka::consumer::RecordPlace;
 use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::IdentityKey;
+use ocpp_station::Outcome;
 use ocpp_station::time::millis;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Book, Ended, Entry, Phase};
+use super::state::{Entry, Phase};
+use super::{CommandStore, Ended};
 use crate::batch::Batches;
 use crate::command::{Command, IfOffline};
 use crate::kinds;
@@ -30,8 +32,8 @@ pub enum Unfinished {
     Waiting(Arc<Command>),
     /// Sent, or not: the gateway stopped at that moment.
     Sending(Arc<Command>),
-    /// Its end is known, and may not have been told.
-    Untold(Arc<Ended>),
+    /// Its end is known, and may not have been published.
+    Unpublished(Arc<Ended>),
 }
 
 /// One command's whole state. `J` is JSON text, borrowed to write it and owned when it was read.
@@ -65,8 +67,9 @@ struct SavedRequest<'a, J> {
     #[serde(default, skip_serializing_if = "CommandTrace::is_empty")]
     trace: CommandTrace,
     sequence: u64,
-    /// It is, or was, on its station's line.
-    in_line: bool,
+    /// It is, or was, in its station's offline queue.
+    #[serde(rename = "inLine")]
+    is_queued: bool,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -80,24 +83,28 @@ struct SavedResult<J> {
 #[serde(rename_all = "camelCase")]
 enum Word {
     Waiting,
-    Kept,
+    #[serde(rename = "kept")]
+    Queued,
     Sending,
     Ended,
-    Told,
+    #[serde(rename = "told")]
+    Published,
 }
 
 impl Entry {
-    /// What the journal is told; nothing where whoever sent the command brings it again after a crash.
+    /// Its record for the journal; none where whoever sent the command brings it again after a crash.
     pub(super) fn record(&self, id: &Arc<str>) -> Option<Record> {
         let saved = match &self.phase {
             Phase::Waiting { saved: false, .. } => return None,
             Phase::Waiting { command, .. } => self.running(id, Word::Waiting, command, true, false),
-            Phase::Kept { command } => self.running(id, Word::Kept, command, true, true),
-            Phase::Sending { command, in_line } => self.running(id, Word::Sending, command, false, *in_line),
-            Phase::Ended { ended, told } => Saved {
+            Phase::Queued { command } => self.running(id, Word::Queued, command, true, true),
+            Phase::Sending { command, is_queued } => {
+                self.running(id, Word::Sending, command, false, *is_queued)
+            }
+            Phase::Ended { ended, published } => Saved {
                 revision: self.revision,
                 id: Cow::Borrowed(&**id),
-                phase: if *told { Word::Told } else { Word::Ended },
+                phase: if *published { Word::Published } else { Word::Ended },
                 station: Cow::Borrowed(&ended.station),
                 partition: ended.origin.map(|place| place.partition),
                 offset: ended.origin.map(|place| place.offset),
@@ -117,7 +124,7 @@ impl Entry {
         phase: Word,
         command: &'a Command,
         with_payload: bool,
-        in_line: bool,
+        is_queued: bool,
     ) -> Saved<'a, &'a RawValue> {
         Saved {
             revision: self.revision,
@@ -136,7 +143,7 @@ impl Entry {
                 if_offline: command.if_offline,
                 trace: command.trace,
                 sequence: command.sequence,
-                in_line,
+                is_queued,
             }),
             result: None,
         }
@@ -145,8 +152,8 @@ impl Entry {
 
 type Found = Saved<'static, Box<RawValue>>;
 
-impl Book {
-    /// Reads the journal. Gives the book and what is to be finished now.
+impl CommandStore {
+    /// Reads the journal. Gives the store and what is to be finished now.
     ///
     /// # Errors
     /// When a segment cannot be read at all. Damaged regions are logged; what is behind them is read.
@@ -179,11 +186,11 @@ impl Book {
     }
 
     fn restore(mut found: Vec<Found>, batches: Batches, limits: Limits) -> (Self, Vec<Unfinished>) {
-        // Lines as they were, and what has ended in the order in which it did.
+        // Offline queues as they were, and what has ended in the order in which it did.
         found.sort_by_key(|found| found.request.as_ref().map_or(found.revision, |request| request.sequence));
-        let book = Self { batches, ..Self::new(limits) };
+        let store = Self { batches, ..Self::new(limits) };
         let mut unfinished = Vec::new();
-        let mut inner = book.lock();
+        let mut inner = store.lock();
         for Saved { revision, id, phase: word, station, partition, offset, batch, request, result } in found {
             let sequence = request.as_ref().map_or(0, |request| request.sequence);
             inner.revision = inner.revision.max(revision).max(sequence);
@@ -192,15 +199,17 @@ impl Book {
             let origin = partition.zip(offset).map(|(partition, offset)| RecordPlace { partition, offset });
             let phase = match (request, result) {
                 (None, Some(SavedResult { at_ms, event })) => {
-                    let ended = Arc::new(Ended { id: Arc::clone(&id), station, origin, batch, event, at_ms });
-                    Phase::Ended { ended, told: word == Word::Told }
+                    let outcome = outcome(&event);
+                    let id = Arc::clone(&id);
+                    let ended = Arc::new(Ended { id, station, origin, batch, outcome, event, at_ms });
+                    Phase::Ended { ended, published: word == Word::Published }
                 }
                 (Some(request), None) => {
-                    let in_line = request.in_line;
+                    let is_queued = request.is_queued;
                     let command = Arc::new(command(Arc::clone(&id), station, origin, batch, request));
                     match word {
-                        Word::Kept => Phase::Kept { command },
-                        Word::Sending => Phase::Sending { command, in_line },
+                        Word::Queued => Phase::Queued { command },
+                        Word::Sending => Phase::Sending { command, is_queued },
                         _ => Phase::Waiting { command, saved: true },
                     }
                 }
@@ -210,21 +219,21 @@ impl Book {
                 }
             };
             if let Phase::Ended { ended, .. } = &phase {
-                book.count_in_batch(ended);
+                store.count_in_batch(ended);
             }
             inner.entries.insert(id, Entry { revision, phase: phase.clone(), waiters: Vec::new() });
             match phase {
-                Phase::Kept { command } => inner.add_kept(&command),
+                Phase::Queued { command } => inner.add_queued(&command),
                 Phase::Sending { command, .. } => unfinished.push(Unfinished::Sending(command)),
                 Phase::Waiting { command, .. } => unfinished.push(Unfinished::Waiting(command)),
-                Phase::Ended { ended, told: false } => unfinished.push(Unfinished::Untold(ended)),
-                Phase::Ended { ended, told: true } if book.is_of_running_batch(&ended) => {}
-                Phase::Ended { ended, told: true } => inner.remember(&ended),
+                Phase::Ended { ended, published: false } => unfinished.push(Unfinished::Unpublished(ended)),
+                Phase::Ended { ended, published: true } if store.is_of_running_batch(&ended) => {}
+                Phase::Ended { ended, published: true } => inner.remember(&ended),
             }
         }
-        inner.forget(&book.limits, now_ms());
+        inner.forget(&store.limits, now_ms());
         drop(inner);
-        (book, unfinished)
+        (store, unfinished)
     }
 }
 
@@ -233,6 +242,21 @@ fn keep_latest(latest: &mut HashMap<String, Found>, found: Found) {
         Slot::Vacant(slot) => drop(slot.insert(found)),
         Slot::Occupied(mut slot) if found.revision > slot.get().revision => drop(slot.insert(found)),
         Slot::Occupied(_) => {}
+    }
+}
+
+/// The outcome that a result event tells of.
+fn outcome(event: &RawValue) -> Option<Outcome> {
+    #[derive(Deserialize)]
+    struct Event {
+        data: Outcome,
+    }
+    match serde_json::from_str::<Event>(event.get()) {
+        Ok(event) => Some(event.data),
+        Err(error) => {
+            tracing::error!(%error, "the result of a command in the journal is not readable");
+            None
+        }
     }
 }
 
@@ -256,7 +280,7 @@ fn command(
         sequence: request.sequence,
         origin,
         batch,
-        flaw: None,
+        invalid: None,
         trace: request.trace,
     }
 }

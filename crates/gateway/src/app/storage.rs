@@ -1,4 +1,4 @@
-//! What is opened before anybody connects: the bus, the journal of the stations' states, the book of commands.
+//! What is opened before anybody connects: the bus, the journal of the stations' states, the command store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
 use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Snapshot, StartError, open_log};
-use ocpp_commands::Book;
+use ocpp_commands::CommandStore;
 use ocpp_commands::store::Unfinished;
 use ocpp_log::LogOptions;
 
@@ -79,15 +79,15 @@ pub(super) fn start_journal(
     Ok((Journal::start(log, snapshot, options, &metrics)?, stations))
 }
 
-/// The journal of the book of commands, what it says, and what is to be finished now.
+/// The journal of the command store, what it says, and what is to be finished now.
 ///
 /// # Errors
 /// When the log cannot be opened or read.
 pub(super) fn start_commands(
     config: &Config,
     metrics: BusMetrics,
-) -> Result<(Journal, Arc<Book>, Vec<Unfinished>), StartError> {
-    // A command's payload or the event of its outcome, with what the book says beside it.
+) -> Result<(Journal, Arc<CommandStore>, Vec<Unfinished>), StartError> {
+    // A command's payload or the event of its outcome, with what the store says beside it.
     let max_record_bytes =
         u32::try_from(config.session.max_event_bytes()).unwrap_or(u32::MAX).saturating_add(8192);
     let options = LogOptions {
@@ -98,8 +98,8 @@ pub(super) fn start_commands(
         max_record_bytes,
     };
     let log = open_log(options, &metrics)?;
-    let (book, unfinished) = Book::replay(&log.view(), command_limits(config))?;
-    let book = Arc::new(book);
+    let (store, unfinished) = CommandStore::replay(&log.view(), command_limits(config))?;
+    let store = Arc::new(store);
     let limits =
         QueueLimits { bytes: JOURNAL_LIMITS.bytes.max(max_record_bytes.saturating_mul(2)), ..JOURNAL_LIMITS };
     let options = JournalOptions {
@@ -108,6 +108,6 @@ pub(super) fn start_commands(
         compact_above_bytes: JOURNAL_COMPACT_ABOVE,
         dead_letter_dir: config.node.dead_letter_dir(),
     };
-    let snapshot = Arc::clone(&book) as Arc<dyn Snapshot>;
-    Ok((Journal::start(log, snapshot, options, &metrics)?, book, unfinished))
+    let snapshot = Arc::clone(&store) as Arc<dyn Snapshot>;
+    Ok((Journal::start(log, snapshot, options, &metrics)?, store, unfinished))
 }

@@ -349,21 +349,22 @@ impl Host for SocketHost {
     }
 
     fn prepare(&mut self, call: &OutboundCall<Dispatch>) -> bool {
-        let router = &self.shared.router;
-        let note = router.book.sending(&call.dispatch.command);
-        self.note = note
-            .map(|note| Box::new(PreparedNote { publisher: router.journal.publisher(), note: Some(note) }));
+        let dispatcher = &self.shared.dispatcher;
+        let note = dispatcher.store.sending(&call.dispatch.command);
+        self.note = note.map(|note| {
+            Box::new(PreparedNote { publisher: dispatcher.journal.publisher(), note: Some(note) })
+        });
         self.note.is_some()
     }
 
     fn defer(&mut self, call: OutboundCall<Dispatch>) -> Result<(), OutboundCall<Dispatch>> {
-        self.shared.router.keep_for_later(call)
+        self.shared.dispatcher.defer(call)
     }
 
     fn hand_back(&mut self, calls: Vec<OutboundCall<Dispatch>>, status: Status) {
         // Or the way of the commands would lead here again.
         self.session.mark_ending();
-        self.shared.router.move_on(calls, status);
+        self.shared.dispatcher.hand_back(calls, status);
     }
 
     fn finished(&mut self, call: OutboundCall<Dispatch>, outcome: Outcome) {
@@ -382,7 +383,7 @@ impl Host for SocketHost {
     fn station_ready(&mut self, is_ready: bool) {
         self.session.mark_ready(is_ready);
         if is_ready {
-            self.shared.router.station_ready(&self.key);
+            self.shared.dispatcher.station_ready(&self.key);
         }
     }
 

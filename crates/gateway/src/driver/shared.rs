@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ocpp_bus::{Bus, Journal, Status};
-use ocpp_commands::Router;
+use ocpp_commands::Dispatcher;
 
 use crate::backend::Answers;
 use crate::driver::Point;
@@ -36,7 +36,7 @@ pub struct Shared {
     /// The stations' states.
     pub stations: Arc<Stations>,
     /// Takes commands to their stations.
-    pub router: Arc<Router>,
+    pub dispatcher: Arc<Dispatcher>,
     /// What stations asked lately.
     pub recent_calls: Arc<RecentCalls<Point>>,
     /// Actions whose messages may be dropped, and the fill level of the bus from which they are.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, LOCATION};
-use ocpp_commands::Router;
+use ocpp_commands::Dispatcher;
 use ocpp_commands::batch::{Refused, Summary};
 use ocpp_commands::request::BatchRequest;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -20,9 +20,9 @@ use super::document::Operation;
 use super::extract::Json;
 use super::problem::Problem;
 
-pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
+pub(super) fn operations(dispatcher: &Arc<Dispatcher>) -> Vec<Operation> {
     [routes!(send_batch), routes!(show_batch), routes!(cancel_batch)]
-        .map(|operation| operation.with_state(Arc::clone(router)))
+        .map(|operation| operation.with_state(Arc::clone(dispatcher)))
         .into()
 }
 
@@ -40,14 +40,14 @@ pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
         (status = 503, description = "commands.max_batches is reached"),
     ))]
 async fn send_batch(
-    State(router): State<Arc<Router>>,
+    State(dispatcher): State<Arc<Dispatcher>>,
     headers: HeaderMap,
     Json(mut request): Json<BatchRequest>,
 ) -> Result<(StatusCode, [(hyper::header::HeaderName, String); 1], Json<Option<Summary>>), Problem> {
     request.traceparent = request.traceparent.or_else(|| traceparent(&headers));
     let id = || Uuid::now_v7().to_string();
-    let plan = Arc::new(router.limits.plan(request, id, |to| router.addressed(to))?);
-    match router.begin_batch(Arc::clone(&plan)).await {
+    let plan = Arc::new(dispatcher.limits.plan(request, id, |to| dispatcher.addressed(to))?);
+    match dispatcher.begin_batch(Arc::clone(&plan)).await {
         // One that is known is not sent again.
         Ok(()) | Err(Refused::Known) => {}
         Err(Refused::Busy) => {
@@ -55,7 +55,7 @@ async fn send_batch(
         }
     }
     let location = format!("/api/v1/batches/{}", utf8_percent_encode(&plan.id, NON_ALPHANUMERIC));
-    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(router.book.batches.summary(&plan.id))))
+    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(dispatcher.store.batches.summary(&plan.id))))
 }
 
 /// How a command for many stations is going.
@@ -66,10 +66,10 @@ async fn send_batch(
         (status = 404, description = "It is not, or was forgotten"),
     ))]
 async fn show_batch(
-    State(router): State<Arc<Router>>,
+    State(dispatcher): State<Arc<Dispatcher>>,
     Path(id): Path<String>,
 ) -> Result<Json<Summary>, Problem> {
-    router.book.batches.summary(&id).map(Json).ok_or_else(|| unknown(&id))
+    dispatcher.store.batches.summary(&id).map(Json).ok_or_else(|| unknown(&id))
 }
 
 /// Calls back what has not been sent of a command for many stations.
@@ -81,13 +81,13 @@ async fn show_batch(
         (status = 409, description = "It has ended"),
     ))]
 async fn cancel_batch(
-    State(router): State<Arc<Router>>,
+    State(dispatcher): State<Arc<Dispatcher>>,
     Path(id): Path<String>,
 ) -> Result<(StatusCode, Json<Summary>), Problem> {
-    if let Some(summary) = router.call_batch_back(&id).await {
+    if let Some(summary) = dispatcher.cancel_batch(&id).await {
         return Ok((StatusCode::ACCEPTED, Json(summary)));
     }
-    Err(match router.book.batches.summary(&id) {
+    Err(match dispatcher.store.batches.summary(&id) {
         Some(_) => Problem::conflict("too late", "the batch has ended"),
         None => unknown(&id),
     })

@@ -10,9 +10,9 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, LOCATION};
-use ocpp_commands::dispatcher::{Router, Submitted};
-use ocpp_commands::request::{CommandRequest, Flaw};
-use ocpp_commands::store::{Begun, Ended, Progress, Shown, TooLate};
+use ocpp_commands::dispatcher::{Dispatcher, Submitted};
+use ocpp_commands::request::{CommandRequest, InvalidCommand};
+use ocpp_commands::store::{Accepted, Ended, Progress, Shown, TooLate};
 use ocpp_protocol::Identity;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::ser::SerializeMap;
@@ -103,9 +103,9 @@ fn object_at_least<S: Serializer>(details: &Option<&RawValue>, serializer: S) ->
     }
 }
 
-pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
+pub(super) fn operations(dispatcher: &Arc<Dispatcher>) -> Vec<Operation> {
     [routes!(send_command), routes!(show_command), routes!(cancel_command)]
-        .map(|operation| operation.with_state(Arc::clone(router)))
+        .map(|operation| operation.with_state(Arc::clone(dispatcher)))
         .into()
 }
 
@@ -129,7 +129,7 @@ pub(super) fn operations(router: &Arc<Router>) -> Vec<Operation> {
         (status = 503, description = "Too many commands are under way, or the gateway is leaving"),
     ))]
 async fn send_command(
-    State(router): State<Arc<Router>>,
+    State(dispatcher): State<Arc<Dispatcher>>,
     Path(station): Path<String>,
     headers: HeaderMap,
     Json(mut request): Json<CommandRequest>,
@@ -142,39 +142,39 @@ async fn send_command(
         return Err(Problem::bad_request("no such station: the name is too long"));
     }
     let id = || Uuid::now_v7().to_string();
-    let command = router.limits.command(request, Some(&station), id, SystemTime::now())?;
+    let command = dispatcher.limits.command(request, Some(&station), id, SystemTime::now())?;
     let (id, station) = (Arc::clone(&command.id), command.station.clone());
     let respond_async = prefers_async(&headers);
-    let progress = match router.submit(command) {
+    let progress = match dispatcher.submit(command) {
         Submitted::New { saved, .. } if respond_async => {
             saved.await.map_err(|_| leaving())?;
             return Ok(accepted(&id, &station, "waiting"));
         }
         Submitted::New { progress, .. } => progress,
-        Submitted::Known(Begun::Running(_)) if respond_async => {
-            router.note_again(&id).await;
+        Submitted::Known(Accepted::Running(_)) if respond_async => {
+            dispatcher.save_again(&id).await;
             return Ok(accepted(&id, &station, "waiting"));
         }
-        Submitted::Known(Begun::Running(progress)) => progress,
-        Submitted::Known(Begun::Kept(_)) => {
-            router.note_again(&id).await;
+        Submitted::Known(Accepted::Running(progress)) => progress,
+        Submitted::Known(Accepted::Queued(_)) => {
+            dispatcher.save_again(&id).await;
             return Ok(accepted(&id, &station, "kept"));
         }
-        Submitted::Known(Begun::Ended(ended)) => return outcome(&ended),
-        Submitted::Known(Begun::Crowded(_)) | Submitted::Busy => {
+        Submitted::Known(Accepted::Ended(ended)) => return outcome(&ended),
+        Submitted::Known(Accepted::Crowded(_)) | Submitted::Busy => {
             let detail = "commands.max_in_flight is reached, or too many wait for this one";
             return Err(Problem::unavailable("too many commands", detail));
         }
-        Submitted::Known(Begun::Conflict(_)) => {
+        Submitted::Known(Accepted::Conflict(_)) => {
             let detail = format!("commandId {id:?} is another command's");
             return Err(Problem::conflict("the commandId is taken", detail));
         }
         // `submit` never gives these as known.
-        Submitted::Known(Begun::New(..)) => return Err(leaving()),
+        Submitted::Known(Accepted::New(..)) => return Err(leaving()),
     };
     match progress.await.map_err(|_| leaving())? {
         Progress::Ended(ended) => outcome(&ended),
-        Progress::Kept => Ok(accepted(&id, &station, "kept")),
+        Progress::Queued => Ok(accepted(&id, &station, "kept")),
     }
 }
 
@@ -186,11 +186,11 @@ async fn send_command(
         (status = 404, description = "It is not known, or was forgotten"),
     ))]
 async fn show_command(
-    State(router): State<Arc<Router>>,
+    State(dispatcher): State<Arc<Dispatcher>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
     let known = |running| Ok(Json(Known::Running(running)).into_response());
-    match router.book.show(&id) {
+    match dispatcher.store.show(&id) {
         Some(Shown::Running(state, command)) => known(Running {
             command_id: &id,
             station_id: &command.station,
@@ -220,10 +220,10 @@ async fn show_command(
         (status = 409, description = "It is being sent, or has ended"),
     ))]
 async fn cancel_command(
-    State(router): State<Arc<Router>>,
+    State(dispatcher): State<Arc<Dispatcher>>,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    match router.call_back(&id).await {
+    match dispatcher.cancel(&id).await {
         Ok(ended) => outcome(&ended),
         Err(TooLate::Unknown) => Err(unknown(&id)),
         Err(TooLate::Ended) => Err(Problem::conflict("too late", "the command has ended")),
@@ -239,11 +239,11 @@ fn leaving() -> Problem {
     Problem::unavailable("the gateway is leaving", "ask for the command later")
 }
 
-impl From<Flaw> for Problem {
-    fn from(flaw: Flaw) -> Self {
-        match flaw {
-            Flaw::TooLarge(_) | Flaw::TooMany(_) => {
-                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large", flaw.to_string())
+impl From<InvalidCommand> for Problem {
+    fn from(invalid: InvalidCommand) -> Self {
+        match invalid {
+            InvalidCommand::TooLarge(_) | InvalidCommand::TooMany(_) => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the command is too large", invalid.to_string())
             }
             other => Self::bad_request(other.to_string()),
         }
@@ -271,7 +271,7 @@ fn accepted(command_id: &str, station_id: &str, state: &str) -> Response {
 
 /// The outcome, the station's answer spliced in byte for byte.
 fn outcome(ended: &Ended) -> Result<Response, Problem> {
-    let outcome = ended.outcome().ok_or_else(|| {
+    let outcome = ended.outcome.as_ref().ok_or_else(|| {
         Problem::internal("not readable", format!("the result of {:?} is not readable", ended.id))
     })?;
     let error = outcome.error.as_ref().map(|error| OutcomeError {

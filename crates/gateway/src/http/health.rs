@@ -54,7 +54,7 @@ pub(super) struct Health {
     bus: BusHealth,
     /// The bus of the stations' states.
     stations_journal: BusHealth,
-    /// The bus of the book of commands.
+    /// The journal of the command store.
     commands_journal: BusHealth,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Stats {
     bus: BusHealth,
     /// The bus of the stations' states.
     stations_journal: BusHealth,
-    /// The bus of the book of commands.
+    /// The journal of the command store.
     commands_journal: BusHealth,
 }
 

@@ -19,7 +19,7 @@ use super::problem::Problem;
 use super::{answers, batches, commands, disconnect, events, health, stations};
 use crate::backend::Answers;
 use crate::registry::Registry;
-use ocpp_commands::Router as Commands;
+use ocpp_commands::Dispatcher as Commands;
 
 /// What the operations use, each its own part.
 pub(crate) struct Api {

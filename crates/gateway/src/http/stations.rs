@@ -20,7 +20,7 @@ use super::problem::Problem;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
 use crate::stations::{Stations, check_tags};
-use ocpp_commands::Book;
+use ocpp_commands::CommandStore;
 use ocpp_station::time::millis;
 
 const DEFAULT_PAGE: usize = 100;
@@ -35,7 +35,7 @@ pub(crate) struct Directory {
     /// `registration.max_stations`.
     pub(crate) max_stations: usize,
     /// Has the commands that are queued for stations.
-    pub(crate) commands: Arc<Book>,
+    pub(crate) commands: Arc<CommandStore>,
 }
 
 /// A station that is known or connected.
@@ -216,7 +216,7 @@ impl Directory {
             registration,
             registration_decision,
             tags,
-            commands_kept: self.commands.kept_for(key),
+            commands_kept: self.commands.queued_for(key),
         })
     }
 

@@ -28,7 +28,7 @@ use super::stations::Directory;
 use crate::command_options::CommandOptions;
 use crate::registry::Registry;
 use crate::stations::Stations;
-use ocpp_commands::Book;
+use ocpp_commands::CommandStore;
 
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -224,7 +224,7 @@ fn stations() -> (Router, Journal) {
         stations: Arc::new(known),
         journal: journal.clone(),
         max_stations: 4,
-        commands: Arc::new(Book::new(CommandOptions::default().limits(65_536))),
+        commands: Arc::new(CommandStore::new(CommandOptions::default().limits(65_536))),
     };
     (router(directory.operations().into_iter().chain(disconnect::operations(registry))), journal)
 }
