@@ -29,7 +29,7 @@ pub(crate) use self::message::Written;
 pub use self::message::{AnswerError, BackendAnswer};
 use self::metrics::BackendMetrics;
 use self::options::{AnswersOptions, HookOptions};
-use crate::driver::Point;
+use crate::durable_point::Point;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
 

@@ -37,7 +37,6 @@ use ocpp_station::time::millis;
 use ocpp_station::{CloseReason, Link, Now, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use self::host::Point;
 use self::host::{PreparedNote, SocketHost};
 use self::shared::Shared;
 use crate::kinds;

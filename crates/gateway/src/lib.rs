@@ -22,6 +22,7 @@ pub mod config;
 pub mod consumer;
 pub mod drain;
 pub mod driver;
+pub mod durable_point;
 mod http;
 mod https;
 pub mod kinds;

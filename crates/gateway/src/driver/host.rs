@@ -14,7 +14,7 @@ use ocpp_station::events::{self, Subject};
 use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Disconnected, Event, Host, Position, Trace};
 use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
-use ocpp_station::recent_calls::{DurablePoint, RecentCalls};
+use ocpp_station::recent_calls::RecentCalls;
 use ocpp_station::{
     CloseReason, Now, Options, OutboundCall, Outcome, Session, SessionId, Status, TraceParent,
 };
@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 use super::record;
 use super::shared::Shared;
+use crate::durable_point::Point;
 use crate::kinds;
 use crate::session::SessionHandle;
 use crate::spans::{Kind, Span};
@@ -44,23 +45,6 @@ pub(super) struct SocketHost {
     /// Ends of commands, to be reported behind the records that wait.
     reports: VecDeque<(Dispatch, Outcome, ResultGuard)>,
     delegated: Share,
-}
-
-/// How far a session's events and state changes must be durable.
-#[derive(Clone, Debug)]
-pub struct Point {
-    events: (DurableWatermark, u64),
-    states: (DurableWatermark, u64),
-}
-
-impl DurablePoint for Point {
-    fn is_reached(&self) -> bool {
-        [&self.events, &self.states].iter().all(|(durability, sequence)| durability.reached() >= *sequence)
-    }
-
-    fn with_states_of(&self, later: &Self) -> Self {
-        Self { events: self.events.clone(), states: later.states.clone() }
-    }
 }
 
 /// The note that a command is about to be sent. It must be durable first, or a crash could make the command go out twice.
@@ -289,7 +273,7 @@ impl Host for SocketHost {
 
     fn point(&self) -> Point {
         let (events, states) = self.watermarks();
-        Point { events: (events, self.position.events), states: (states, self.position.states) }
+        Point::new((events, self.position.events), (states, self.position.states))
     }
 
     fn backlog(&self) -> Backlog {

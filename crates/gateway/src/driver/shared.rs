@@ -7,9 +7,9 @@ use ocpp_bus::{Bus, Journal, Status};
 use ocpp_commands::Dispatcher;
 
 use crate::backend::Answers;
-use crate::driver::Point;
 use crate::driver::metrics::SessionMetrics;
 use crate::driver::options::{RegistrationOptions, SessionOptions, SheddableOptions};
+use crate::durable_point::Point;
 use crate::spans::Tracer;
 use crate::stations::Stations;
 use ocpp_station::Options;
