@@ -17,9 +17,11 @@
 //! The end: when the session is over, its last event is on the bus; only then does the registry's entry go and may a
 //! successor speak, so a station's events are in order across sessions (P3).
 
+mod call_span;
 mod host;
 pub mod metrics;
 pub mod options;
+mod prepared_note;
 pub mod shared;
 
 use std::future::poll_fn;
@@ -37,7 +39,8 @@ use ocpp_station::time::millis;
 use ocpp_station::{CloseReason, Link, Now, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::host::{PreparedNote, SocketHost};
+use self::host::SocketHost;
+use self::prepared_note::PreparedNote;
 use self::shared::Shared;
 use crate::kinds;
 use crate::registry::Entry;

@@ -11,16 +11,18 @@ use ocpp_commands::port::ResultGuard;
 use ocpp_protocol::{Action, IdentityKey, Registration, StartKey};
 use ocpp_station::delegated_calls::DelegatedCalls;
 use ocpp_station::events::{self, Subject};
-use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Disconnected, Event, Host, Position, Trace};
+use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Disconnected, Event, Host, Position};
 use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
 use ocpp_station::recent_calls::RecentCalls;
 use ocpp_station::{
     CloseReason, Now, Options, OutboundCall, Outcome, Session, SessionId, Status, TraceParent,
 };
-use prometheus::IntGauge;
 use uuid::Uuid;
 
+use super::call_span::CallSpan;
+use super::metrics::Share;
+use super::prepared_note::PreparedNote;
 use super::record;
 use super::shared::Shared;
 use crate::durable_point::Point;
@@ -47,68 +49,6 @@ pub(super) struct SocketHost {
     delegated: Share,
 }
 
-/// The note that a command is about to be sent. It must be durable first, or a crash could make the command go out twice.
-#[derive(Debug)]
-pub(super) struct PreparedNote {
-    publisher: Publisher,
-    note: Option<Record>,
-}
-
-impl PreparedNote {
-    /// Waits until the note is durable. Cancel-safe.
-    pub(super) async fn durable(&mut self) {
-        while let Some(note) = self.note.take() {
-            if let Err(note) = self.publisher.try_publish(note) {
-                let cost = note.cost();
-                self.note = Some(note);
-                self.publisher.reserve(cost).await;
-            }
-        }
-        self.publisher.watermark().wait(self.publisher.published()).await;
-    }
-}
-
-/// The trace of a station's CALL; nothing while nobody wants spans.
-#[derive(Debug, Default)]
-pub(super) struct CallSpan(Option<Span>);
-
-impl Trace for CallSpan {
-    fn context(&self) -> Option<TraceParent> {
-        self.0.as_ref().and_then(Span::context)
-    }
-
-    fn ended(&mut self, outcome: &'static str) {
-        let Some(span) = &mut self.0 else { return };
-        span.set("ocpp.outcome", outcome);
-        if outcome != "answered" {
-            span.failed();
-        }
-    }
-}
-
-/// What one session adds to a gauge of all; taken back when it is dropped.
-#[derive(Debug)]
-struct Share {
-    gauge: IntGauge,
-    share: i64,
-}
-
-impl Share {
-    fn set(&mut self, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        if count != self.share {
-            self.gauge.add(count - self.share);
-            self.share = count;
-        }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.gauge.sub(self.share);
-    }
-}
-
 impl SocketHost {
     pub(super) fn new(session: Arc<SessionHandle>, shared: Arc<Shared>, replaced: Option<SessionId>) -> Self {
         Self {
@@ -120,7 +60,7 @@ impl SocketHost {
             unpublished: VecDeque::new(),
             position: Position::default(),
             reports: VecDeque::new(),
-            delegated: Share { gauge: shared.metrics.answers.awaited.clone(), share: 0 },
+            delegated: Share::of(&shared.metrics.answers.awaited),
             session,
             shared,
         }
@@ -335,9 +275,7 @@ impl Host for SocketHost {
     fn prepare(&mut self, call: &OutboundCall<Dispatch>) -> bool {
         let dispatcher = &self.shared.dispatcher;
         let note = dispatcher.store.sending(&call.dispatch.command);
-        self.note = note.map(|note| {
-            Box::new(PreparedNote { publisher: dispatcher.journal.publisher(), note: Some(note) })
-        });
+        self.note = note.map(|note| Box::new(PreparedNote::new(dispatcher.journal.publisher(), note)));
         self.note.is_some()
     }
 

@@ -270,3 +270,30 @@ impl DelegatedMetrics {
         self.wait.observe(wait.as_secs_f64());
     }
 }
+
+/// What one session adds to a gauge of all; taken back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Share {
+    gauge: IntGauge,
+    share: i64,
+}
+
+impl Share {
+    pub(super) fn of(gauge: &IntGauge) -> Self {
+        Self { gauge: gauge.clone(), share: 0 }
+    }
+
+    pub(super) fn set(&mut self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        if count != self.share {
+            self.gauge.add(count - self.share);
+            self.share = count;
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.gauge.sub(self.share);
+    }
+}
