@@ -64,7 +64,8 @@ class Gateway:
         self.data_dir = directory / "data"
         self.log_file = directory / "gateway.log"
         self.config_file = directory / "gateway.toml"
-        self.port, self.admin_port = free_port(), free_port()
+        self.port = free_port(count=2)
+        self.admin_port = self.port + 1
         places = {
             "node": {"data_dir": str(self.data_dir)},
             "listeners": {"main": {"address": f"127.0.0.1:{self.port}"}},
