@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use crate::command::{Command, IfOffline};
 use crate::kinds;
-use crate::time::{from_ms, now_ms, since_epoch};
+use crate::time::{from_ms, now_ms, unix_millis};
 use crate::trace::CommandTrace;
 
 /// Finished batches that are remembered.
@@ -75,7 +75,7 @@ impl Plan {
             payload: model.payload.as_ref().to_owned(),
             salt: Uuid::new_v4().as_fields().0,
             timeout_ms: millis(model.timeout),
-            expires_ms: model.expires_at.map(since_epoch),
+            expires_ms: model.expires_at.map(unix_millis),
             if_offline: model.if_offline,
             trace: model.trace,
             rate,

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use crate::batch::Batches;
 use crate::command::Command;
 use crate::limits::Limits;
-use crate::time::{now_ms, since_epoch};
+use crate::time::{now_ms, unix_millis};
 
 pub use self::ended::Ended;
 pub use self::journal::Unfinished;
@@ -318,7 +318,7 @@ impl CommandStore {
     /// Queued commands whose time is over. The head of a queue that is being sent is not among them: the session that has it
     /// looks at its time.
     pub fn overdue(&self, now: SystemTime) -> Vec<Arc<Command>> {
-        let now = since_epoch(now);
+        let now = unix_millis(now);
         let inner = self.lock();
         let due = inner.due.iter().take_while(|(due, _)| *due <= now);
         due.filter_map(|(_, id)| match &inner.entries.get(id)?.phase {

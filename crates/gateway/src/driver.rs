@@ -158,11 +158,12 @@ impl Driver {
             tokio::task::coop::consume_budget().await;
             self.host.publish_what_fits();
             let durable = Position { events: events_durable.reached(), states: states_durable.reached() };
-            if let Some(reason) = self.advance(durable, socket) {
+            let turn_began = now();
+            if let Some(reason) = self.advance(turn_began, durable, socket) {
                 return reason;
             }
             let (core, host) = (&mut self.core, &mut self.host);
-            let moment = Instant::now();
+            let moment = turn_began.monotonic;
             let wants_read = core.wants_read(host);
             let wants_command = core.wants_command(moment, host);
             let awaited = core.awaited(durable, host);
@@ -206,11 +207,11 @@ impl Driver {
     /// Lets the session go on, and shows others how it is doing. The reason when nothing is left to do.
     fn advance<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
+        now: Now,
         durable: Position,
         socket: &mut Option<Socket<S>>,
     ) -> Option<CloseReason> {
         let (core, host) = (&mut self.core, &mut self.host);
-        let now = now();
         if core.gives_up_link(now.monotonic) {
             *socket = None;
         }

@@ -22,7 +22,7 @@ use crate::batch::Batches;
 use crate::command::{Command, IfOffline};
 use crate::kinds;
 use crate::limits::Limits;
-use crate::time::{from_ms, now_ms, since_epoch};
+use crate::time::{from_ms, now_ms, unix_millis};
 use crate::trace::CommandTrace;
 
 /// A command that a restart has found without an end.
@@ -138,8 +138,8 @@ impl Entry {
                 action: Cow::Borrowed(&command.action),
                 payload: with_payload.then_some(&*command.payload),
                 timeout_ms: millis(command.timeout),
-                taken_ms: since_epoch(command.taken_at),
-                expires_ms: command.expires_at.map(since_epoch),
+                taken_ms: unix_millis(command.taken_at),
+                expires_ms: command.expires_at.map(unix_millis),
                 if_offline: command.if_offline,
                 trace: command.trace,
                 sequence: command.sequence,

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{Ended, Progress, TooLate};
 use crate::command::Command;
 use crate::limits::Limits;
-use crate::time::since_epoch;
+use crate::time::unix_millis;
 
 /// Callers that may wait for the same command at once.
 const MOST_WAITERS: usize = 64;
@@ -99,7 +99,7 @@ impl Inner {
 
     pub(super) fn add_queued(&mut self, command: &Arc<Command>) {
         self.queued_bytes += cost(command);
-        self.due.insert((since_epoch(command.send_by()), Arc::clone(&command.id)));
+        self.due.insert((unix_millis(command.send_by()), Arc::clone(&command.id)));
         let offline = self.offline.entry(command.key.clone()).or_default();
         // Nearly always the end of the queue. The head of one that is being sent is on its way.
         let first = usize::from(offline.is_draining).min(offline.commands.len());
@@ -112,7 +112,7 @@ impl Inner {
     }
 
     pub(super) fn remove_queued(&mut self, command: &Command) {
-        if !self.due.remove(&(since_epoch(command.send_by()), Arc::clone(&command.id))) {
+        if !self.due.remove(&(unix_millis(command.send_by()), Arc::clone(&command.id))) {
             return;
         }
         self.queued_bytes = self.queued_bytes.saturating_sub(cost(command));

@@ -96,7 +96,7 @@ impl<H: Host> Session<H> {
     pub(super) fn on_call_result(&mut self, now: Now, result: &CallResult<'_>, host: &mut H) {
         let outstanding = self.match_answer(&result.id.decoded(), host);
         self.observe_answer("CALLRESULT", outstanding.as_deref(), host);
-        self.observe_null(result.payload_was_null, host);
+        Self::observe_null(result.payload_was_null, host);
         let message = Message {
             message_type: "CALLRESULT",
             id_json: Some(result.id.as_json()),

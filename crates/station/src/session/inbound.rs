@@ -79,7 +79,7 @@ impl<H: Host> Session<H> {
         };
         let label = known.map_or(UNKNOWN_ACTION, |action| action.name);
         host.observe(Observation::Received { message_type: "CALL", action: label });
-        self.observe_null(call.payload_was_null, host);
+        Self::observe_null(call.payload_was_null, host);
         let key = CallKey::of(call);
         if self.answer_again(now, call, key, known, host) {
             return;
@@ -253,9 +253,7 @@ impl<H: Host> Session<H> {
         };
         let action = known.map_or(UNKNOWN_ACTION, |action| action.name);
         host.observe(Observation::Received { message_type: "SEND", action });
-        if send.payload_was_null {
-            host.observe(Observation::Leniency("nullPayload"));
-        }
+        Self::observe_null(send.payload_was_null, host);
         host.publish(Event::Received(now.wall, &call_message("SEND", send, None)));
     }
 
@@ -310,7 +308,7 @@ impl<H: Host> Session<H> {
         self.hold(ready, host);
     }
 
-    pub(super) fn observe_null(&self, was_null: bool, host: &mut H) {
+    pub(super) fn observe_null(was_null: bool, host: &mut H) {
         if was_null {
             host.observe(Observation::Leniency("nullPayload"));
         }
