@@ -20,6 +20,7 @@ pub mod kinds;
 pub mod limits;
 pub mod metrics;
 pub mod port;
+pub mod record;
 pub mod request;
 pub mod store;
 mod time;

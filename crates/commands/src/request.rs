@@ -1,12 +1,10 @@
 //! Reading a command: one format for Kafka and HTTP (design section 5), checked before anything is done.
 //!
-//! Owns the limits of its fields. What cannot be read becomes an invalid command, which gets its `invalid` result and is
-//! remembered like any other.
+//! Owns the limits of its fields.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use ocpp_bus::kafka::consumer::Delivery;
-use ocpp_protocol::{Identity, IdentityKey};
+use ocpp_protocol::Identity;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -19,7 +17,7 @@ use crate::trace::CommandTrace;
 /// The longest `commandId`, in bytes.
 pub const LONGEST_ID: usize = 128;
 /// The longest name in OCPP has 33 characters.
-const LONGEST_ACTION: usize = 64;
+pub(crate) const LONGEST_ACTION: usize = 64;
 /// The station in the result of a command that names none.
 pub(crate) const NOBODY: &str = "unknown";
 /// Commands a second of a batch.
@@ -87,15 +85,6 @@ pub struct BatchRequest {
     pub traceparent: Option<String>,
 }
 
-/// What a record of the topic of commands asks for.
-#[derive(Debug)]
-pub enum Wanted {
-    /// One command, perhaps an invalid one.
-    Command(Command),
-    /// One command for many stations.
-    Batch(Plan),
-}
-
 /// Why a request is no command.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCommand {
@@ -131,7 +120,7 @@ pub enum InvalidCommand {
     Time(String),
     /// Not JSON, or not the fields of a command.
     #[error("not a command: {0}")]
-    Unreadable(String),
+    Unreadable(#[from] serde_json::Error),
 }
 
 impl Limits {
@@ -254,99 +243,9 @@ impl Limits {
         let most = self.max_payload_bytes;
         if size > most { Err(InvalidCommand::TooLarge(most)) } else { Ok(plan) }
     }
-
-    /// A record of the topic of commands. What is neither a command nor a batch becomes an invalid command.
-    pub fn from_kafka(
-        &self,
-        topic: &str,
-        delivery: &Delivery,
-        stations: impl FnOnce(&Addressees) -> Vec<String>,
-    ) -> Wanted {
-        let now = SystemTime::now();
-        let taken_at = delivery.produced_ms.map_or(now, |ms| now.min(UNIX_EPOCH + Duration::from_millis(ms)));
-        // The same record has the same name whenever it comes.
-        let id = || format!("kafka:{topic}:{}:{}", delivery.place.partition, delivery.place.offset);
-        match self.read(delivery, id, taken_at, stations) {
-            Ok(Wanted::Command(command)) => {
-                Wanted::Command(Command { origin: Some(delivery.place), ..command })
-            }
-            Ok(batch) => batch,
-            Err(error) => {
-                let command = self.invalid(delivery, &error, id(), taken_at);
-                Wanted::Command(Command { origin: Some(delivery.place), ..command })
-            }
-        }
-    }
-
-    fn read(
-        &self,
-        delivery: &Delivery,
-        id: impl FnOnce() -> String,
-        taken_at: SystemTime,
-        stations: impl FnOnce(&Addressees) -> Vec<String>,
-    ) -> Result<Wanted, InvalidCommand> {
-        #[derive(Deserialize)]
-        struct Kind {
-            to: Option<serde::de::IgnoredAny>,
-        }
-        let unreadable = |error: serde_json::Error| InvalidCommand::Unreadable(error.to_string());
-        if delivery.is_too_large {
-            return Err(InvalidCommand::TooLarge(self.max_payload_bytes));
-        }
-        let kind: Kind = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
-        if kind.to.is_some() {
-            let mut request: BatchRequest = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
-            request.traceparent = request.traceparent.or_else(|| delivery.traceparent.clone());
-            return self.plan(request, id, stations).map(Wanted::Batch);
-        }
-        let mut request: CommandRequest = serde_json::from_slice(&delivery.value).map_err(unreadable)?;
-        request.traceparent = request.traceparent.or_else(|| delivery.traceparent.clone());
-        self.command(request, delivery.key.as_deref(), id, taken_at).map(Wanted::Command)
-    }
-
-    /// A command that can only end as invalid, under the names that can be read of it.
-    fn invalid(
-        &self,
-        delivery: &Delivery,
-        error: &InvalidCommand,
-        id: String,
-        taken_at: SystemTime,
-    ) -> Command {
-        #[derive(Default, Deserialize)]
-        #[serde(rename_all = "camelCase", default)]
-        struct Names {
-            command_id: Option<serde_json::Value>,
-            station_id: Option<serde_json::Value>,
-            action: Option<serde_json::Value>,
-        }
-        let names: Names = serde_json::from_slice(&delivery.value).unwrap_or_default();
-        let text = |value: Option<serde_json::Value>, longest: usize| {
-            let text = value?.as_str()?.to_owned();
-            (!text.is_empty() && text.len() <= longest).then_some(text)
-        };
-        let station = text(names.station_id, 4 * Identity::MAX_CHARS).or_else(|| delivery.key.clone());
-        let station = station.filter(|station| Identity::parse(station).is_ok());
-        let station = station.unwrap_or_else(|| NOBODY.to_owned());
-        Command {
-            id: text(names.command_id, LONGEST_ID).unwrap_or(id).into(),
-            key: IdentityKey::of(&station),
-            station,
-            action: text(names.action, LONGEST_ACTION).unwrap_or_default(),
-            payload: empty_object().into(),
-            timeout: self.default_timeout,
-            taken_at,
-            expires_at: None,
-            if_offline: IfOffline::Fail,
-            sequence: 0,
-            origin: None,
-            batch: None,
-            invalid: Some(error.to_string()),
-            trace: CommandTrace::stated(delivery.traceparent.as_deref()),
-        }
-    }
 }
 
-fn empty_object() -> Box<RawValue> {
+pub(crate) fn empty_object() -> Box<RawValue> {
     serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
@@ -363,9 +262,7 @@ mod tests {
     }
 
     fn read(json: &str) -> Result<Command, InvalidCommand> {
-        let request =
-            serde_json::from_str(json).map_err(|error| InvalidCommand::Unreadable(error.to_string()))?;
-        limits().command(request, None, || "generated".into(), SystemTime::now())
+        limits().command(serde_json::from_str(json)?, None, || "generated".into(), SystemTime::now())
     }
 
     #[test]

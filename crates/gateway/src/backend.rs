@@ -137,8 +137,7 @@ impl Answers {
         self.policies.get(action.index()).and_then(Option::as_ref)
     }
 
-    /// Reads an answer as it is on the topic of commands ([`BackendAnswer::is_meant`] tells it from a command), and
-    /// brings it to its CALL. Never waits.
+    /// Reads an answer as it is on the topic of commands, and brings it to its CALL. Never waits.
     ///
     /// # Errors
     /// When it is no answer; that is counted, too.

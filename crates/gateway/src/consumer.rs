@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use ocpp_bus::kafka::consumer::Delivery;
 use ocpp_commands::Dispatcher;
-use ocpp_commands::request::Wanted;
+use ocpp_commands::record::{RecordKind, Wanted};
+use ocpp_commands::request::InvalidCommand;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::backend::{Answers, BackendAnswer};
+use crate::backend::Answers;
 
 /// Takes commands in until told to stop.
 pub async fn serve(
@@ -30,27 +31,35 @@ pub async fn serve(
             biased;
             () = stop.cancelled() => return,
             delivery = deliveries.recv() => match delivery {
-                Some(delivery) if BackendAnswer::is_meant(&delivery.value) => {
-                    if let Err(error) = backend.take(&delivery.value) {
-                        tracing::debug!(%error, place = ?delivery.place, "not an answer");
+                Some(delivery) => match RecordKind::of(&delivery.value) {
+                    Ok(RecordKind::Answer) => {
+                        if let Err(error) = backend.take(&delivery.value) {
+                            tracing::debug!(%error, place = ?delivery.place, "not an answer");
+                        }
+                        delivery.receipt.ack();
                     }
-                    delivery.receipt.ack();
-                }
-                Some(delivery) => held.push_back(delivery),
+                    kind => held.push_back((kind, delivery)),
+                },
                 None => return,
             },
             // The semaphore is never closed.
             Some(permit) = dispatcher.permit(), if !held.is_empty() => {
-                if let Some(delivery) = held.pop_front() {
-                    take(&dispatcher, &topic, delivery, permit);
+                if let Some((kind, delivery)) = held.pop_front() {
+                    take(&dispatcher, &topic, kind, delivery, permit);
                 }
             }
         }
     }
 }
 
-fn take(dispatcher: &Arc<Dispatcher>, topic: &str, delivery: Delivery, permit: OwnedSemaphorePermit) {
-    match dispatcher.limits.from_kafka(topic, &delivery, |to| dispatcher.addressed(to)) {
+fn take(
+    dispatcher: &Arc<Dispatcher>,
+    topic: &str,
+    kind: Result<RecordKind, InvalidCommand>,
+    delivery: Delivery,
+    permit: OwnedSemaphorePermit,
+) {
+    match dispatcher.limits.from_kafka(topic, kind, &delivery, |to| dispatcher.addressed(to)) {
         Wanted::Command(command) => {
             if let Some(reason) = &command.invalid {
                 tracing::debug!(station = command.station, id = &*command.id, reason, "not a command");

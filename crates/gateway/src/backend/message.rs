@@ -5,7 +5,6 @@
 
 use ocpp_protocol::{ErrorCode, Identity, MAX_DESCRIPTION_CHARS, MessageId};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -79,18 +78,6 @@ struct WrittenError {
 }
 
 impl BackendAnswer {
-    /// Whether a JSON text on the topic of commands is meant as an answer: it has a `messageId` and no `action`.
-    pub fn is_meant(json: &[u8]) -> bool {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Marks {
-            message_id: Option<IgnoredAny>,
-            action: Option<IgnoredAny>,
-        }
-        serde_json::from_slice::<Marks>(json)
-            .is_ok_and(|marks| marks.message_id.is_some() && marks.action.is_none())
-    }
-
     /// Reads `{"stationId","messageId","sessionId"?,"payload"|"error"}`, as it is on the topic of commands.
     ///
     /// # Errors
@@ -188,20 +175,6 @@ mod tests {
     use super::*;
 
     const SESSION: &str = "0199e0c4-7e0b-7cc1-a1b2-000000000001";
-
-    #[test]
-    fn an_answer_is_told_from_a_command() {
-        assert!(BackendAnswer::is_meant(br#"{"messageId":"1"}"#));
-        assert!(
-            BackendAnswer::is_meant(br#"{"messageId":7,"payload":[]}"#),
-            "a wrong one is still meant as one"
-        );
-        for text in
-            [r#"{"commandId":"c","action":"Reset"}"#, r#"{"messageId":"1","action":"Reset"}"#, "{", "[]"]
-        {
-            assert!(!BackendAnswer::is_meant(text.as_bytes()), "{text}");
-        }
-    }
 
     #[test]
     fn a_payload_keeps_its_spelling() {
