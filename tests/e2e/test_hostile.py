@@ -186,6 +186,17 @@ def test_nothing_counts_after_a_close_frame(node, good):
     assert len(node.events(station="after-close", type="ocpp.message.received")) == 1
 
 
+@pytest.mark.parametrize("code", [1000, 1011, 1012, 1013, 1014, 3000, 4999])
+def test_a_registered_close_code_is_echoed(node, code):
+    with admitted(node, f"close-{code}") as station:
+        station.send(frame(CLOSE, struct.pack("!H", code)))
+        assert station.frame() == (CLOSE, struct.pack("!H", code))
+        [event] = node.await_events(
+            lambda events: events, "the end", station=f"close-{code}", type="ocpp.station.disconnected"
+        )
+    assert (event.data["reason"], event.data["closeCode"]) == ("stationClosed", code)
+
+
 # -- frames that are valid but unkind ----------------------------------------------------------------------------
 
 

@@ -3,14 +3,15 @@
 //! Owns the state between two pieces of input: a partial header, the rest of a frame, the message so far. Invariant: the events
 //! depend on the bytes alone, not on how they were split.
 
-use tungstenite::protocol::frame::coding::CloseCode;
-
 use crate::error::{DecodeError, ProtocolError};
 use crate::event::Event;
 use crate::header::{HEADER_MAX, Header, Kind};
 use crate::mask::unmask;
 use crate::message::{Compressed, Message, Whole};
 use crate::rules::Rules;
+
+/// Stands for a code that no close frame may carry.
+const PROTOCOL_ERROR: u16 = 1002;
 
 /// One step of decoding.
 #[derive(Debug)]
@@ -208,8 +209,15 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, DecodeError> {
         [_] => Err(ProtocolError::CloseFrame.into()),
         [high, low, reason @ ..] => {
             std::str::from_utf8(reason).map_err(|_| DecodeError::InvalidUtf8)?;
-            let code = CloseCode::from(u16::from_be_bytes([*high, *low]));
-            Ok(Some(if code.is_allowed() { code } else { CloseCode::Protocol }.into()))
+            let code = u16::from_be_bytes([*high, *low]);
+            Ok(Some(if may_be_sent(code) { code } else { PROTOCOL_ERROR }))
         }
     }
+}
+
+/// Whether a close frame may carry this code: it is registered and not reserved (RFC 6455 section 7.4 and IANA's WebSocket Close
+/// Code Number Registry, which has 1012 to 1014 beside the codes of the RFC), or of libraries (3000) or of applications (4000).
+/// 1005, 1006 and 1015 stand for connections that ended without one.
+fn may_be_sent(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -27,7 +27,7 @@
 //! * bytes that the kernel has not accepted: at most [`WRITE_BATCH`] or one frame, whichever is larger, one pong and one close
 //!   frame.
 //!
-//! `tungstenite`'s public primitives parse and write frame headers and close codes. The rules about them, and everything that
+//! `tungstenite`'s public primitives parse and write frame headers. The rules about them, and everything that
 //! holds memory, are here.
 
 mod codec;

@@ -4,6 +4,7 @@
 //! * a length in more bytes than it needs is an error here, as RFC 6455 section 5.2 demands, and not in tungstenite;
 //! * this decoder checks a frame by its header and while its text arrives, tungstenite when it is complete; so the streams of this
 //!   test complete their last frame;
+//! * tungstenite does not know close code 1014, which was registered after RFC 6455;
 //! * which rule was broken is not compared, because a frame may break several.
 //!
 //! tungstenite does not support compression, so it is off here and tested in `tests/splitting.rs`.
@@ -185,7 +186,10 @@ proptest! {
             apply(&mut stream, harm);
         }
         complete(&mut stream);
-        let (events, error) = decode(plain(LIMIT), &mut [stream.clone()]);
+        let (mut events, error) = decode(plain(LIMIT), &mut [stream.clone()]);
+        if let Some(Event::Close(Some(code @ 1014))) = events.last_mut() {
+            *code = 1002;
+        }
         if error != Some(DecodeError::Protocol(ProtocolError::LongLength)) {
             prop_assert_eq!((events, error.is_some()), oracle(&stream));
         }

@@ -54,6 +54,20 @@ fn messages_come_whole() {
 }
 
 #[test]
+fn a_close_code_is_kept_if_it_may_be_sent() {
+    for code in 0..=u16::MAX {
+        let may_be_sent = match code {
+            1000..=1003 | 1007..=1011 => true, // RFC 6455 section 7.4.1
+            1012..=1014 => true,               // service restart, try again later, bad gateway
+            3000..=4999 => true,               // libraries and applications (section 7.4.2)
+            _ => false,
+        };
+        let (events, error) = read(&[frame(FIN | CLOSE, &code.to_be_bytes())]);
+        assert_eq!((events, error), (vec![Event::Close(Some(if may_be_sent { code } else { 1002 }))], None));
+    }
+}
+
+#[test]
 fn a_frame_that_breaks_a_rule_ends_the_stream() {
     use ProtocolError::*;
     let mut unmasked = vec![FIN | TEXT, 2];
