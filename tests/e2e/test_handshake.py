@@ -17,7 +17,7 @@ from harness.contract import violations
 from harness.credentials import hash_password, put_in_place, write_credentials
 from harness.events import Event
 from harness.gateway import Gateway
-from harness.raw import ACCEPT, TEXT, RawStation, Response, frame, upgrade_request
+from harness.raw import ACCEPT, KEY, TEXT, RawStation, Response, frame, upgrade_request
 from harness.station import SUBPROTOCOLS, basic
 from harness.waiting import free_port, wait_for
 
@@ -110,10 +110,14 @@ def test_the_identity_is_the_last_segment_decoded_once(open_node, name, target, 
     ],
 )
 def test_an_invalid_identity_is_refused(open_node, target, status, reason):
+    path = target.partition("?")[0]
+    path = path if len(path) <= 256 else path[:256] + "..."
     with RawStation(open_node.port) as station:
-        assert station.upgrade(target).status == status
+        response = station.upgrade(target)
+        assert response.status == status
+        assert response.body.endswith(f" (requested path: {path})\n")
         event = refusal(open_node, station.address)
-        assert event.data == {"reason": reason, "remoteAddress": station.address, "httpStatus": status}
+        assert event.data == {"reason": reason, "remoteAddress": station.address, "httpStatus": status, "path": path}
 
 
 def test_two_spellings_are_one_station(open_node):
@@ -210,6 +214,69 @@ def test_an_invalid_websocket_handshake_is_refused(open_node, changes, method, s
             assert response.header(header[0]) == header[1]
         assert station.ended()
     assert refusal(open_node, identity).data["reason"] == "notWebSocket"
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes", "extra", "body"),
+    [
+        ("badHost", {"Host": None}, "", b""),
+        ("badHost", {}, "Host: elsewhere.test\r\n", b""),
+        ("repeatedHeader", {}, f"Sec-WebSocket-Key: {KEY}\r\n", b""),
+        ("repeatedHeader", {}, "Sec-WebSocket-Version: 8\r\n", b""),
+        ("requestBody", {"Content-Length": "5"}, "", b"hello"),
+        # Bytes that would be a message, if they were taken for frames.
+        ("requestBody", {"Content-Length": "28"}, "", frame(TEXT, b'[2,"1","Heartbeat",{}]')),
+        ("requestBody", {"Transfer-Encoding": "chunked"}, "", b"5\r\nhello\r\n0\r\n\r\n"),
+        ("requestBody", {"Transfer-Encoding": "chunked"}, "", b"0\r\n\r\n"),
+    ],
+)
+def test_a_request_that_is_not_exactly_one_is_refused(open_node, reason, changes, extra, body):
+    identity = f"exactly {reason} {changes} {extra[:16]}{len(body)}".replace("/", "")
+    path = f"/ocpp/{quote(identity)}"
+
+    def refused() -> float:
+        return open_node.metric("ocpp_gateway_handshakes_total", listener="main", outcome=reason)
+
+    before = refused()
+    with RawStation(open_node.port) as station:
+        request = upgrade_request(path, changes=changes)
+        station.send(request.replace(b"\r\n\r\n", b"\r\n" + extra.encode() + b"\r\n", 1) + body)
+        response = station.response()
+        assert response.status == 400
+        assert response.header("Sec-WebSocket-Accept") is None
+        assert path in response.body
+        assert station.ended()
+    event = refusal(open_node, identity)
+    assert (event.data["reason"], event.data["path"]) == (reason, path)
+    assert refused() == before + 1
+
+
+def test_an_announced_body_of_nothing_is_accepted(open_node):
+    with RawStation(open_node.port) as station:
+        assert station.upgrade("/ocpp/nothing", changes={"Content-Length": "0"}).status == 101
+        station.text('[2,"1","Heartbeat",{}]')
+        assert station.message().startswith('[4,"1"')
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "offered", "changes"),
+    [
+        ("missingSubprotocol", "/ocpp/{}", [], {}),
+        ("subprotocolCase", "/ocpp/{}", ["OCPP1.6"], {}),
+        ("emptyPathSegment", "//ocpp//{}", ["ocpp1.6"], {}),
+        ("malformedExtensions", "/ocpp/{}", ["ocpp1.6"], {"Sec-WebSocket-Extensions": ";="}),
+        (None, "/ocpp/{}", ["ocpp1.6"], {}),
+    ],
+)
+def test_what_a_handshake_is_forgiven_is_counted_and_logged(gateway, kind, target, offered, changes):
+    node = gateway({"listeners": {"main": {"lenient": True}}, "log": {"level": "debug"}})
+    with RawStation(node.port) as station:
+        assert station.upgrade(target.format("Forgiven-1"), offered, changes=changes).status == 101
+        kinds = ["missingSubprotocol", "subprotocolCase", "emptyPathSegment", "malformedExtensions"]
+        counted = {one: node.metric("ocpp_gateway_leniencies_total", kind=one) for one in kinds}
+    assert {one for one, count in counted.items() if count} == ({kind} if kind else set())
+    lines = [line for line in node.log_text().splitlines() if "handshake deviates" in line]
+    assert [("Forgiven-1" in line, str(kind) in line) for line in lines] == ([(True, True)] if kind else [])
 
 
 # -- HTTP Basic ---------------------------------------------------------------------------------------------------
@@ -342,13 +409,14 @@ def test_unknown_stations_can_be_hidden(gateway, tmp_path):
 
     def visible(identity: str, authorization: str | None) -> Response:
         response = knock(node, identity, authorization)
-        return replace(response, headers=[header for header in response.headers if header[0].lower() != "date"])
+        headers = [header for header in response.headers if header[0].lower() != "date"]
+        return replace(response, headers=headers, body=response.body.replace(identity, "..."))
 
     for password in (None, b"wrong"):
-        known, unknown = (visible(identity, password and basic(identity, password)) for identity in ("CP001", "NOBODY"))
+        known, unknown = (visible(identity, password and basic(identity, password)) for identity in ("CP001", "XX001"))
         assert known.status == 401
         assert known == unknown, "the response does not reveal whether the station exists"
-    events = node.await_events(lambda events: len(events) == 2, "both refusals", station="NOBODY")
+    events = node.await_events(lambda events: len(events) == 2, "both refusals", station="XX001")
     assert {event.data["reason"] for event in events} == {"unknownStation"}
 
 

@@ -36,6 +36,7 @@ struct Data {
     close_code: Option<u16>,
     duration_ms: Option<u64>,
     http_status: Option<u16>,
+    path: Option<String>,
     command_id: Option<String>,
     status: Option<String>,
     error: Option<CommandError>,
@@ -86,6 +87,7 @@ pub(super) fn event_line(text: &str, named: bool, paint: Paint) -> Result<String
             parts.extend(data.reason);
             parts.extend(data.http_status.map(|status| status.to_string()));
             parts.extend(data.remote_address.map(|remote| format!("from {remote}")));
+            parts.extend(data.path.map(|path| format!("at {}", plain(&path))));
         }
         "ocpp.command.result" => {
             let colour = if data.error.is_none() { Colour::Good } else { Colour::Bad };
@@ -195,8 +197,8 @@ mod tests {
             ),
             (
                 "ocpp.station.rejected",
-                r#"{"reason":"unknownStation","remoteAddress":"[::1]:5","httpStatus":404}"#,
-                "T rejected unknownStation 404 from [::1]:5",
+                r#"{"reason":"unknownStation","remoteAddress":"[::1]:5","httpStatus":404,"path":"/ocpp/T"}"#,
+                "T rejected unknownStation 404 from [::1]:5 at /ocpp/T",
             ),
             (
                 "ocpp.command.result",

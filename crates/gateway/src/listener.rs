@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod options;
 mod permits;
 mod response;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -44,6 +46,7 @@ use crate::registry::{Crowded, Registry};
 use crate::session::{Admission, EndOnDrop, SessionHandle};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
 use handshake::{Decision, Handshake, Refusal};
+use ocpp_station::events::Rejected;
 use ocpp_station::outbox::Outbox;
 
 use metrics::HandshakeMetrics;
@@ -213,10 +216,11 @@ impl Listener {
         permits: Arc<Permits>,
     ) -> Response<Full<Bytes>> {
         if self.stop.is_cancelled() {
-            return self.refuse(remote, unavailable("draining", "the gateway is going away"));
+            return self.refuse(&request, remote, unavailable("draining", "the gateway is going away"));
         }
         if self.shared.holds_too_long() {
-            return self.refuse(remote, unavailable("busHolding", "events cannot be stored at the moment"));
+            let refusal = unavailable("busHolding", "events cannot be stored at the moment");
+            return self.refuse(&request, remote, refusal);
         }
         let handshake = Handshake {
             rules: &self.rules,
@@ -229,17 +233,21 @@ impl Listener {
         let decision = handshake.decide(&request, remote).await;
         let upgrade = hyper::upgrade::on(&mut request);
         match decision {
-            Err(refusal) => self.refuse(remote, refusal),
-            Ok(Decision::Admit { admission, accept, subprotocol }) => {
+            Err(refusal) => self.refuse(&request, remote, refusal),
+            Ok(Decision::Admit { admission, accept, subprotocol, leniencies }) => {
                 // Before the 101 is sent: if a station opens a second connection after it has seen the 101 of the first, the
                 // second must be the newer one here, too, whichever task runs first.
                 let (identity, deflate) = (admission.identity.clone(), admission.deflate);
                 let Ok(admitted) = self.admit(admission) else {
                     let text = "earlier connections of this station still wait for storage";
                     let refusal = Refusal { identity: Some(identity), ..unavailable("overloaded", text) };
-                    return self.refuse(remote, refusal);
+                    return self.refuse(&request, remote, refusal);
                 };
                 self.metrics.handshake_ended(&self.name, "admitted");
+                for kind in leniencies {
+                    self.shared.metrics.leniency(kind);
+                    tracing::debug!(station = %identity, %remote, kind, "handshake deviates, and is let through");
+                }
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
@@ -252,7 +260,9 @@ impl Listener {
             Ok(Decision::NoSubprotocol { identity, accept }) => {
                 self.metrics.handshake_ended(&self.name, "noSubprotocol");
                 tracing::info!(station = %identity, %remote, "no common subprotocol");
-                self.publish_rejection(Some(identity.as_str()), remote, "noSubprotocol", 101);
+                let rejected =
+                    Rejected { path: &shown_path(&request), remote, reason: "noSubprotocol", status: 101 };
+                self.publish_rejection(Some(identity.as_str()), &rejected);
                 let this = Arc::clone(&self);
                 let task = self.tasks.spawn(async move {
                     let upgraded = upgrade.await;
@@ -322,30 +332,60 @@ impl Listener {
         socket.linger(Duration::from_millis(500)).await;
     }
 
-    fn refuse(&self, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
+    fn refuse<B>(&self, request: &Request<B>, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
         let Refusal { reason, status, text, identity } = refusal;
+        let path = &shown_path(request);
         self.metrics.handshake_ended(&self.name, reason);
         let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
-        tracing::info!(station, %remote, reason, status = status.as_u16(), "handshake refused");
-        self.publish_rejection(station, remote, reason, status.as_u16());
-        response::refusal(status, text)
+        tracing::info!(station, %remote, path, reason, status = status.as_u16(), "handshake refused");
+        self.publish_rejection(station, &Rejected { path, remote, reason, status: status.as_u16() });
+        response::refusal(status, format!("{text} (requested path: {path})"))
     }
 
     /// Publishes the refusal as an event, or counts it if the rate limit or the bus does not take it. Never waits: the refused
     /// connection still holds its permits.
-    fn publish_rejection(&self, station: Option<&str>, remote: SocketAddr, reason: &str, status: u16) {
+    fn publish_rejection(&self, station: Option<&str>, rejected: &Rejected<'_>) {
         const EVENT: &str = "ocpp.station.rejected";
         if !self.rejections.allows() {
             self.metrics.dropped(EVENT, "tooMany");
             return;
         }
-        let event = self.shared.events.rejected(SystemTime::now(), station, remote, reason, status);
+        let event = self.shared.events.rejected(SystemTime::now(), station, rejected);
         if self.shared.bus.publisher().try_publish(driver::record(kinds::EVENT, event)).is_err() {
             self.metrics.dropped(EVENT, "busFull");
         }
     }
 }
 
+/// The path of a request for people and events: in printable ASCII, and bounded. Without the query, which may hold a secret.
+fn shown_path<B>(request: &Request<B>) -> String {
+    const MOST: usize = 256;
+    let mut path = utf8_percent_encode(request.uri().path(), CONTROLS).to_string();
+    if path.len() > MOST {
+        path.truncate(MOST);
+        path.push_str("...");
+    }
+    path
+}
+
 fn unavailable(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned(), identity: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_shown_in_printable_ascii_and_bounded() {
+        let shown = |target: &str| {
+            shown_path(
+                &Request::builder().uri(hyper::Uri::try_from(target.as_bytes()).unwrap()).body(()).unwrap(),
+            )
+        };
+        assert_eq!(shown("/ocpp/CP%201?token=secret"), "/ocpp/CP%201");
+        assert_eq!(shown("/caf\u{e9}"), "/caf%C3%A9");
+        assert_eq!(shown(&format!("/{}", "x".repeat(255))).len(), 256);
+        assert_eq!(shown(&format!("/{}", "x".repeat(256))), format!("/{}...", "x".repeat(255)));
+    }
 }

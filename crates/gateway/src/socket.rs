@@ -17,7 +17,6 @@ use ocpp_station::Session;
 use ocpp_station::host::Host;
 use ocpp_station::outbox::{Outbox, Outgoing};
 
-pub use ocpp_websocket::negotiation::MalformedOffer;
 pub use ocpp_websocket::{DecodeError, Deflate, ProtocolError, Traffic, accept_key};
 
 /// What one connection may hold, and when it compresses.

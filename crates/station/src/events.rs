@@ -84,6 +84,19 @@ pub struct Disconnected<'a> {
     pub messages_out: u64,
 }
 
+/// A refused handshake, as `ocpp.station.rejected` tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Rejected<'a> {
+    /// The path that was requested, printable and bounded.
+    pub path: &'a str,
+    /// Who asked.
+    pub remote: SocketAddr,
+    /// Why it was refused.
+    pub reason: &'static str,
+    /// The status of the response.
+    pub status: u16,
+}
+
 /// An OCPP message as an event shows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
@@ -172,21 +185,15 @@ impl Events {
     }
 
     /// A handshake was refused. Without a usable identity the key is the remote address.
-    pub fn rejected(
-        &self,
-        now: SystemTime,
-        identity: Option<&str>,
-        remote: SocketAddr,
-        reason: &str,
-        http_status: u16,
-    ) -> EncodedEvent {
-        let remote = remote.to_string();
+    pub fn rejected(&self, now: SystemTime, identity: Option<&str>, rejected: &Rejected<'_>) -> EncodedEvent {
+        let remote = rejected.remote.to_string();
         let subject = identity.unwrap_or(&remote);
         let writer = self
-            .open("ocpp.station.rejected", subject, now, 128)
-            .string("reason", reason)
+            .open("ocpp.station.rejected", subject, now, 160 + rejected.path.len())
+            .string("reason", rejected.reason)
             .string("remoteAddress", &remote)
-            .number("httpStatus", u64::from(http_status));
+            .number("httpStatus", u64::from(rejected.status))
+            .string("path", rejected.path);
         encoded(subject, now, writer)
     }
 

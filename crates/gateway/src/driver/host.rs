@@ -349,7 +349,10 @@ impl Host for SocketHost {
             Observation::AnswerSent { latency } => metrics.answer_latency(latency),
             Observation::Repeated(kind) => metrics.repeated(kind),
             Observation::Shed { action } => metrics.dropped(action, "busFull"),
-            Observation::Leniency(kind) => metrics.leniency(kind),
+            Observation::Leniency(kind) => {
+                metrics.leniency(kind);
+                session.log(|| tracing::debug!(kind, "a message deviates, and is let through"));
+            }
             Observation::Violation { action, code, violation } => {
                 metrics.violation(action, code);
                 let (field, description) = (&violation.field, &violation.description);

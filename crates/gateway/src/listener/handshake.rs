@@ -1,19 +1,20 @@
 //! Decides about a station's handshake: whether its HTTP request becomes a session.
 //!
-//! Owns the rules: path and identity, WebSocket headers, subprotocol, credentials (ocpp-j 1.1–1.3). Touches no socket;
-//! `listener.rs` carries out the decision.
+//! Owns the rules: path and identity, subprotocol, credentials (ocpp-j 1.1–1.3). Touches no socket; `listener.rs` carries out
+//! the decision.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::{Method, Request, StatusCode, Version as HttpVersion};
+use hyper::{Request, StatusCode};
 use ocpp_protocol::{Identity, IdentityError, Version};
 
 use super::options::ListenerOptions;
+use super::upgrade::{NotUpgrade, websocket_key};
 use crate::auth::{Authenticate, AuthenticationError, Presented};
 use crate::session::Admission;
-use crate::socket::{self, Deflate, MalformedOffer};
+use crate::socket::{self, Deflate};
 use crate::stations::Stations;
 
 /// What a decision depends on besides the request.
@@ -42,6 +43,8 @@ pub(super) enum Decision {
         accept: String,
         /// `Sec-WebSocket-Protocol` in the station's spelling.
         subprotocol: Option<HeaderValue>,
+        /// What a strict listener would have refused, in words of a closed set.
+        leniencies: Vec<&'static str>,
     },
     /// 101 without a subprotocol, then an immediate close: what all OCPP versions require when no subprotocol matches.
     NoSubprotocol {
@@ -84,21 +87,14 @@ impl Handshake<'_> {
         request: &Request<B>,
         remote: SocketAddr,
     ) -> Result<Decision, Refusal> {
-        let identity = Identity::from_path(request.uri().path(), &self.rules.path_prefix, self.rules.lenient)
-            .map_err(|error| match error {
-                IdentityError::NotUnderPrefix => {
-                    Refusal::new("notFound", StatusCode::NOT_FOUND, "no station connects here", None)
-                }
-                error => Refusal::new("badIdentity", StatusCode::BAD_REQUEST, error.to_string(), None),
-            })?;
+        let mut leniencies = Vec::new();
+        let identity = self.identity(request.uri().path(), &mut leniencies)?;
         let headers = request.headers();
-        let malformed = |status, text| Refusal::new("notWebSocket", status, text, Some(identity.clone()));
-        let key = websocket_key(request).map_err(|(status, text)| malformed(status, text.to_owned()))?;
-        let accept = socket::accept_key(key);
-        let deflate = self
-            .compression(headers)
-            .map_err(|error| malformed(StatusCode::BAD_REQUEST, error.to_string()))?;
-        let selected = self.select_subprotocol(headers);
+        let refused =
+            |error: NotUpgrade| Refusal::new(error.reason, error.status, error.text, Some(identity.clone()));
+        let accept = socket::accept_key(websocket_key(request).map_err(refused)?);
+        let deflate = self.compression(headers, &mut leniencies).map_err(refused)?;
+        let selected = self.select_subprotocol(headers, &mut leniencies);
         let version = selected.as_ref().map(|(version, _)| *version);
         let identity = self.authenticate(identity, version, headers).await?;
         let stations = self.stations;
@@ -120,7 +116,23 @@ impl Handshake<'_> {
             lenient: self.rules.lenient,
             tags: Arc::clone(&self.rules.tags),
         };
-        Ok(Decision::Admit { admission, accept, subprotocol })
+        Ok(Decision::Admit { admission, accept, subprotocol, leniencies })
+    }
+
+    /// The station that the path names. A lenient listener ignores empty segments.
+    fn identity(&self, path: &str, leniencies: &mut Vec<&'static str>) -> Result<Identity, Refusal> {
+        let read = |lenient| Identity::from_path(path, &self.rules.path_prefix, lenient);
+        let identity = read(false).or_else(|error| {
+            let identity = if self.rules.lenient { read(true) } else { Err(error) };
+            leniencies.extend(identity.is_ok().then_some("emptyPathSegment"));
+            identity
+        });
+        identity.map_err(|error| match error {
+            IdentityError::NotUnderPrefix => {
+                Refusal::new("notFound", StatusCode::NOT_FOUND, "no station connects here", None)
+            }
+            error => Refusal::new("badIdentity", StatusCode::BAD_REQUEST, error.to_string(), None),
+        })
     }
 
     async fn authenticate(
@@ -151,70 +163,55 @@ impl Handshake<'_> {
 
     /// Accepts the first offer of permessage-deflate that can be met. A malformed header fails the handshake (RFC 6455
     /// section 9.1), except on a lenient listener, which ignores it.
-    fn compression(&self, headers: &HeaderMap) -> Result<Option<Deflate>, MalformedOffer> {
+    fn compression(
+        &self,
+        headers: &HeaderMap,
+        leniencies: &mut Vec<&'static str>,
+    ) -> Result<Option<Deflate>, NotUpgrade> {
         let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
         match Deflate::negotiate(lines) {
-            Err(_) if self.rules.lenient => Ok(None),
-            negotiated => Ok(negotiated?.filter(|_| self.compression)),
+            Ok(negotiated) => Ok(negotiated.filter(|_| self.compression)),
+            Err(_) if self.rules.lenient => {
+                leniencies.push("malformedExtensions");
+                Ok(None)
+            }
+            Err(_) => Err(NotUpgrade {
+                reason: "notWebSocket",
+                status: StatusCode::BAD_REQUEST,
+                text: "the Sec-WebSocket-Extensions header is malformed",
+            }),
         }
     }
 
     /// Selects the first of the station's subprotocols that is enabled: the station's order is its preference. Without the
     /// header, a lenient listener assumes 1.6 and echoes nothing.
-    fn select_subprotocol(&self, headers: &HeaderMap) -> Option<(Version, Option<HeaderValue>)> {
-        let mut offered = false;
-        for line in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
-            for token in
-                line.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
-            {
-                offered = true;
-                let known = Version::from_subprotocol(token).or_else(|| {
-                    self.rules
-                        .lenient
-                        .then(|| Version::from_subprotocol(&token.to_ascii_lowercase()))
-                        .flatten()
-                });
-                if let Some(version) = known.filter(|version| self.rules.subprotocols.0.contains(version)) {
-                    return HeaderValue::from_str(token).ok().map(|echo| (version, Some(echo)));
-                }
-            }
+    fn select_subprotocol(
+        &self,
+        headers: &HeaderMap,
+        leniencies: &mut Vec<&'static str>,
+    ) -> Option<(Version, Option<HeaderValue>)> {
+        let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+        let mut offered = lines
+            .flat_map(|line| line.to_str().unwrap_or_default().split(','))
+            .map(str::trim)
+            .filter(|token| !token.is_empty())
+            .peekable();
+        let enabled = |version: &Version| self.rules.subprotocols.0.contains(version);
+        if self.rules.lenient && offered.peek().is_none() && enabled(&Version::V16) {
+            leniencies.push("missingSubprotocol");
+            return Some((Version::V16, None));
         }
-        let may_assume = self.rules.lenient && !offered && self.rules.subprotocols.0.contains(&Version::V16);
-        may_assume.then_some((Version::V16, None))
+        offered.find_map(|token| {
+            let exact = Version::from_subprotocol(token);
+            let known = exact.or_else(|| {
+                self.rules.lenient.then(|| Version::from_subprotocol(&token.to_ascii_lowercase())).flatten()
+            });
+            let version = known.filter(enabled)?;
+            let echo = HeaderValue::from_str(token).ok()?;
+            leniencies.extend(exact.is_none().then_some("subprotocolCase"));
+            Some((version, Some(echo)))
+        })
     }
-}
-
-/// The checks of RFC 6455 section 4.2.1.
-fn websocket_key<B>(request: &Request<B>) -> Result<&[u8], (StatusCode, &'static str)> {
-    let headers = request.headers();
-    if !has_token(headers, &header::UPGRADE, "websocket") {
-        return Err((
-            StatusCode::UPGRADE_REQUIRED,
-            "this is a WebSocket endpoint: the Upgrade header is missing",
-        ));
-    }
-    if request.method() != Method::GET || request.version() != HttpVersion::HTTP_11 {
-        return Err((StatusCode::BAD_REQUEST, "a WebSocket handshake is a GET of HTTP/1.1"));
-    }
-    if !has_token(headers, &header::CONNECTION, "upgrade") {
-        return Err((StatusCode::BAD_REQUEST, "the Connection header does not name upgrade"));
-    }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes) != Some(b"13") {
-        return Err((StatusCode::UPGRADE_REQUIRED, "the WebSocket version must be 13"));
-    }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
-    // 16 bytes in Base64 are 24 characters.
-    key.filter(|key| key.len() == 24)
-        .ok_or((StatusCode::BAD_REQUEST, "the Sec-WebSocket-Key is missing or wrong"))
-}
-
-fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -241,6 +238,7 @@ mod tests {
     fn request(headers: &[(&str, &str)]) -> Request<()> {
         let mut builder = Request::builder().uri("/ocpp/CP-1");
         let usual = [
+            ("host", "gateway.test"),
             ("connection", "keep-alive, Upgrade"),
             ("upgrade", "WebSocket"),
             ("sec-websocket-version", "13"),
@@ -307,6 +305,28 @@ mod tests {
         let Err(refusal) = decide(strict(), &malformed).await else { panic!("malformed") };
         assert_eq!((refusal.reason, refusal.status), ("notWebSocket", StatusCode::BAD_REQUEST));
         assert_eq!(agreed(decide(lenient(), &malformed).await), Some(false));
+    }
+
+    #[tokio::test]
+    async fn each_leniency_that_was_needed_is_named() {
+        async fn named(path: &str, headers: &[(&str, &str)]) -> Vec<&'static str> {
+            let lenient = ListenerOptions { lenient: true, ..ListenerOptions::default() };
+            let mut request = request(headers);
+            *request.uri_mut() = path.parse().unwrap();
+            match decide(lenient, &request).await {
+                Ok(Decision::Admit { leniencies, .. }) => leniencies,
+                other => panic!("{other:?}"),
+            }
+        }
+        let protocol = |offered| ("sec-websocket-protocol", offered);
+        assert!(named("/ocpp/CP-1", &[protocol("ocpp1.6")]).await.is_empty());
+        assert_eq!(named("/ocpp/CP-1", &[]).await, ["missingSubprotocol"]);
+        assert_eq!(named("/ocpp/CP-1", &[protocol("OCPP9, OCPP1.6, ocpp1.6")]).await, ["subprotocolCase"]);
+        for path in ["//ocpp/CP-1", "/ocpp//CP-1", "/ocpp/CP-1/"] {
+            assert_eq!(named(path, &[protocol("ocpp1.6")]).await, ["emptyPathSegment"], "{path}");
+        }
+        let extensions = [protocol("ocpp1.6"), ("sec-websocket-extensions", ";=")];
+        assert_eq!(named("/ocpp/CP-1", &extensions).await, ["malformedExtensions"]);
     }
 
     #[tokio::test]

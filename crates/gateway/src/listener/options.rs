@@ -29,8 +29,8 @@ pub struct ListenerOptions {
     #[serde(deserialize_with = "word")]
     pub auth: AuthMode,
     /// Accept what real stations get wrong: no subprotocol header (counts as OCPP 1.6), a subprotocol in another case, empty path
-    /// segments, binary messages that hold text, a malformed `Sec-WebSocket-Extensions` header. Where it matters, each is counted
-    /// in `ocpp_gateway_leniencies_total`.
+    /// segments, binary messages that hold text, a malformed `Sec-WebSocket-Extensions` header. Each is counted in
+    /// `ocpp_gateway_leniencies_total`, and logged with the station at `debug`.
     pub lenient: bool,
     /// Groups that stations of this listener belong to from their first connection, beside those set through the API; for
     /// commands to many stations.
