@@ -1,11 +1,11 @@
-//! What is known about each station beyond its connection: registration, the operator's decision, 1.6 transaction ids.
+//! What is known about the stations beyond their connections: each one's record and its groups.
 //!
-//! Owns the state in memory and its journal, a local bus of its own. Every record of the journal is one station's
-//! whole state with a revision, so the order of two writers of one station does not matter: replay keeps the greatest
-//! revision. A change is made in memory first and published by the caller, who lets the answer wait until it is
+//! Owns the state in memory and its journal, a local bus of its own; the rules of a record are the station crate's. Every record
+//! of the journal is one station's whole state with a revision, so the order of two writers of one station does not matter: replay
+//! keeps the greatest revision. A change is made in memory first and published by the caller, who lets the answer wait until it is
 //! durable (P1 holds for state as it does for events).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -14,18 +14,11 @@ use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
 use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
+use ocpp_station::StationRecord;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::kinds;
 use ocpp_station::time::millis;
-
-/// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
-/// StartTransaction at a time, in order (OCPP 1.6 section 3.7), so a few would do.
-const REMEMBERED_STARTS: usize = 16;
-
-/// 2020-01-01T00:00:00Z, in seconds since 1970.
-const ID_EPOCH_SECONDS: u64 = 1_577_836_800;
 
 /// The stations.
 #[derive(Debug, Default)]
@@ -40,20 +33,11 @@ struct State {
     revision: u64,
     /// The identity in its registered spelling.
     identity: String,
-    /// What the last BootNotification was answered with.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    registration: Option<String>,
-    /// What the operator decided for the next one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    decision: Option<String>,
-    #[serde(default)]
-    last_transaction: i32,
     /// What groups it belongs to.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     tags: BTreeSet<String>,
-    /// Start keys (hashed) with their transaction ids, oldest first.
-    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
-    starts: VecDeque<(String, i32)>,
+    #[serde(flatten)]
+    record: StationRecord,
 }
 
 /// A station's state, for people.
@@ -63,9 +47,9 @@ pub struct StationState {
     /// The identity in its registered spelling.
     pub identity: String,
     /// What the last BootNotification was answered with.
-    pub registration: Option<String>,
+    pub registration: Option<&'static str>,
     /// What the operator decided for the next one.
-    pub decision: Option<String>,
+    pub decision: Option<&'static str>,
     /// What groups it belongs to.
     pub tags: Vec<String>,
 }
@@ -134,36 +118,22 @@ impl Stations {
 
     /// A station's boot state.
     pub fn boot_state(&self, key: &IdentityKey) -> BootState {
-        let word = self.states.get(key).and_then(|state| state.registration.clone());
-        match word.as_deref().and_then(Registration::parse) {
-            None => BootState::Unregistered,
-            Some(Registration::Accepted) => BootState::Accepted,
-            Some(Registration::Pending) => BootState::Pending,
-            Some(Registration::Rejected) => BootState::Rejected,
-        }
+        self.states.get(key).map_or(BootState::Unregistered, |state| state.record.boot_state())
     }
 
     /// Decides a BootNotification: the operator's word, or the default.
     pub fn boot(&self, identity: &Identity, default: Registration) -> (Registration, Record) {
-        let mut state = self.slot(identity);
-        let decided = state.decision.as_deref().and_then(Registration::parse).unwrap_or(default);
-        // Written again although it may be known: the first write may not be durable yet.
-        state.registration = Some(decided.as_str().to_owned());
-        (decided, changed(&mut state))
+        self.change(identity, |record| record.boot(default))
     }
 
     /// Notes what a backend answered to a BootNotification.
     pub fn registered(&self, identity: &Identity, registration: Registration) -> Record {
-        let mut state = self.slot(identity);
-        state.registration = Some(registration.as_str().to_owned());
-        changed(&mut state)
+        self.change(identity, |record| record.registered(registration)).1
     }
 
     /// Notes what the operator decided for a station's next BootNotification.
     pub fn decide(&self, identity: &Identity, decision: Registration) -> Record {
-        let mut state = self.slot(identity);
-        state.decision = Some(decision.as_str().to_owned());
-        changed(&mut state)
+        self.change(identity, |record| record.decide(decision)).1
     }
 
     /// Adds a station to groups. None if it belongs to them already.
@@ -193,31 +163,9 @@ impl Stations {
         members
     }
 
-    /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one.
-    ///
-    /// A new id is greater than every earlier one of the station and at least the number of seconds since 2020. So ids
-    /// stay unique even if the journal was lost, as long as a station starts less than one transaction a second; they
-    /// are positive 32-bit numbers until 2088.
-    pub fn transaction(&self, identity: &Identity, start: &StartKey) -> (i32, Record) {
-        let mut state = self.slot(identity);
-        let hash = start.is_distinctive().then(|| hash(&start.canonical()));
-        let before = hash.as_ref().and_then(|hash| state.starts.iter().find(|(known, _)| known == hash));
-        if let Some((_, id)) = before {
-            // Written again although it is known: the first write may not be durable yet.
-            let id = *id;
-            return (id, changed(&mut state));
-        }
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let seconds = i32::try_from(since_epoch.saturating_sub(ID_EPOCH_SECONDS)).unwrap_or(i32::MAX);
-        let id = state.last_transaction.saturating_add(1).max(seconds).max(1);
-        state.last_transaction = id;
-        if let Some(hash) = hash {
-            if state.starts.len() == REMEMBERED_STARTS {
-                state.starts.pop_front();
-            }
-            state.starts.push_back((hash, id));
-        }
-        (id, changed(&mut state))
+    /// The transaction id for a 1.6 StartTransaction.
+    pub fn transaction(&self, identity: &Identity, start: &StartKey, now: SystemTime) -> (i32, Record) {
+        self.change(identity, |record| record.transaction(start, now))
     }
 
     /// A station's state, for people.
@@ -230,6 +178,13 @@ impl Stations {
         let mut keys: Vec<_> = self.states.iter().map(|entry| entry.key().clone()).collect();
         keys.sort();
         keys
+    }
+
+    /// Changes a station's record. It is written down although it may be as before: the write of that may not be durable yet.
+    fn change<T>(&self, identity: &Identity, change: impl FnOnce(&mut StationRecord) -> T) -> (T, Record) {
+        let mut state = self.slot(identity);
+        let outcome = change(&mut state.record);
+        (outcome, changed(&mut state))
     }
 
     fn slot(&self, identity: &Identity) -> dashmap::mapref::one::RefMut<'_, IdentityKey, State> {
@@ -276,8 +231,8 @@ impl Snapshot for Stations {
 fn shown(state: &State) -> StationState {
     StationState {
         identity: state.identity.clone(),
-        registration: state.registration.clone(),
-        decision: state.decision.clone(),
+        registration: state.record.registration().map(Registration::as_str),
+        decision: state.record.decision().map(Registration::as_str),
         tags: state.tags.iter().cloned().collect(),
     }
 }
@@ -299,11 +254,6 @@ fn record(state: &State) -> Record {
     }
 }
 
-/// 128 bits are plenty among sixteen keys, and much shorter than what they stand for.
-fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,40 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_gets_the_same_transaction_id_and_a_new_start_a_greater_one() {
-        let stations = Stations::default();
-        let (first, _) = stations.transaction(&station(), &start("2026-01-01T00:00:00Z"));
-        let (retry, _) = stations.transaction(&station(), &start("2026-01-01T00:00:00Z"));
-        let (second, _) = stations.transaction(&station(), &start("2026-01-01T00:00:01Z"));
-        assert!(first > 0);
-        assert_eq!(first, retry);
-        assert!(second > first);
-    }
-
-    #[test]
     fn replay_keeps_the_newest_revision_in_any_order() {
         let stations = Stations::default();
-        let (id, old) = stations.transaction(&station(), &start("a"));
+        let (id, old) = stations.transaction(&station(), &start("a"), UNIX_EPOCH);
         let (_, newer) = stations.boot(&station(), Registration::Accepted);
         let replayed = Stations::default();
         replayed.restore(&newer.value);
         replayed.restore(&old.value);
         assert_eq!(replayed.boot_state(&station().folded()), BootState::Accepted);
-        assert_eq!(replayed.transaction(&station(), &start("a")).0, id);
-    }
-
-    #[test]
-    fn the_operator_decides_and_the_default_fills_in() {
-        let stations = Stations::default();
-        assert_eq!(stations.boot_state(&station().folded()), BootState::Unregistered);
-        assert_eq!(stations.boot(&station(), Registration::Pending).0, Registration::Pending);
-        stations.decide(&station(), Registration::Accepted);
-        assert_eq!(
-            stations.boot_state(&station().folded()),
-            BootState::Pending,
-            "until its next BootNotification"
-        );
-        assert_eq!(stations.boot(&station(), Registration::Pending).0, Registration::Accepted);
+        assert_eq!(replayed.transaction(&station(), &start("a"), UNIX_EPOCH).0, id);
     }
 
     #[test]

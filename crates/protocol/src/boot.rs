@@ -24,6 +24,16 @@ pub enum BootState {
     Accepted,
 }
 
+impl From<Registration> for BootState {
+    fn from(registration: Registration) -> Self {
+        match registration {
+            Registration::Accepted => Self::Accepted,
+            Registration::Pending => Self::Pending,
+            Registration::Rejected => Self::Rejected,
+        }
+    }
+}
+
 /// Whether the station may send this CALL or SEND now. If not, a CALL is answered with SecurityError
 /// (2.x B01.FR.10, B02.FR.09, B03.FR.07; recommended by 1.6-J errata 3.8).
 ///

@@ -56,7 +56,7 @@ pub trait Host {
     /// the state change is published before this returns.
     fn register(&mut self, decided: Option<Registration>) -> Registration;
     /// The transaction id for a 1.6 StartTransaction, the same for a retry; published before this returns.
-    fn start_transaction(&mut self, start: &StartKey) -> i32;
+    fn start_transaction(&mut self, now: Now, start: &StartKey) -> i32;
     /// What the station has asked lately, on any connection.
     fn recent_calls(&self) -> &RecentCalls<Self::Point>;
 

@@ -2,7 +2,8 @@
 //!
 //! Owns the nouns that the rooms above share: who a session is ([`SessionId`], [`Subject`]), why it ended
 //! ([`CloseReason`]), what became of a command ([`Outcome`]), what a backend responds ([`Response`]), and how all of it
-//! is spelled in events ([`events`], [`envelope`]). Time is an argument ([`Now`]).
+//! is spelled in events ([`events`], [`envelope`]); and what is remembered of a station between its connections
+//! ([`StationRecord`]). Time is an argument ([`Now`]).
 
 mod answer_queue;
 pub mod close;
@@ -19,6 +20,7 @@ pub mod outbound_call;
 pub mod outbox;
 pub mod outcome;
 pub mod recent_calls;
+pub mod record;
 pub mod response;
 pub mod session;
 pub mod session_id;
@@ -32,6 +34,7 @@ pub use host::Host;
 pub use options::Options;
 pub use outbound_call::OutboundCall;
 pub use outcome::{CommandError, Outcome, Sent, Status};
+pub use record::StationRecord;
 pub use response::Response;
 pub use session::{Link, Session};
 pub use session_id::SessionId;

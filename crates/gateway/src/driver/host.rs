@@ -246,8 +246,9 @@ impl Host for SocketHost {
         registration
     }
 
-    fn start_transaction(&mut self, start: &StartKey) -> i32 {
-        let (id, record) = self.shared.stations.transaction(&self.session.admission.identity, start);
+    fn start_transaction(&mut self, now: Now, start: &StartKey) -> i32 {
+        let (id, record) =
+            self.shared.stations.transaction(&self.session.admission.identity, start, now.wall);
         self.publish_state(record);
         id
     }

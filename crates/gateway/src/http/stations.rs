@@ -50,10 +50,10 @@ struct Station {
     #[schema(value_type = Connected)]
     session: Option<Connected>,
     /// What its last BootNotification was answered with; null if it never sent one.
-    registration: Option<String>,
+    registration: Option<&'static str>,
     /// What its next one is answered with, if somebody has decided that.
     #[serde(skip_serializing_if = "Option::is_none")]
-    registration_decision: Option<String>,
+    registration_decision: Option<&'static str>,
     /// The groups that it belongs to, for commands to many.
     tags: Vec<String>,
     /// Commands that are kept until it is back.

@@ -220,7 +220,7 @@ impl<H: Host> Session<H> {
                 Content::ResultWithTime(action)
             }
             PreparedFallback::Start(start) => {
-                let id = host.start_transaction(&start);
+                let id = host.start_transaction(now, &start);
                 Content::Result(self.builtin_answer(now, action, RawValue::NULL, Some(id), host))
             }
             PreparedFallback::Silence => {

@@ -4,9 +4,8 @@
 //! nothing: events go to the host, answers wait in the queue until they are durable (P1).
 
 use ocpp_protocol::{
-    Action, ActionKind, BootState, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind,
-    Registration, Reply, ReplyKind, classify_call, classify_send, parse, start_key, station_may_send,
-    validate_request,
+    Action, ActionKind, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind, Registration, Reply,
+    ReplyKind, classify_call, classify_send, parse, start_key, station_may_send, validate_request,
 };
 
 use super::Session;
@@ -225,7 +224,7 @@ impl<H: Host> Session<H> {
             }
             ActionKind::Heartbeat => return Content::ResultWithTime(action),
             ActionKind::StartTransaction => {
-                transaction_id = Some(host.start_transaction(&start_key(call.payload)));
+                transaction_id = Some(host.start_transaction(now, &start_key(call.payload)));
             }
             _ => {}
         }
@@ -236,11 +235,7 @@ impl<H: Host> Session<H> {
     pub(super) fn register(&mut self, decided: Option<Registration>, host: &mut H) {
         let registration = host.register(decided);
         host.observe(Observation::Registered(registration));
-        self.boot_state = match registration {
-            Registration::Accepted => BootState::Accepted,
-            Registration::Pending => BootState::Pending,
-            Registration::Rejected => BootState::Rejected,
-        };
+        self.boot_state = registration.into();
         if registration != Registration::Pending {
             self.grants.clear();
         }

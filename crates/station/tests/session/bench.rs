@@ -180,16 +180,12 @@ impl Host for World {
     fn register(&mut self, decided: Option<Registration>) -> Registration {
         let registration = decided.unwrap_or(self.registration);
         self.position.states += 1;
-        self.memory.boot_state.set(match registration {
-            Registration::Accepted => BootState::Accepted,
-            Registration::Pending => BootState::Pending,
-            Registration::Rejected => BootState::Rejected,
-        });
+        self.memory.boot_state.set(registration.into());
         self.log(format!("state {}", registration.as_str()));
         registration
     }
 
-    fn start_transaction(&mut self, start: &StartKey) -> i32 {
+    fn start_transaction(&mut self, _: Now, start: &StartKey) -> i32 {
         self.position.states += 1;
         let mut transactions = self.memory.transactions.borrow_mut();
         let next = 1 + i32::try_from(transactions.len()).unwrap();

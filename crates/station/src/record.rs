@@ -1,0 +1,169 @@
+//! What is remembered of one station across its connections: its registration, the operator's decision about it, and its
+//! transactions of OCPP 1.6.
+//!
+//! Owns the rules of all three. Stores nothing: whoever changes a record has it written down, and lets the answer wait until that
+//! is durable (P1).
+
+use std::collections::VecDeque;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ocpp_protocol::{BootState, Registration, StartKey};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+/// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
+/// StartTransaction at a time, in order (OCPP 1.6 section 3.7), so a few would do.
+const REMEMBERED_STARTS: usize = 16;
+
+/// 2020-01-01T00:00:00Z, in seconds since 1970.
+const ID_EPOCH_SECONDS: u64 = 1_577_836_800;
+
+/// One station's record.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StationRecord {
+    /// What the last BootNotification was answered with.
+    #[serde(default, with = "word", skip_serializing_if = "Option::is_none")]
+    registration: Option<Registration>,
+    /// What the operator decided for the next one.
+    #[serde(default, with = "word", skip_serializing_if = "Option::is_none")]
+    decision: Option<Registration>,
+    #[serde(default)]
+    last_transaction: i32,
+    /// Start keys (hashed) with their transaction ids, oldest first.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    starts: VecDeque<(String, i32)>,
+}
+
+impl StationRecord {
+    /// How far the station's registration has come.
+    pub fn boot_state(&self) -> BootState {
+        self.registration.map_or(BootState::Unregistered, BootState::from)
+    }
+
+    /// What the last BootNotification was answered with.
+    pub fn registration(&self) -> Option<Registration> {
+        self.registration
+    }
+
+    /// What an operator has decided.
+    pub fn decision(&self) -> Option<Registration> {
+        self.decision
+    }
+
+    /// Decides a BootNotification: the operator's word, or the default.
+    pub fn boot(&mut self, default: Registration) -> Registration {
+        let decided = self.decision.unwrap_or(default);
+        self.registered(decided);
+        decided
+    }
+
+    /// A backend has answered a BootNotification with this.
+    pub fn registered(&mut self, registration: Registration) {
+        self.registration = Some(registration);
+    }
+
+    /// An operator decides what the next BootNotification is answered with.
+    pub fn decide(&mut self, decision: Registration) {
+        self.decision = Some(decision);
+    }
+
+    /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one.
+    ///
+    /// A new id is greater than every earlier one of the station and at least the number of seconds since 2020. So ids
+    /// stay unique even if the journal was lost, as long as a station starts less than one transaction a second; they
+    /// are positive 32-bit numbers until 2088.
+    pub fn transaction(&mut self, start: &StartKey, now: SystemTime) -> i32 {
+        let hash = start.is_distinctive().then(|| hash(&start.canonical()));
+        let before = hash.as_ref().and_then(|hash| self.starts.iter().find(|(known, _)| known == hash));
+        if let Some((_, id)) = before {
+            return *id;
+        }
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds = i32::try_from(since_epoch.saturating_sub(ID_EPOCH_SECONDS)).unwrap_or(i32::MAX);
+        let id = self.last_transaction.saturating_add(1).max(seconds).max(1);
+        self.last_transaction = id;
+        if let Some(hash) = hash {
+            if self.starts.len() == REMEMBERED_STARTS {
+                self.starts.pop_front();
+            }
+            self.starts.push_back((hash, id));
+        }
+        id
+    }
+}
+
+/// 128 bits are plenty among sixteen keys, and much shorter than what they stand for.
+fn hash(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A registration by its word on the wire; none for a word that is not known.
+mod word {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        word: &Option<Registration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        word.map(Registration::as_str).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Registration>, D::Error> {
+        let word = Option::<String>::deserialize(deserializer)?;
+        Ok(word.as_deref().and_then(Registration::parse))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ocpp_protocol::start_key;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn start(timestamp: &str) -> StartKey {
+        let text = format!(r#"{{"connectorId":1,"idTag":"A","timestamp":"{timestamp}","meterStart":0}}"#);
+        start_key(&RawValue::from_string(text).unwrap())
+    }
+
+    /// 2026-01-01T00:00:00Z.
+    fn now() -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_767_225_600)
+    }
+
+    #[test]
+    fn a_retry_gets_the_same_transaction_id_and_a_new_start_a_greater_one() {
+        let mut station = StationRecord::default();
+        let first = station.transaction(&start("2026-01-01T00:00:00Z"), now());
+        let retry = station.transaction(&start("2026-01-01T00:00:00Z"), now() + Duration::from_secs(9));
+        let second = station.transaction(&start("2026-01-01T00:00:01Z"), now());
+        assert!(first > 0);
+        assert_eq!(first, retry);
+        assert!(second > first);
+    }
+
+    #[test]
+    fn the_operator_decides_and_the_default_fills_in() {
+        let mut station = StationRecord::default();
+        assert_eq!(station.boot_state(), BootState::Unregistered);
+        assert_eq!(station.boot(Registration::Pending), Registration::Pending);
+        station.decide(Registration::Accepted);
+        assert_eq!(station.boot_state(), BootState::Pending, "until its next BootNotification");
+        assert_eq!(station.boot(Registration::Pending), Registration::Accepted);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_by_every_version() {
+        let earlier =
+            r#"{"registration":"Pending","decision":"Accepted","lastTransaction":7,"starts":[["ab",7]]}"#;
+        let station: StationRecord = serde_json::from_str(earlier).unwrap();
+        assert_eq!(serde_json::to_string(&station).unwrap(), earlier);
+        let strange: StationRecord = serde_json::from_str(r#"{"registration":"Odd"}"#).unwrap();
+        assert_eq!(strange.boot_state(), BootState::Unregistered);
+    }
+}
