@@ -48,6 +48,9 @@ DATA = {
     "ocpp.station.rejected": [
         {"reason": "wrongCredentials", "remoteAddress": "127.0.0.1:50000", "httpStatus": 401},
     ],
+    "ocpp.station.twins": [
+        {"replacements": 10, "remoteAddresses": ["10.0.0.1", "10.0.0.2"], "damped": True},
+    ],
     "ocpp.message.received": [
         CALL | {"answeredBy": "gateway"},
         CALL | {"answeredBy": "backend", "answerUntil": "2026-11-20T10:30:05.123Z", "payload": None},

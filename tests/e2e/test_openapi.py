@@ -63,6 +63,13 @@ CASES = {
         ("AWAY", "", {"tags": [""]}, 400),
         ("NEW", "", {"tags": ["depot"]}, 409),
     ],
+    ("GET", STATION + "/settings"): [("AWAY", "", None, 200), ("x" * 300, "", None, 400)],
+    ("PUT", STATION + "/settings"): [
+        ("AWAY", "", {"lenient": True, "idle_timeout": "1h", "subprotocols": ["ocpp1.6"]}, 200),
+        ("AWAY", "", {"idle_timeout": "0s"}, 400),
+        ("NEW", "", {"lenient": True}, 409),
+    ],
+    ("GET", "/api/v1/rules"): [("", "", None, 200)],
     ("POST", "/api/v1/commands"): [
         ("", "", BATCH, 202),
         ("", "", BATCH, 202),

@@ -37,7 +37,10 @@ use crate::listener::{self, Listener};
 use crate::rate_limit::RateLimit;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
+use crate::settings::Resolver;
+use crate::settings::file::RulesError;
 use crate::spans::export::{self, Exporter};
+use crate::twins::Twins;
 use ocpp_station::events::Events;
 use ocpp_station::recent_calls::RecentCalls;
 
@@ -84,6 +87,9 @@ pub enum StartupError {
     /// The credentials file.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The rules file.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// What is needed to ask a hook.
     #[error("cannot read {0}")]
     Hooks(#[from] HookError),
@@ -106,6 +112,8 @@ pub struct App {
     pub registry: Arc<Registry>,
     /// What sessions share: the buses, the stations, their metrics.
     pub shared: Arc<Shared>,
+    /// Identities that two devices use.
+    twins: Arc<Twins>,
     /// Whether it is ready, and since when it runs.
     pub readiness: Arc<Readiness>,
     /// Tasks of stations: handshakes and sessions.
@@ -182,8 +190,15 @@ impl App {
             rest.clone(),
             stop_rest.clone(),
         )?;
+        let settings = Resolver::open(
+            derived::default_settings(&config),
+            derived::settings(&config),
+            config.rules.path(),
+            metrics.settings,
+        )?;
+        let settings = Arc::new(settings);
         let shared = Arc::new(Shared {
-            options: derived::session_options(&config),
+            settings: Arc::clone(&settings),
             limits: config.session.clone(),
             registration: config.registration.clone(),
             backend: Arc::new(backend),
@@ -207,6 +222,7 @@ impl App {
         let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),
+            twins: Arc::new(Twins::new(config.twins.clone(), metrics.twins)),
             readiness,
             tasks: TaskTracker::new(),
             stop_accepting,
@@ -225,7 +241,11 @@ impl App {
                 .watch(app.config.credentials.reload_interval, app.stop_rest.clone());
             drop(app.rest.spawn(watch));
         }
-        drop(app.rest.spawn(sweep_recent_calls(Arc::clone(&app.shared), app.stop_rest.clone())));
+        let registry = Arc::clone(&app.registry);
+        let refresh = move || registry.all().iter().for_each(|session| session.refresh_settings());
+        let watch = settings.watch(app.config.rules.reload_interval, app.stop_rest.clone(), refresh);
+        drop(app.rest.spawn(watch));
+        drop(app.rest.spawn(sweep(Arc::clone(&app.shared), Arc::clone(&app.twins), app.stop_rest.clone())));
         let authenticator = authenticator.map(|file| -> Arc<dyn Authenticate> { file });
         app.start_station_listeners(station_listeners, authenticator, &metrics.handshake)?;
         Ok(app)
@@ -271,7 +291,9 @@ impl App {
     }
 
     fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry, stations_known: IntGauge) {
-        let Shared { dispatcher, backend, stations, bus, journal, registration, .. } = &*self.shared;
+        let Shared { dispatcher, backend, stations, settings, bus, journal, registration, .. } =
+            &*self.shared;
+        let listeners = self.config.listeners.iter();
         let max_connections = self.config.admin.max_connections;
         let api = http::Api {
             health: http::Sources {
@@ -288,8 +310,17 @@ impl App {
                 registry: Arc::clone(&self.registry),
                 stations: Arc::clone(stations),
                 journal: journal.clone(),
+                twins: Arc::clone(&self.twins),
                 max_stations: registration.max_stations,
                 commands: Arc::clone(&dispatcher.store),
+            },
+            settings: http::Settings {
+                resolver: Arc::clone(settings),
+                registry: Arc::clone(&self.registry),
+                stations: Arc::clone(stations),
+                journal: journal.clone(),
+                max_stations: registration.max_stations,
+                listeners: listeners.map(|(name, rules)| (name.clone(), Arc::clone(&rules.tags))).collect(),
             },
             commands: Arc::clone(dispatcher),
             backend: Arc::clone(backend),
@@ -330,7 +361,7 @@ impl App {
             tracing::info!(listener = name, ?address, prefix = rules.path_prefix, "stations may connect");
             let listener = Arc::new(Listener {
                 authenticator: (rules.auth == AuthMode::Basic).then(|| authenticator.clone()).flatten(),
-                name,
+                name: name.into(),
                 rules,
                 metrics: Arc::clone(metrics),
                 handshake: self.config.handshake.clone(),
@@ -340,6 +371,7 @@ impl App {
                 tasks: self.tasks.clone(),
                 stop: self.stop_accepting.clone(),
                 request_permits: Arc::new(Semaphore::new(self.config.handshake.max_concurrent)),
+                twins: Arc::clone(&self.twins),
                 rejections: RateLimit::new(self.config.handshake.rejected_events_per_second),
             });
             listener.start(socket, &self.rest).map_err(StartupError::Thread)?;
@@ -363,10 +395,13 @@ async fn sweep_commands(dispatcher: Arc<Dispatcher>, stop: CancellationToken) {
     }
 }
 
-async fn sweep_recent_calls(shared: Arc<Shared>, stop: CancellationToken) {
-    const EVERY: Duration = Duration::from_secs(60);
+/// Forgets what is no longer needed about stations.
+async fn sweep(shared: Arc<Shared>, twins: Arc<Twins>, stop: CancellationToken) {
+    const EVERY: Duration = Duration::from_secs(10);
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        shared.recent_calls.sweep(Instant::now());
+        let now = Instant::now();
+        shared.recent_calls.sweep(now);
+        twins.sweep(now);
     }
 }
 

@@ -26,6 +26,9 @@ pub struct CommandOptions {
     #[serde(with = "DurationText")]
     #[schemars(extend("x-tuning" = true))]
     pub grace: Duration,
+    /// Commands in a row that a station may leave unanswered; then its connection is closed (`unresponsive`), because some stations
+    /// go on sending on a connection on which they no longer listen. 0: it is never closed for that.
+    pub close_after_timeouts: u32,
     /// Commands that may be in progress at once: accepted, not ended, and not queued for a station that is offline. Beyond, Kafka
     /// is not read and HTTP answers 503.
     #[schemars(extend("x-tuning" = true))]
@@ -64,6 +67,7 @@ impl Default for CommandOptions {
             default_timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(600),
             grace: Duration::from_secs(2),
+            close_after_timeouts: 0,
             max_in_flight: 10_000,
             offline_queue: 100,
             offline_ttl: Duration::from_secs(30 * 60),

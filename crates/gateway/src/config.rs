@@ -22,8 +22,10 @@ use crate::driver::options::{RegistrationOptions, SessionOptions, ValidationOpti
 use crate::http::options::AdminOptions;
 use crate::listener::options::{AuthMode, HandshakeOptions, ListenerOptions};
 use crate::node::{NodeOptions, ShutdownOptions};
+use crate::settings::options::RulesOptions;
 use crate::spans::options::TelemetryOptions;
 use crate::telemetry::LogOptions;
+use crate::twins::TwinOptions;
 
 /// The environment prefix: `OCPP_GATEWAY__SECTION__KEY`.
 const ENVIRONMENT_PREFIX: &str = "OCPP_GATEWAY";
@@ -93,6 +95,10 @@ pub struct Config {
     pub hooks: HookOptions,
     /// Whether payloads are validated.
     pub validation: ValidationOptions,
+    /// Two devices under one identity.
+    pub twins: TwinOptions,
+    /// What holds for some stations only.
+    pub rules: RulesOptions,
     /// How long commands may take, and how many are kept.
     pub commands: CommandOptions,
     /// Where events are stored.
@@ -183,6 +189,8 @@ impl Config {
         self.registration.check(&mut problems);
         self.answers.check(&mut problems);
         self.hooks.check(&mut problems);
+        self.twins.check(&mut problems);
+        self.rules.check(&mut problems);
         self.commands.check(&mut problems);
         problems.demand(
             !self.commands.consumer_group.is_empty() || self.topics.commands.is_empty(),

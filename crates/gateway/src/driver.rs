@@ -159,6 +159,9 @@ impl Driver {
             self.host.publish_what_fits();
             let durable = Position { events: events_durable.reached(), states: states_durable.reached() };
             let turn_began = now();
+            if self.host.refresh_settings() {
+                self.core.on_options(turn_began, &self.host);
+            }
             if let Some(reason) = self.advance(turn_began, durable, socket) {
                 return reason;
             }
@@ -246,10 +249,7 @@ impl Driver {
             Turn::Ping => core.on_ping(now, host),
             Turn::Pong(payload) => core.on_pong(now, &payload, host),
             Turn::Text(text) => core.on_text(now, &text, host),
-            Turn::Binary(bytes) => {
-                let is_lenient = host.session.admission.lenient;
-                core.on_binary(now, &bytes, is_lenient, host);
-            }
+            Turn::Binary(bytes) => core.on_binary(now, &bytes, host),
             Turn::Close(code) => core.on_close(now, code, host),
             Turn::Broken(error) => {
                 if let DecodeError::Protocol(violation) = error {

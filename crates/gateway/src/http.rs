@@ -20,6 +20,7 @@ mod health;
 mod interface;
 pub(crate) mod options;
 mod problem;
+mod settings;
 mod stations;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::events::Subscriptions;
 pub(crate) use self::health::Sources;
 pub(crate) use self::interface::Api;
+pub(crate) use self::settings::Settings;
 pub(crate) use self::stations::Directory;
 
 /// How long a client may take to send its request's head.

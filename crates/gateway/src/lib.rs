@@ -1,15 +1,7 @@
 //! ocpp-gateway: holds the WebSockets of charging stations and carries their messages to durable storage.
 //!
-//! The path of a message, through the files:
-//!
-//! ```text
-//! listener/handshake (auth) ─ socket ─ session/actor ─ session/inbound ─ ocpp_protocol::frame
-//!                                           │                │
-//!                                           │                └─ events ─ ocpp_bus::Publisher ─ … ─ durable
-//!                                           └─ session/outbound ◄─ session/pending ◄───────────┘
-//! ```
-//!
-//! and of a command: `http/commands` ─ [`ocpp_commands`] ─ [`registry`] ─ `session/mailbox` ─ `session/outbound` ─ socket.
+//! [`listener`] takes a connection through its handshake, [`registry`] makes its session the one that serves the station, and
+//! [`driver`] runs the session. ARCHITECTURE.md follows a message and a command through the files.
 //!
 //! [`app`] builds the parts from a [`config::Config`]; [`drain`] takes them down again.
 
@@ -23,6 +15,7 @@ pub mod consumer;
 pub mod drain;
 pub mod driver;
 pub mod durable_point;
+mod file_stamp;
 mod http;
 mod https;
 pub mod kinds;
@@ -33,7 +26,9 @@ pub mod rate_limit;
 pub mod readiness;
 pub mod registry;
 pub mod session;
+pub mod settings;
 pub mod socket;
 pub mod spans;
 pub mod stations;
 pub mod telemetry;
+pub mod twins;

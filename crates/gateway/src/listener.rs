@@ -19,7 +19,7 @@ mod upgrade;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use bytesize::ByteSize;
@@ -45,8 +45,10 @@ use crate::rate_limit::RateLimit;
 use crate::registry::{Crowded, Registry};
 use crate::session::{Admission, EndOnDrop, SessionHandle};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
+use crate::twins::{Noticed, Twins};
 use handshake::{Decision, Handshake, Refusal};
-use ocpp_station::events::Rejected;
+use ocpp_protocol::IdentityKey;
+use ocpp_station::events::{EncodedEvent, Rejected};
 use ocpp_station::outbox::Outbox;
 
 use metrics::HandshakeMetrics;
@@ -56,7 +58,7 @@ use permits::{HandshakePermit, HandshakePermits};
 /// One listener, and what its connections need.
 pub struct Listener {
     /// Its name in the configuration.
-    pub name: String,
+    pub name: Arc<str>,
     /// What it requires of stations.
     pub rules: ListenerOptions,
     /// Limits before a connection is a session.
@@ -77,6 +79,8 @@ pub struct Listener {
     pub stop: CancellationToken,
     /// Permits to answer a request.
     pub request_permits: Arc<Semaphore>,
+    /// Identities that two devices use.
+    pub twins: Arc<Twins>,
     /// Limits the refusals that are published as events, so that strangers cannot fill the log with them.
     pub rejections: RateLimit,
 }
@@ -129,7 +133,7 @@ impl Listener {
                     // Most often too many open files: idle half-open connections are dropped first. Retrying at once
                     // would only burn the processor.
                     let yielding = permits.revoke_half_open(self.handshake.yield_after);
-                    tracing::warn!(listener = self.name, %error, yielding, "a connection could not be accepted");
+                    tracing::warn!(listener = &*self.name, %error, yielding, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
@@ -223,7 +227,9 @@ impl Listener {
             return self.refuse(&request, remote, refusal);
         }
         let handshake = Handshake {
+            name: &self.name,
             rules: &self.rules,
+            settings: &self.shared.settings,
             authenticator: self.authenticator.as_deref(),
             compression: self.shared.limits.compression,
             hide_unknown: self.hide_unknown,
@@ -238,6 +244,11 @@ impl Listener {
                 // Before the 101 is sent: if a station opens a second connection after it has seen the 101 of the first, the
                 // second must be the newer one here, too, whichever task runs first.
                 let (identity, deflate) = (admission.identity.clone(), admission.deflate);
+                if let Some(wait) = self.twins.wait(&identity.folded(), Instant::now()) {
+                    let text = format!("two devices use this identity; the next may connect in {wait:.1?}");
+                    let refusal = Refusal { identity: Some(identity), ..unavailable("twins", &text) };
+                    return self.refuse(&request, remote, refusal);
+                }
                 let Ok(admitted) = self.admit(admission) else {
                     let text = "earlier connections of this station still wait for storage";
                     let refusal = Refusal { identity: Some(identity), ..unavailable("overloaded", text) };
@@ -281,8 +292,23 @@ impl Listener {
         let key = admission.identity.folded();
         let queue = self.shared.limits.command_queue;
         let create = |id, predecessors| SessionHandle::new(id, admission, queue, predecessors);
-        let (entry, session, replaced) = self.registry.admit(key, create)?;
+        let (entry, session, replaced) = self.registry.admit(key.clone(), create)?;
+        if let Some(replaced) = &replaced {
+            self.watch_for_twins(&key, replaced, &session);
+        }
         Ok(Admitted { session: EndOnDrop(session), entry, replaced })
+    }
+
+    fn watch_for_twins(&self, key: &IdentityKey, replaced: &SessionHandle, session: &SessionHandle) {
+        let addresses = [replaced, session].map(|session| session.admission.remote.ip());
+        let Some(noticed) = self.twins.replaced(key, Instant::now(), replaced.silence(), addresses) else {
+            return;
+        };
+        let Noticed { replacements, addresses, is_damped, .. } = noticed;
+        let station = session.admission.identity.as_str();
+        tracing::warn!(station, replacements, ?addresses, is_damped, "two devices use one identity");
+        let event = self.shared.events.twins(SystemTime::now(), station, replacements, &addresses, is_damped);
+        self.publish_or_count("ocpp.station.twins", event);
     }
 
     fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
@@ -351,8 +377,12 @@ impl Listener {
             return;
         }
         let event = self.shared.events.rejected(SystemTime::now(), station, rejected);
+        self.publish_or_count(EVENT, event);
+    }
+
+    fn publish_or_count(&self, name: &'static str, event: EncodedEvent) {
         if self.shared.bus.publisher().try_publish(driver::record(kinds::EVENT, event)).is_err() {
-            self.metrics.dropped(EVENT, "busFull");
+            self.metrics.dropped(name, "busFull");
         }
     }
 }

@@ -115,6 +115,7 @@ impl Drop for Entry {
 mod tests {
     use super::*;
     use crate::session::Admission;
+    use crate::settings::{Settings, test_support};
     use ocpp_protocol::{Identity, Version};
 
     fn session(id: SessionId, predecessors: usize) -> SessionHandle {
@@ -125,7 +126,11 @@ mod tests {
             security_profile: 0,
             remote: ([127, 0, 0, 1], 1).into(),
             deflate: None,
-            lenient: false,
+            listener: "main".into(),
+            settings: Arc::new(Settings {
+                session: test_support::session_options(),
+                subprotocols: Vec::new(),
+            }),
             tags: Arc::default(),
         };
         SessionHandle::new(id, admission, 1, predecessors)

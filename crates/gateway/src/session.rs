@@ -16,6 +16,7 @@ use ocpp_station::inbox::Inbox;
 use ocpp_station::{CloseReason, SessionId, Subject};
 use tokio::sync::Notify;
 
+use crate::settings::{ListenerTags, Settings};
 use crate::socket::Deflate;
 
 /// What a station proved about itself at the handshake.
@@ -33,8 +34,10 @@ pub struct Admission {
     pub remote: SocketAddr,
     /// The compression agreed on.
     pub deflate: Option<Deflate>,
-    /// Binary messages with text in them are taken as text.
-    pub lenient: bool,
+    /// The listener that it came to.
+    pub listener: Arc<str>,
+    /// What holds for it as it connects.
+    pub settings: Arc<Settings>,
     /// Groups that its listener puts it into.
     pub tags: Arc<BTreeSet<String>>,
 }
@@ -78,6 +81,8 @@ pub struct SessionHandle {
     /// Its station has booted or spoken: its offline queue may go.
     ready: AtomicBool,
     ending: AtomicBool,
+    /// What holds for its station may have changed.
+    settings_changed: AtomicBool,
     operator_note: OnceLock<String>,
     has_ended: AtomicBool,
     /// Wakes whoever waits for the end.
@@ -99,6 +104,7 @@ impl SessionHandle {
             unpublished_results: AtomicUsize::new(0),
             ready: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            settings_changed: AtomicBool::new(false),
             operator_note: OnceLock::new(),
             has_ended: AtomicBool::new(false),
             end: Notify::new(),
@@ -121,6 +127,22 @@ impl SessionHandle {
     /// Why an operator asked it to end.
     pub fn operator_note(&self) -> Option<&str> {
         self.operator_note.get().map(String::as_str)
+    }
+
+    /// Asks it to look at what holds for its station now.
+    pub fn refresh_settings(&self) {
+        self.settings_changed.store(true, Ordering::Release);
+        self.inbox.nudge();
+    }
+
+    /// Whether it was asked that since the last look.
+    pub fn take_settings_changed(&self) -> bool {
+        self.settings_changed.load(Ordering::Acquire) && self.settings_changed.swap(false, Ordering::AcqRel)
+    }
+
+    /// Its listener, as far as settings depend on it.
+    pub fn listener_tags(&self) -> ListenerTags<'_> {
+        ListenerTags { name: &self.admission.listener, tags: &self.admission.tags }
     }
 
     /// Says that its predecessors have ended.

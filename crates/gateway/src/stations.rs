@@ -6,6 +6,7 @@
 //! durable (P1 holds for state as it does for events).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -18,6 +19,8 @@ use ocpp_station::StationRecord;
 use serde::{Deserialize, Serialize};
 
 use crate::kinds;
+use crate::settings::overrides::Overrides;
+use crate::settings::{ListenerTags, Resolver, Settings, Source, Who};
 use ocpp_station::time::millis;
 
 /// The stations.
@@ -36,6 +39,9 @@ struct State {
     /// What groups it belongs to.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     tags: BTreeSet<String>,
+    /// What an operator set for this station alone, as it was written: another version may know other settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<serde_json::Value>,
     #[serde(flatten)]
     record: StationRecord,
 }
@@ -152,6 +158,57 @@ impl Stations {
         let mut state = self.slot(identity);
         state.tags = tags;
         changed(&mut state)
+    }
+
+    /// Sets what holds for a station alone, and nothing else for it alone.
+    pub fn set(&self, identity: &Identity, own: &Overrides) -> Record {
+        let mut state = self.slot(identity);
+        // A plain struct always serializes.
+        state.settings = if own.is_empty() { None } else { serde_json::to_value(own).ok() };
+        changed(&mut state)
+    }
+
+    /// What is set for a station alone. Settings of another version that this one does not know count as none.
+    pub fn own_settings(&self, key: &IdentityKey) -> Option<Overrides> {
+        let written = self.states.get(key)?.settings.clone()?;
+        Overrides::deserialize(written)
+            .inspect_err(|error| {
+                tracing::error!(station = key.as_str(), %error, "a station's own settings cannot be read");
+            })
+            .ok()
+    }
+
+    /// What holds for a station that came, or would come, to this listener.
+    pub fn settings(
+        &self,
+        resolver: &Resolver,
+        listener: &ListenerTags<'_>,
+        key: &IdentityKey,
+    ) -> Arc<Settings> {
+        self.with_who(listener, key, |who| resolver.resolve(who))
+    }
+
+    /// The same by name, each with its value and where that comes from.
+    pub fn explain_settings(
+        &self,
+        resolver: &Resolver,
+        listener: &ListenerTags<'_>,
+        key: &IdentityKey,
+    ) -> Vec<(String, serde_json::Value, Source)> {
+        self.with_who(listener, key, |who| resolver.explain(who))
+    }
+
+    fn with_who<T>(
+        &self,
+        listener: &ListenerTags<'_>,
+        key: &IdentityKey,
+        look: impl FnOnce(&Who<'_>) -> T,
+    ) -> T {
+        let own = self.own_settings(key);
+        let known = self.states.get(key).map(|state| state.tags.clone()).unwrap_or_default();
+        let tags =
+            if known.is_empty() { listener.tags } else { &known.union(listener.tags).cloned().collect() };
+        look(&Who { listener: listener.name, station: key, tags, own: own.as_ref() })
     }
 
     /// Every station that belongs to a group, or every one, in its registered spelling and in order.

@@ -15,6 +15,8 @@ pub enum CloseReason {
     SlowReader,
     /// The station broke RFC 6455.
     ProtocolError,
+    /// As many commands in a row as `commands.close_after_timeouts` says were not answered in time.
+    Unresponsive,
     /// A message was larger than `session.max_message_size`.
     MessageTooBig,
     /// A text message was not UTF-8.
@@ -31,13 +33,14 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::StationClosed,
         Self::ConnectionLost,
         Self::Replaced,
         Self::Idle,
         Self::SlowReader,
         Self::ProtocolError,
+        Self::Unresponsive,
         Self::MessageTooBig,
         Self::InvalidUtf8,
         Self::BinaryFrame,
@@ -56,6 +59,7 @@ impl CloseReason {
             Self::Idle => ("idle", Some(1008), "nothing received for too long"),
             Self::SlowReader => ("slowReader", Some(1008), "nothing taken for too long"),
             Self::ProtocolError => ("protocolError", Some(1002), "protocol error"),
+            Self::Unresponsive => ("unresponsive", Some(1008), "commands are not answered"),
             Self::MessageTooBig => ("messageTooBig", Some(1009), "message too big"),
             Self::InvalidUtf8 => ("invalidUtf8", Some(1007), "text is not UTF-8"),
             Self::BinaryFrame => ("binaryFrame", Some(1003), "text messages only"),

@@ -127,6 +127,14 @@ pub fn rfc3339(time: SystemTime) -> String {
     timestamp(time).iter().copied().map(char::from).collect()
 }
 
+/// The same without fractional digits: the second in which the time lies.
+pub fn rfc3339_seconds(time: SystemTime) -> String {
+    let mut text = rfc3339(time);
+    text.truncate("2026-11-20T10:30:00".len());
+    text.push('Z');
+    text
+}
+
 /// The same in bytes, without a formatter: each event has a time. What is before 1970 or after 9999 becomes the nearest of these.
 fn timestamp(time: SystemTime) -> [u8; 24] {
     const DAY: u64 = 24 * 3600;
@@ -193,6 +201,7 @@ mod tests {
             millis = (millis + 157_680_123_457) % 253_402_300_800_000;
         }
         assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(1_999)), "1970-01-01T00:00:01Z");
         assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "9999-12-31T23:59:59.999Z");
     }
 

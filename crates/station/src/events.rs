@@ -2,7 +2,7 @@
 //!
 //! Owns the spelling of `data`; the envelope is [`crate::envelope`]'s. Publishes nothing and reads no clock.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -195,6 +195,25 @@ impl Events {
             .number("httpStatus", u64::from(rejected.status))
             .string("path", rejected.path);
         encoded(subject, now, writer)
+    }
+
+    /// Two devices use one identity and push each other out: so many living sessions were replaced lately, by connections from
+    /// these addresses. `is_damped` if further connections have to wait.
+    pub fn twins(
+        &self,
+        now: SystemTime,
+        identity: &str,
+        replacements: usize,
+        addresses: &[IpAddr],
+        is_damped: bool,
+    ) -> EncodedEvent {
+        let addresses: Vec<String> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        let writer = self
+            .open("ocpp.station.twins", identity, now, 192)
+            .number("replacements", replacements as u64)
+            .raw("remoteAddresses", &format!("[{}]", addresses.join(",")))
+            .raw("damped", if is_damped { "true" } else { "false" });
+        encoded(identity, now, writer)
     }
 
     /// An OCPP message from the station; `time` is when its frame was read.

@@ -33,6 +33,17 @@ impl Keepalive {
         Self { interval, idle, last_seen: now, next_ping, outstanding: None, nonce: seed }
     }
 
+    /// Goes on with another interval and another limit.
+    pub(crate) fn change(&mut self, now: Instant, interval: Duration, idle: Duration) {
+        if interval != self.interval {
+            self.next_ping = (!interval.is_zero()).then(|| {
+                let next = now + interval;
+                self.next_ping.map_or(next, |planned| planned.min(next))
+            });
+        }
+        (self.interval, self.idle) = (interval, idle);
+    }
+
     /// Something came in.
     pub(crate) fn seen(&mut self, now: Instant) {
         self.last_seen = now;
@@ -108,6 +119,19 @@ mod tests {
         assert_eq!(keepalive.due(start + 10 * IDLE, false), Due::Nothing);
         assert_eq!(keepalive.due(start + 10 * IDLE + IDLE / 4, true), Due::Nothing);
         assert_eq!(keepalive.due(start + 11 * IDLE, true), Due::Idle);
+    }
+
+    #[test]
+    fn another_interval_and_another_limit_hold_from_now_on() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(start, INTERVAL, IDLE, 0);
+        let soon = Duration::from_secs(5);
+        keepalive.change(start + soon, soon, IDLE / 2);
+        assert_eq!(keepalive.deadline(), start + 2 * soon);
+        assert!(matches!(keepalive.due(start + 2 * soon, true), Due::Ping(_)));
+        keepalive.change(start + 2 * soon, Duration::ZERO, IDLE / 2);
+        assert_eq!(keepalive.deadline(), start + IDLE / 2, "no ping is planned");
+        assert_eq!(keepalive.due(start + IDLE / 2, true), Due::Idle);
     }
 
     #[test]

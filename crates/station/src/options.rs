@@ -5,8 +5,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The rules that every session of a node keeps.
-#[derive(Clone, Debug)]
+/// The rules that a session keeps. They may change while it runs ([`crate::Session::on_options`]).
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// Answers that may wait for durability or for the socket; at this many the session stops reading.
     pub max_unacknowledged: usize,
@@ -27,9 +27,15 @@ pub struct Options {
     /// The `interval` in answers to BootNotification.
     pub boot_interval: Duration,
     /// The status that built-in answers give to every idTag and idToken.
-    pub authorization: &'static str,
+    pub authorization: Authorization,
     /// What is done about a payload that violates its schema.
     pub validation: ValidationMode,
+    /// Binary messages that hold text are taken as text.
+    pub lenient: bool,
+    /// Times in built-in answers have milliseconds; some stations cannot parse them (ocpp-j 5).
+    pub fractional_seconds: bool,
+    /// The session ends when this many commands in a row were not answered in time; zero means never.
+    pub close_after_timeouts: u32,
 }
 
 /// What happens to CALLs of a station that was never registered.
@@ -53,4 +59,23 @@ pub enum ValidationMode {
     Warn,
     /// violations are answered with CALLERROR
     Enforce,
+}
+
+/// The status given to every idTag and idToken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+pub enum Authorization {
+    /// everybody may charge
+    Accepted,
+    /// nobody may charge
+    Invalid,
+}
+
+impl Authorization {
+    /// The OCPP word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::Invalid => "Invalid",
+        }
+    }
 }

@@ -79,6 +79,8 @@ pub struct Session<H: Host> {
     keepalive: Keepalive,
     writing_since: Option<Instant>,
     was_reading: bool,
+    /// Commands that were not answered in time, since the last that was.
+    timeouts: u32,
     messages_in: u64,
     messages_out: u64,
 }
@@ -103,9 +105,16 @@ impl<H: Host> Session<H> {
             keepalive: Keepalive::new(now.monotonic, ping_interval, idle_timeout, seed),
             writing_since: None,
             was_reading: true,
+            timeouts: 0,
             messages_in: 0,
             messages_out: 0,
         }
+    }
+
+    /// What the operator sets for this station has changed.
+    pub fn on_options(&mut self, now: Now, host: &H) {
+        let Options { ping_interval, idle_timeout, .. } = *host.options();
+        self.keepalive.change(now.monotonic, ping_interval, idle_timeout);
     }
 
     /// Carries on what time, storage and the socket allow: answers whose events are durable leave, and an end in progress
@@ -159,6 +168,10 @@ impl<H: Host> Session<H> {
         }
         self.end_overdue_commands(now, host);
         let options = host.options();
+        if options.close_after_timeouts > 0 && self.timeouts >= options.close_after_timeouts {
+            self.end(now, CloseReason::Unresponsive, host);
+            return;
+        }
         if self.writing_since.is_some_and(|since| now.monotonic >= since + options.write_timeout) {
             self.end(now, CloseReason::SlowReader, host);
             return;

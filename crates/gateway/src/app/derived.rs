@@ -1,5 +1,7 @@
 //! What follows from the options of several features at once.
 
+use std::collections::HashMap;
+
 use ocpp_bus::kafka::KafkaOptions;
 use ocpp_bus::kafka::consumer::ConsumerOptions;
 use ocpp_commands::Limits;
@@ -7,9 +9,11 @@ use ocpp_commands::Limits;
 use crate::backend::Rules;
 use crate::bus_options::BusKind;
 use crate::config::Config;
+use crate::listener::options::ListenerOptions;
+use crate::settings::Settings;
 
 /// The rules that sessions keep.
-pub(super) fn session_options(config: &Config) -> ocpp_station::Options {
+fn session_options(config: &Config) -> ocpp_station::Options {
     let session = &config.session;
     ocpp_station::Options {
         max_unacknowledged: session.max_unacknowledged,
@@ -21,9 +25,27 @@ pub(super) fn session_options(config: &Config) -> ocpp_station::Options {
         grace: config.commands.grace,
         before_boot: config.registration.before_boot,
         boot_interval: config.registration.interval,
-        authorization: config.answers.authorization.as_str(),
+        authorization: config.answers.authorization,
         validation: config.validation.mode,
+        lenient: false,
+        fractional_seconds: config.answers.fractional_seconds,
+        close_after_timeouts: config.commands.close_after_timeouts,
     }
+}
+
+/// What holds for stations, whatever their listener says.
+pub(super) fn default_settings(config: &Config) -> Settings {
+    let default = ListenerOptions::default();
+    Settings { session: session_options(config), subprotocols: default.subprotocols.0 }
+}
+
+/// What the configuration says of stations, by listener.
+pub(super) fn settings(config: &Config) -> HashMap<String, Settings> {
+    let of = |listener: &ListenerOptions| Settings {
+        session: ocpp_station::Options { lenient: listener.lenient, ..session_options(config) },
+        subprotocols: listener.subprotocols.0.clone(),
+    };
+    config.listeners.iter().map(|(name, listener)| (name.clone(), of(listener))).collect()
 }
 
 /// What answers by a backend depend on.

@@ -12,6 +12,7 @@ use crate::backend::metrics::BackendMetrics;
 use crate::driver::metrics::SessionMetrics;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::metrics::{DroppedMessages, PayloadViolations};
+use crate::settings::metrics::SettingsMetrics;
 use crate::spans::metrics::SpanMetrics;
 use ocpp_commands::metrics::CommandMetrics;
 
@@ -22,8 +23,10 @@ pub(super) struct Metrics {
     pub(super) commands: Arc<CommandMetrics>,
     pub(super) backend: Arc<BackendMetrics>,
     pub(super) credentials: CredentialMetrics,
+    pub(super) settings: SettingsMetrics,
     pub(super) spans: Arc<SpanMetrics>,
     pub(super) stations_known: IntGauge,
+    pub(super) twins: IntGauge,
     pub(super) ready: IntGauge,
 }
 
@@ -37,8 +40,10 @@ impl Metrics {
             commands: Arc::new(CommandMetrics::register(registrar)?),
             backend: Arc::new(BackendMetrics::register(registrar, violations)?),
             credentials: CredentialMetrics::register(registrar)?,
+            settings: SettingsMetrics::register(registrar)?,
             spans: Arc::new(SpanMetrics::register(registrar)?),
             stations_known: registrar.gauge("stations_known", "Stations whose state is kept")?,
+            twins: registrar.gauge("twins", "Identities that two devices use, which push each other out")?,
             ready: registrar.gauge("ready", "1 while /readyz says yes")?,
         })
     }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use ocpp_protocol::{Identity, IdentityKey};
 
@@ -98,12 +97,6 @@ impl Credentials {
     pub fn is_empty(&self) -> bool {
         self.stations.is_empty()
     }
-}
-
-/// Modification time and size: when either changes, so has the file.
-pub(super) fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
 }
 
 #[cfg(test)]

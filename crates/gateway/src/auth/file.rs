@@ -19,15 +19,18 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::credentials::{self, Credentials, CredentialsError};
+use super::credentials::{Credentials, CredentialsError};
 use super::metrics::CredentialMetrics;
 use super::password::{self, StoredPassword};
 use super::{Authenticate, AuthenticationError, Presented, basic};
+use crate::file_stamp::FileStamp;
 
 /// Authenticates the stations in the credentials file.
 #[derive(Debug)]
 pub struct FileAuthenticator {
     file: PathBuf,
+    /// As the file was just before it was first read: a change during the start is not missed.
+    first_stamp: FileStamp,
     credentials: ArcSwap<Credentials>,
     /// Digests of the passwords that matched a slow hash. Holds at most the stations in the file.
     verified: DashMap<IdentityKey, [u8; 32]>,
@@ -47,12 +50,14 @@ impl FileAuthenticator {
         slow_threads: usize,
         metrics: CredentialMetrics,
     ) -> Result<Self, CredentialsError> {
+        let first_stamp = FileStamp::of(&file);
         let credentials = Credentials::read(&file)?;
         tracing::info!(file = %file.display(), stations = credentials.len(), "credentials read");
         let process_key =
             Sha256::digest([uuid::Uuid::now_v7().into_bytes(), password::random_salt()].concat()).into();
         Ok(Self {
             file,
+            first_stamp,
             credentials: ArcSwap::from_pointee(credentials),
             verified: DashMap::new(),
             process_key,
@@ -64,9 +69,9 @@ impl FileAuthenticator {
     /// Reads the file again whenever it has changed, until stopped. If the changed file is wrong, the previous credentials
     /// stay in force.
     pub async fn watch(self: Arc<Self>, every: Duration, stop: CancellationToken) {
-        let mut seen = credentials::stamp(&self.file);
+        let mut seen = self.first_stamp;
         while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
-            let now = credentials::stamp(&self.file);
+            let now = FileStamp::of(&self.file);
             if now != seen {
                 seen = now;
                 self.reload();

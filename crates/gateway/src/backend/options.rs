@@ -12,8 +12,9 @@ use hyper::Uri;
 use ocpp_options::{DurationText, Problems, SizeText, word};
 use ocpp_protocol::{Action, Version};
 use ocpp_station::host::Fallback;
+use ocpp_station::options::Authorization;
 use schemars::JsonSchema;
-use serde::de::Error;
+use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -30,6 +31,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 pub struct AnswersOptions {
     /// The status of every idTag and idToken in a built-in answer.
     pub authorization: Authorization,
+    /// Whether times in built-in answers have milliseconds. Some stations cannot parse them.
+    pub fractional_seconds: bool,
     /// By action, in the spelling of OCPP. The gateway answers what is not here.
     #[serde(flatten)]
     pub actions: BTreeMap<String, ActionOptions>,
@@ -37,18 +40,17 @@ pub struct AnswersOptions {
 
 impl Default for AnswersOptions {
     fn default() -> Self {
-        Self { authorization: Authorization::Accepted, actions: BTreeMap::new() }
+        Self { authorization: Authorization::Accepted, fractional_seconds: true, actions: BTreeMap::new() }
     }
 }
 
 impl<'de> Deserialize<'de> for AnswersOptions {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut written = serde_json::Map::deserialize(deserializer)?;
-        let authorization = match written.remove("authorization") {
-            Some(word) => serde_json::from_value(word)
-                .map_err(|error| D::Error::custom(format!("answers.authorization: {error}")))?,
-            None => Self::default().authorization,
-        };
+        let default = Self::default();
+        let authorization = member(&mut written, "authorization")?.unwrap_or(default.authorization);
+        let fractional_seconds =
+            member(&mut written, "fractional_seconds")?.unwrap_or(default.fractional_seconds);
         let mut tables: BTreeMap<&str, serde_json::Map<String, Value>> = BTreeMap::new();
         // Exact names first: a name in another case is the environment's, and lies over the file's.
         let (exact, others): (Vec<_>, Vec<_>) =
@@ -68,8 +70,17 @@ impl<'de> Deserialize<'de> for AnswersOptions {
                     .map_err(|error| D::Error::custom(format!("answers.{name}: {error}")))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { authorization, actions })
+        Ok(Self { authorization, fractional_seconds, actions })
     }
+}
+
+/// A key beside the tables. The environment has texts only.
+fn member<T: DeserializeOwned, E: Error>(
+    written: &mut serde_json::Map<String, Value>,
+    key: &str,
+) -> Result<Option<T>, E> {
+    let Some(value) = written.remove(key) else { return Ok(None) };
+    serde_json::from_value(value).map(Some).map_err(|error| E::custom(format!("answers.{key}: {error}")))
 }
 
 impl AnswersOptions {
@@ -93,25 +104,6 @@ pub(crate) fn action_named(name: &str) -> Option<&'static Action> {
 /// Whether a station calls this action in any version.
 pub(crate) fn is_from_station(action: &Action) -> bool {
     Version::ALL.iter().any(|version| action.station_may_call(*version))
-}
-
-/// The status given to every idTag and idToken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
-pub enum Authorization {
-    /// everybody may charge
-    Accepted,
-    /// nobody may charge
-    Invalid,
-}
-
-impl Authorization {
-    /// The OCPP word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accepted => "Accepted",
-            Self::Invalid => "Invalid",
-        }
-    }
 }
 
 /// An action with a table of its own; any that stations call may have one.

@@ -5,7 +5,7 @@ use std::io::Write;
 use ocpp_station::host::Fallback;
 
 use super::*;
-use crate::backend::options::Authorization;
+use ocpp_station::options::Authorization;
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let mut file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();

@@ -28,6 +28,7 @@ use super::shared::Shared;
 use crate::durable_point::Point;
 use crate::kinds;
 use crate::session::SessionHandle;
+use crate::settings::Settings;
 use crate::spans::{Kind, Span};
 
 /// What a session publishes and asks, on this node.
@@ -39,6 +40,7 @@ pub(super) struct SocketHost {
     /// The command about to be sent, until the note of that is durable.
     pub(super) note: Option<Box<PreparedNote>>,
     key: IdentityKey,
+    settings: Arc<Settings>,
     replaced: Option<SessionId>,
     /// Records in order that the bus had no room for.
     unpublished: VecDeque<Record>,
@@ -56,6 +58,7 @@ impl SocketHost {
             states: shared.journal.publisher(),
             note: None,
             key: session.admission.identity.folded(),
+            settings: Arc::clone(&session.admission.settings),
             replaced,
             unpublished: VecDeque::new(),
             position: Position::default(),
@@ -69,6 +72,16 @@ impl SocketHost {
     /// Tells how far events and state changes are durable.
     pub(super) fn watermarks(&self) -> (DurableWatermark, DurableWatermark) {
         (self.publisher.watermark(), self.states.watermark())
+    }
+
+    /// Looks at what holds for the station now, if something has changed. Whether it did.
+    pub(super) fn refresh_settings(&mut self) -> bool {
+        let is_asked = self.session.take_settings_changed();
+        if is_asked {
+            let listener = self.session.listener_tags();
+            self.settings = self.shared.stations.settings(&self.shared.settings, &listener, &self.key);
+        }
+        is_asked
     }
 
     /// The first record that waits for room: where, and how much.
@@ -189,7 +202,7 @@ impl Host for SocketHost {
     }
 
     fn options(&self) -> &Options {
-        &self.shared.options
+        &self.settings.session
     }
 
     fn publish(&mut self, event: Event<'_>) {

@@ -10,17 +10,17 @@ use crate::backend::Answers;
 use crate::driver::metrics::SessionMetrics;
 use crate::driver::options::{RegistrationOptions, SessionOptions, SheddableOptions};
 use crate::durable_point::Point;
+use crate::settings::Resolver;
 use crate::spans::Tracer;
 use crate::stations::Stations;
-use ocpp_station::Options;
 use ocpp_station::events::Events;
 use ocpp_station::recent_calls::RecentCalls;
 
 /// What every session of this node shares.
 #[derive(Debug)]
 pub struct Shared {
-    /// The rules that sessions keep.
-    pub options: Options,
+    /// What holds for which station.
+    pub settings: Arc<Resolver>,
     /// Limits of a connection.
     pub limits: SessionOptions,
     /// BootNotification.

@@ -16,7 +16,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use super::document::{Offered, Operation, about_itself, assemble};
 use super::extract::{normalize_path, nothing_at};
 use super::problem::Problem;
-use super::{answers, batches, commands, disconnect, events, health, stations};
+use super::{answers, batches, commands, disconnect, events, health, settings, stations};
 use crate::backend::Answers;
 use crate::registry::Registry;
 use ocpp_commands::Dispatcher as Commands;
@@ -25,6 +25,7 @@ use ocpp_commands::Dispatcher as Commands;
 pub(crate) struct Api {
     pub(crate) health: health::Sources,
     pub(crate) stations: stations::Directory,
+    pub(crate) settings: settings::Settings,
     pub(crate) commands: Arc<Commands>,
     pub(crate) backend: Arc<Answers>,
     pub(crate) registry: Arc<Registry>,
@@ -37,6 +38,7 @@ impl Api {
         let operations = [
             self.health.operations(),
             self.stations.operations(),
+            self.settings.operations(),
             commands::operations(&self.commands),
             batches::operations(&self.commands),
             answers::operations(self.backend),

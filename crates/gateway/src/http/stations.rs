@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use axum::extract::{Path, State};
 use ocpp_bus::Journal;
@@ -20,6 +21,7 @@ use super::problem::Problem;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
 use crate::stations::{Stations, check_tags};
+use crate::twins::{Noticed, Twins};
 use ocpp_commands::CommandStore;
 use ocpp_station::time::millis;
 
@@ -32,6 +34,8 @@ pub(crate) struct Directory {
     pub(crate) stations: Arc<Stations>,
     /// Changes of stations are written here.
     pub(crate) journal: Journal,
+    /// Identities that two devices use.
+    pub(crate) twins: Arc<Twins>,
     /// `registration.max_stations`.
     pub(crate) max_stations: usize,
     /// Has the commands that are queued for stations.
@@ -58,6 +62,35 @@ struct Station {
     tags: Vec<String>,
     /// Commands that are kept until it is back.
     commands_kept: usize,
+    /// Two devices use its identity and push each other out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    twins: Option<TwinsShown>,
+}
+
+/// Two devices that use one identity.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Twins)]
+#[serde(rename_all = "camelCase")]
+struct TwinsShown {
+    /// Living sessions that were replaced within `twins.window`.
+    replacements: usize,
+    /// Where their connections come from; four at most.
+    addresses: Vec<String>,
+    /// Further connections have to wait for `twins.pause`.
+    damped: bool,
+    /// Milliseconds since they were noticed.
+    for_ms: u64,
+}
+
+impl From<Noticed> for TwinsShown {
+    fn from(noticed: Noticed) -> Self {
+        Self {
+            replacements: noticed.replacements,
+            addresses: noticed.addresses.iter().map(ToString::to_string).collect(),
+            damped: noticed.is_damped,
+            for_ms: millis(noticed.for_long),
+        }
+    }
 }
 
 /// The session by which a station is connected. All of it is there, or nothing: among the members of a [`Station`] none is
@@ -217,6 +250,7 @@ impl Directory {
             registration_decision,
             tags,
             commands_kept: self.commands.queued_for(key),
+            twins: self.twins.of(key, Instant::now()).map(TwinsShown::from),
         })
     }
 
@@ -225,15 +259,15 @@ impl Directory {
             .map(Json)
             .ok_or_else(|| Problem::not_found(format!("no station {id:?} is known")))
     }
+}
 
-    /// The identity of a station that an operator may change: one that is known, or for which there is room.
-    fn changeable(&self, id: &str) -> Result<Identity, Problem> {
-        let identity = Identity::parse(id).map_err(|error| Problem::bad_request(error.to_string()))?;
-        if !self.stations.knows(&identity.folded()) && self.stations.len() >= self.max_stations {
-            return Err(Problem::conflict("too many stations", "registration.max_stations is reached"));
-        }
-        Ok(identity)
+/// The identity of a station that an operator may change: one that is known, or for which there is room.
+pub(super) fn changeable(stations: &Stations, max_stations: usize, id: &str) -> Result<Identity, Problem> {
+    let identity = Identity::parse(id).map_err(|error| Problem::bad_request(error.to_string()))?;
+    if !stations.knows(&identity.folded()) && stations.len() >= max_stations {
+        return Err(Problem::conflict("too many stations", "registration.max_stations is reached"));
     }
+    Ok(identity)
 }
 
 /// Stations that are known or connected, page by page.
@@ -281,7 +315,7 @@ async fn decide_registration(
 ) -> Result<Json<Station>, Problem> {
     let status = Registration::parse(&decision.status)
         .ok_or_else(|| Problem::bad_request("status must be Accepted, Pending or Rejected"))?;
-    let identity = directory.changeable(&id)?;
+    let identity = changeable(&directory.stations, directory.max_stations, &id)?;
     directory.journal.store(directory.stations.decide(&identity, status)).await;
     directory.show(&id)
 }
@@ -303,8 +337,11 @@ async fn tag_station(
     Json(Tags { tags }): Json<Tags>,
 ) -> Result<Json<Station>, Problem> {
     check_tags(&tags).map_err(Problem::bad_request)?;
-    let identity = directory.changeable(&id)?;
+    let identity = changeable(&directory.stations, directory.max_stations, &id)?;
     directory.journal.store(directory.stations.tag(&identity, tags)).await;
+    if let Some(session) = directory.registry.get(&identity.folded()) {
+        session.refresh_settings();
+    }
     directory.show(&id)
 }
 

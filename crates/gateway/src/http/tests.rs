@@ -15,6 +15,7 @@ use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
 use ocpp_bus::{Journal, Registrar};
 use ocpp_protocol::Identity;
+use prometheus::IntGauge;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use utoipa_axum::routes;
@@ -28,6 +29,7 @@ use super::stations::Directory;
 use crate::command_options::CommandOptions;
 use crate::registry::Registry;
 use crate::stations::Stations;
+use crate::twins::{TwinOptions, Twins};
 use ocpp_commands::CommandStore;
 
 #[derive(utoipa::IntoParams)]
@@ -223,6 +225,7 @@ fn stations() -> (Router, Journal) {
         registry: Arc::clone(&registry),
         stations: Arc::new(known),
         journal: journal.clone(),
+        twins: Arc::new(Twins::new(TwinOptions::default(), IntGauge::new("twins", "twins").unwrap())),
         max_stations: 4,
         commands: Arc::new(CommandStore::new(CommandOptions::default().limits(65_536))),
     };

@@ -14,13 +14,18 @@ use super::options::ListenerOptions;
 use super::upgrade::{NotUpgrade, websocket_key};
 use crate::auth::{Authenticate, AuthenticationError, Presented};
 use crate::session::Admission;
+use crate::settings::{ListenerTags, Resolver, Settings};
 use crate::socket::{self, Deflate};
 use crate::stations::Stations;
 
 /// What a decision depends on besides the request.
 #[derive(Debug)]
 pub(super) struct Handshake<'a> {
+    /// The listener's name.
+    pub(super) name: &'a Arc<str>,
     pub(super) rules: &'a ListenerOptions,
+    /// What holds for which station.
+    pub(super) settings: &'a Resolver,
     /// None on a listener that admits every station.
     pub(super) authenticator: Option<&'a dyn Authenticate>,
     /// Accept permessage-deflate when a station offers it.
@@ -88,13 +93,13 @@ impl Handshake<'_> {
         remote: SocketAddr,
     ) -> Result<Decision, Refusal> {
         let mut leniencies = Vec::new();
-        let identity = self.identity(request.uri().path(), &mut leniencies)?;
+        let (identity, settings) = self.identify(request.uri().path(), &mut leniencies)?;
         let headers = request.headers();
         let refused =
             |error: NotUpgrade| Refusal::new(error.reason, error.status, error.text, Some(identity.clone()));
         let accept = socket::accept_key(websocket_key(request).map_err(refused)?);
-        let deflate = self.compression(headers, &mut leniencies).map_err(refused)?;
-        let selected = self.select_subprotocol(headers, &mut leniencies);
+        let deflate = self.compression(headers, &settings, &mut leniencies).map_err(refused)?;
+        let selected = select_subprotocol(headers, &settings, &mut leniencies);
         let version = selected.as_ref().map(|(version, _)| *version);
         let identity = self.authenticate(identity, version, headers).await?;
         let stations = self.stations;
@@ -113,26 +118,36 @@ impl Handshake<'_> {
             security_profile: u8::from(self.authenticator.is_some()),
             remote,
             deflate,
-            lenient: self.rules.lenient,
+            listener: Arc::clone(self.name),
+            settings,
             tags: Arc::clone(&self.rules.tags),
         };
         Ok(Decision::Admit { admission, accept, subprotocol, leniencies })
     }
 
-    /// The station that the path names. A lenient listener ignores empty segments.
-    fn identity(&self, path: &str, leniencies: &mut Vec<&'static str>) -> Result<Identity, Refusal> {
-        let read = |lenient| Identity::from_path(path, &self.rules.path_prefix, lenient);
-        let identity = read(false).or_else(|error| {
-            let identity = if self.rules.lenient { read(true) } else { Err(error) };
-            leniencies.extend(identity.is_ok().then_some("emptyPathSegment"));
-            identity
-        });
-        identity.map_err(|error| match error {
+    /// The station that the path names, and what holds for it. Empty segments are ignored for a station that may be lenient.
+    fn identify(
+        &self,
+        path: &str,
+        leniencies: &mut Vec<&'static str>,
+    ) -> Result<(Identity, Arc<Settings>), Refusal> {
+        let read = |is_lenient| Identity::from_path(path, &self.rules.path_prefix, is_lenient);
+        let refused = |error| match error {
             IdentityError::NotUnderPrefix => {
                 Refusal::new("notFound", StatusCode::NOT_FOUND, "no station connects here", None)
             }
             error => Refusal::new("badIdentity", StatusCode::BAD_REQUEST, error.to_string(), None),
-        })
+        };
+        let strict = read(false);
+        let identity = strict.clone().or_else(|error| read(true).map_err(|_| refused(error)))?;
+        let listener = ListenerTags { name: self.name, tags: &self.rules.tags };
+        let settings = self.stations.settings(self.settings, &listener, &identity.folded());
+        match strict {
+            Err(error) if !settings.session.lenient => return Err(refused(error)),
+            Err(_) => leniencies.push("emptyPathSegment"),
+            Ok(_) => {}
+        }
+        Ok((identity, settings))
     }
 
     async fn authenticate(
@@ -166,12 +181,13 @@ impl Handshake<'_> {
     fn compression(
         &self,
         headers: &HeaderMap,
+        settings: &Settings,
         leniencies: &mut Vec<&'static str>,
     ) -> Result<Option<Deflate>, NotUpgrade> {
         let lines = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().map(HeaderValue::as_bytes);
         match Deflate::negotiate(lines) {
             Ok(negotiated) => Ok(negotiated.filter(|_| self.compression)),
-            Err(_) if self.rules.lenient => {
+            Err(_) if settings.session.lenient => {
                 leniencies.push("malformedExtensions");
                 Ok(None)
             }
@@ -182,36 +198,40 @@ impl Handshake<'_> {
             }),
         }
     }
+}
 
-    /// Selects the first of the station's subprotocols that is enabled: the station's order is its preference. Without the
-    /// header, a lenient listener assumes 1.6 and echoes nothing.
-    fn select_subprotocol(
-        &self,
-        headers: &HeaderMap,
-        leniencies: &mut Vec<&'static str>,
-    ) -> Option<(Version, Option<HeaderValue>)> {
-        let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
-        let mut offered = lines
-            .flat_map(|line| line.to_str().unwrap_or_default().split(','))
-            .map(str::trim)
-            .filter(|token| !token.is_empty())
-            .peekable();
-        let enabled = |version: &Version| self.rules.subprotocols.0.contains(version);
-        if self.rules.lenient && offered.peek().is_none() && enabled(&Version::V16) {
-            leniencies.push("missingSubprotocol");
-            return Some((Version::V16, None));
-        }
-        offered.find_map(|token| {
-            let exact = Version::from_subprotocol(token);
-            let known = exact.or_else(|| {
-                self.rules.lenient.then(|| Version::from_subprotocol(&token.to_ascii_lowercase())).flatten()
-            });
-            let version = known.filter(enabled)?;
-            let echo = HeaderValue::from_str(token).ok()?;
-            leniencies.extend(exact.is_none().then_some("subprotocolCase"));
-            Some((version, Some(echo)))
-        })
+/// Selects the first of the station's subprotocols that is enabled: the station's order is its preference. Without the header, a
+/// lenient listener assumes the only version enabled, or 1.6, and echoes nothing.
+fn select_subprotocol(
+    headers: &HeaderMap,
+    settings: &Settings,
+    leniencies: &mut Vec<&'static str>,
+) -> Option<(Version, Option<HeaderValue>)> {
+    let Settings { session, subprotocols: enabled } = settings;
+    let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
+    let mut offered = lines
+        .flat_map(|line| line.to_str().unwrap_or_default().split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+        .peekable();
+    let assumed = match enabled.as_slice() {
+        [only] => *only,
+        _ => Version::V16,
+    };
+    if session.lenient && offered.peek().is_none() && enabled.contains(&assumed) {
+        leniencies.push("missingSubprotocol");
+        return Some((assumed, None));
     }
+    offered.find_map(|token| {
+        let exact = Version::from_subprotocol(token);
+        let known = exact.or_else(|| {
+            session.lenient.then(|| Version::from_subprotocol(&token.to_ascii_lowercase())).flatten()
+        });
+        let version = known.filter(|version| enabled.contains(version))?;
+        let echo = HeaderValue::from_str(token).ok()?;
+        leniencies.extend(exact.is_none().then_some("subprotocolCase"));
+        Some((version, Some(echo)))
+    })
 }
 
 #[cfg(test)]
@@ -220,6 +240,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::settings::test_support;
 
     /// Decides the same about every station.
     #[derive(Debug)]
@@ -250,10 +271,18 @@ mod tests {
         builder.body(()).unwrap()
     }
 
+    fn resolver(rules: &ListenerOptions) -> Resolver {
+        let session = ocpp_station::Options { lenient: rules.lenient, ..test_support::session_options() };
+        test_support::resolver(Settings { session, subprotocols: rules.subprotocols.0.clone() }, "")
+    }
+
     async fn decide(rules: ListenerOptions, request: &Request<()>) -> Result<Decision, Refusal> {
         let stations = Stations::default();
+        let (name, settings) = (Arc::from("main"), resolver(&rules));
         let handshake = Handshake {
+            name: &name,
             rules: &rules,
+            settings: &settings,
             authenticator: None,
             compression: true,
             hide_unknown: false,
@@ -275,7 +304,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_enabled_subprotocol_is_selected() {
         let only_16 = || ListenerOptions {
-            subprotocols: crate::listener::options::Subprotocols(vec![Version::V16]),
+            subprotocols: crate::settings::overrides::Subprotocols(vec![Version::V16]),
             ..ListenerOptions::default()
         };
         let both = request(&[("sec-websocket-protocol", "ocpp2.1, ocpp1.6")]);
@@ -285,6 +314,20 @@ mod tests {
             request(&[("sec-websocket-protocol", "ocpp9.9"), ("sec-websocket-protocol", "ocpp2.0.1")]);
         assert_eq!(echoed(decide(ListenerOptions::default(), &two_lines).await).unwrap(), "ocpp2.0.1");
         assert!(echoed(decide(only_16(), &two_lines).await).is_none());
+    }
+
+    #[tokio::test]
+    async fn without_an_offer_the_only_enabled_version_is_assumed() {
+        for (enabled, assumed) in [
+            (vec![Version::V201], Some(Version::V201)),
+            (vec![Version::V21, Version::V16], Some(Version::V16)),
+            (vec![Version::V21, Version::V201], None),
+        ] {
+            let session = ocpp_station::Options { lenient: true, ..test_support::session_options() };
+            let settings = Settings { session, subprotocols: enabled };
+            let selected = select_subprotocol(&HeaderMap::new(), &settings, &mut Vec::new());
+            assert_eq!(selected.map(|(version, _)| version), assumed);
+        }
     }
 
     #[tokio::test]
@@ -345,10 +388,13 @@ mod tests {
     async fn each_error_of_the_authenticator_has_its_refusal() {
         use AuthenticationError::{MissingCredentials, UnknownStation, WrongCredentials};
         let (rules, stations) = (ListenerOptions::default(), Stations::default());
+        let (name, settings) = (Arc::from("main"), resolver(&rules));
         let request = request(&[("sec-websocket-protocol", "ocpp2.0.1")]);
         let decide = async |authenticator: Always, hide_unknown, max_stations| {
             let handshake = Handshake {
+                name: &name,
                 rules: &rules,
+                settings: &settings,
                 authenticator: Some(&authenticator),
                 compression: false,
                 hide_unknown,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use ocpp_options::{DurationText, Problems, address, word, words};
 use ocpp_protocol::Version;
 use schemars::JsonSchema;
-use serde::de::Error;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::settings::overrides::Subprotocols;
 
 /// Where stations connect. Several listeners may have different rules: each has a name of its own. Naming any replaces the
 /// built-in `main`.
@@ -77,30 +78,6 @@ pub enum AuthMode {
     Open,
     /// HTTP Basic (security profile 1) against `credentials.file`; the user must be the identity
     Basic,
-}
-
-/// The enabled versions of OCPP, by the names of their subprotocols.
-#[derive(Clone, Debug)]
-pub struct Subprotocols(pub Vec<Version>);
-
-impl<'de> Deserialize<'de> for Subprotocols {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        words(deserializer)?
-            .iter()
-            .map(|token| {
-                Version::from_subprotocol(token).ok_or_else(|| {
-                    D::Error::custom(format!("{token:?} is not one of ocpp2.1, ocpp2.0.1, ocpp1.6"))
-                })
-            })
-            .collect::<Result<_, _>>()
-            .map(Self)
-    }
-}
-
-impl Serialize for Subprotocols {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|version| version.subprotocol()))
-    }
 }
 
 fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<BTreeSet<String>>, D::Error> {

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::Session;
 use crate::answer_queue::{After, Answer, Queued, Ready};
 use crate::content::Content;
-use crate::envelope::rfc3339;
+use crate::envelope::{rfc3339, rfc3339_seconds};
 use crate::events::{Body, Message};
 use crate::host::{Event, Host, Position, Trace};
 use crate::observation::{Observation, UNKNOWN_ACTION};
@@ -108,11 +108,11 @@ impl<H: Host> Session<H> {
         };
         let options = host.options();
         let context = AnswerContext {
-            now: &|| rfc3339(now.wall),
+            now: &|| if options.fractional_seconds { rfc3339(now.wall) } else { rfc3339_seconds(now.wall) },
             registration,
             interval_seconds: u32::try_from(options.boot_interval.as_secs()).unwrap_or(u32::MAX),
             transaction_id,
-            authorization: options.authorization,
+            authorization: options.authorization.as_str(),
         };
         builtin(host.subject().version, action, request, &context)
     }

@@ -116,6 +116,7 @@ impl<H: Host> Session<H> {
         let id = error.id.decoded();
         let outstanding = if id == "-1" {
             // The station could not read an id; what it could not read is most likely the one CALL it has of ours.
+            self.timeouts = 0;
             self.exchange.on_uncorrelated_error()
         } else {
             self.match_answer(&id, host)
@@ -147,6 +148,7 @@ impl<H: Host> Session<H> {
     /// those that wait.
     pub(super) fn end_overdue_commands(&mut self, now: Now, host: &mut H) {
         if let Some(outstanding) = self.exchange.on_timeout(now.monotonic) {
+            self.timeouts = self.timeouts.saturating_add(1);
             let outcome = Outcome::failed(Status::Timeout, "the station did not answer in time");
             host.finished(outstanding.call, outcome.after(Sent::Yes));
         }
@@ -175,8 +177,14 @@ impl<H: Host> Session<H> {
 
     fn match_answer(&mut self, id: &str, host: &mut H) -> Option<Box<Outstanding<H::Dispatch>>> {
         let kind = match self.exchange.on_answer(id) {
-            Answered::Matched(outstanding) => return Some(outstanding),
-            Answered::Late => "late",
+            Answered::Matched(outstanding) => {
+                self.timeouts = 0;
+                return Some(outstanding);
+            }
+            Answered::Late => {
+                self.timeouts = 0;
+                "late"
+            }
             Answered::Unknown => "unknown",
         };
         host.observe(Observation::UnmatchedAnswer(kind));

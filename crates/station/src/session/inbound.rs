@@ -29,13 +29,13 @@ impl<H: Host> Session<H> {
         }
     }
 
-    /// A binary message came in: text in disguise on a lenient listener, the end elsewhere (ocpp-j 1.8).
-    pub fn on_binary(&mut self, now: Now, bytes: &[u8], is_lenient: bool, host: &mut H) {
+    /// A binary message came in: text in disguise where the options are lenient, the end elsewhere (ocpp-j 1.8).
+    pub fn on_binary(&mut self, now: Now, bytes: &[u8], host: &mut H) {
         if !self.takes_message(now) {
             return;
         }
         match std::str::from_utf8(bytes) {
-            Ok(text) if is_lenient => {
+            Ok(text) if host.options().lenient => {
                 host.observe(Observation::Leniency("binaryFrame"));
                 self.take_text(now, text, host);
             }

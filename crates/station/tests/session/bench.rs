@@ -21,7 +21,7 @@ use ocpp_station::events::{Body, Message, Subject};
 use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Event, Fallback, Host, Position, Trace};
 use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
-use ocpp_station::options::{BeforeBoot, ValidationMode};
+use ocpp_station::options::{Authorization, BeforeBoot, ValidationMode};
 use ocpp_station::outbound_call::{Overdue, Patience};
 use ocpp_station::outbox::Outgoing;
 use ocpp_station::recent_calls::{DurablePoint, RecentCalls};
@@ -320,6 +320,8 @@ pub(crate) enum Input<'a> {
     Stuck,
     /// The socket takes what waits.
     Unstuck,
+    /// Other options hold from now on.
+    Options(&'a Options),
     /// Time passes; whatever is due is done.
     Wait,
 }
@@ -351,8 +353,11 @@ pub(crate) fn options() -> Options {
         grace: Duration::from_secs(2),
         before_boot: BeforeBoot::Refuse,
         boot_interval: Duration::from_secs(300),
-        authorization: "Accepted",
+        authorization: Authorization::Accepted,
         validation: ValidationMode::Off,
+        lenient: false,
+        fractional_seconds: true,
+        close_after_timeouts: 0,
     }
 }
 
@@ -420,7 +425,14 @@ impl Bench {
         let (core, world) = (&mut self.core, &mut self.world);
         match input {
             Input::Text(text) => core.on_text(now, text, world),
-            Input::Binary(bytes, is_lenient) => core.on_binary(now, bytes, *is_lenient, world),
+            Input::Binary(bytes, is_lenient) => {
+                world.options.lenient = *is_lenient;
+                core.on_binary(now, bytes, world);
+            }
+            Input::Options(options) => {
+                world.options = Options::clone(options);
+                core.on_options(now, world);
+            }
             Input::Ping => core.on_ping(now, world),
             Input::Pong => core.on_pong(now, &self.last_ping, world),
             Input::Close(code) => {

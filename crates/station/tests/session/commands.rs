@@ -1,9 +1,10 @@
 //! Commands: one CALL at a time, each once, and every way in which one ends.
 
+use ocpp_protocol::Version;
 use ocpp_station::CloseReason;
 
 use crate::bench::Input::*;
-use crate::bench::{Bench, SECOND};
+use crate::bench::{Bench, Memory, SECOND, options};
 
 const ANSWER: &str = r#"[3,"g1",{"status":"Accepted"}]"#;
 
@@ -50,6 +51,26 @@ fn a_timeout_frees_the_line_and_a_late_answer_moves_nothing() {
         (AT + 30 * SECOND, Text(ANSWER), &["seen late answer", "in CALLRESULT g1"]),
         (AT + 30 * SECOND, Text(r#"[3,"g2",{}]"#), &["in CALLRESULT g2 ClearCache", "end c2 answered yes"]),
     ]);
+}
+
+#[test]
+fn a_station_that_answers_no_command_is_given_up_if_the_operator_wants_that() {
+    let options = ocpp_station::Options { close_after_timeouts: 2, ..options() };
+    let mut bench = Bench::with(Version::V16, options, Memory::default());
+    bench.put(AT, &Wait);
+    let unanswered = |bench: &mut Bench, at: u64, name: &'static str| {
+        bench.put(at, &Command(name, "Reset"));
+        bench.put(at, &Prepared);
+        bench.put(at + 30 * SECOND, &Wait)
+    };
+    assert_eq!(unanswered(&mut bench, AT, "c1"), ["end c1 timeout yes"]);
+    // The late answer shows that the station does answer.
+    bench.put(AT + 31 * SECOND, &Text(ANSWER));
+    assert_eq!(unanswered(&mut bench, AT + 32 * SECOND, "c2"), ["end c2 timeout yes"]);
+    assert_eq!(
+        unanswered(&mut bench, AT + 70 * SECOND, "c3"),
+        ["end c3 timeout yes", "disconnected unresponsive 1008", "> close 1008"]
+    );
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use ocpp_protocol::Version;
-use ocpp_station::{CloseReason, Options};
+use ocpp_station::CloseReason;
 
 use crate::bench::Input::*;
 use crate::bench::{Bench, Memory, SECOND, options};
 
 fn bench(ping_s: u64, idle_s: u64) -> Bench {
-    let options = Options {
+    let options = ocpp_station::Options {
         ping_interval: Duration::from_secs(ping_s),
         idle_timeout: Duration::from_secs(idle_s),
         hold_limit: Duration::ZERO,
@@ -23,6 +23,17 @@ const IDLE: &[&str] = &["disconnected idle 1008", "> close 1008"];
 #[test]
 fn silence_ends_a_connection() {
     bench(0, 90).table(&[(89 * SECOND, Wait, &[]), (90 * SECOND, Wait, IDLE)]);
+}
+
+#[test]
+fn another_limit_holds_for_a_session_that_runs() {
+    let shorter =
+        ocpp_station::Options { idle_timeout: Duration::from_secs(30), ..bench(0, 90).world.options };
+    bench(0, 90).table(&[
+        (10 * SECOND, Options(&shorter), &[]),
+        (29 * SECOND, Wait, &[]),
+        (30 * SECOND, Wait, IDLE),
+    ]);
 }
 
 #[test]

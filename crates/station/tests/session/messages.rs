@@ -1,7 +1,6 @@
 //! What becomes of each kind of message: its event, its answer, its count.
 
 use ocpp_protocol::Version;
-use ocpp_station::Options;
 use ocpp_station::options::ValidationMode;
 
 use crate::bench::Input::*;
@@ -63,6 +62,16 @@ fn a_binary_message_is_text_on_a_lenient_listener_and_the_end_elsewhere() {
 }
 
 #[test]
+fn times_have_milliseconds_unless_the_station_cannot_parse_them() {
+    for (fractional_seconds, length) in [(true, 24), (false, 20)] {
+        let options = ocpp_station::Options { fractional_seconds, ..options() };
+        let mut bench = Bench::with(Version::V16, options, Memory::default());
+        let answer = answer(&mut bench, r#"[2,"1","Heartbeat",{}]"#).unwrap();
+        assert_eq!(answer[2]["currentTime"].as_str().unwrap().len(), length);
+    }
+}
+
+#[test]
 fn a_send_is_told_and_never_answered() {
     let mut bench = bench(Version::V21);
     let effects = bench.put(0, &Text(r#"[6,"s","NotifyPeriodicEventStream",{}]"#));
@@ -86,7 +95,7 @@ fn payloads_are_checked_as_configured() {
     for (validation, is_seen, kind) in
         [(ValidationMode::Off, false, 3), (ValidationMode::Warn, true, 3), (ValidationMode::Enforce, true, 4)]
     {
-        let options = Options { validation, ..options() };
+        let options = ocpp_station::Options { validation, ..options() };
         let mut bench = Bench::with(Version::V16, options, Memory::default());
         let mut effects = bench.put(0, &Text(wrong));
         let seen = effects.iter().any(|line| line.starts_with("seen violation StatusNotification"));
