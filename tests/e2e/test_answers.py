@@ -21,6 +21,7 @@ TOKEN = {
 }
 TOKEN["2.1"] = TOKEN["2.0.1"]
 START = {"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2026-01-01T00:00:00Z"}
+STOP = '{"transactionId":1,"meterStop":0,"timestamp":"2026-01-01T00:00:00Z"}'
 REFUSED = '{"idTagInfo":{"status":"Blocked"}}'
 
 
@@ -328,21 +329,21 @@ async def test_an_invalid_registration_status_is_refused(gateway):
 
 
 async def test_a_call_repeated_on_a_new_connection_is_delegated_once(gateway):
-    node = gateway(by_backend("Authorize", deadline="20s"))
+    node = gateway(by_backend("StopTransaction", deadline="20s"))
     async with await connected(node) as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        [event] = await delegated(node)
+        await station.send('[2,"a","StopTransaction",' + STOP + "]")
+        [event] = await delegated(node, action="StopTransaction")
         station.abort()
     async with await Station.connect(node, "CP-1") as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await station.send('[2,"a","StopTransaction",' + STOP + "]")
         wait_for(lambda: node.metric("ocpp_gateway_repeated_calls_total", kind="joined") == 1, "the repetition")
         assert awaited(node) == 1
         body = {"messageId": "a", "sessionId": event.data["sessionId"], "payload": {"n": 1}}
         assert answer(node, **body).json() == {"status": "accepted"}
         assert await station.receive() == [3, "a", {"n": 1}]
         assert answer(node, **body).status_code == 409
-        assert await station.call("Authorize", '{"idTag":"T"}', id="a") == [3, "a", {"n": 1}]
-    assert len(received(node, "Authorize")) == 1
+        assert await station.call("StopTransaction", STOP, id="a") == [3, "a", {"n": 1}]
+    assert len(received(node, "StopTransaction")) == 1
 
 
 @pytest.mark.parametrize(
@@ -354,18 +355,18 @@ async def test_a_call_repeated_on_a_new_connection_is_delegated_once(gateway):
     ids=["payload", "error"],
 )
 async def test_an_answer_for_a_disconnected_station_is_stored(gateway, reply, given):
-    node = gateway(by_backend("Authorize", deadline="20s"))
+    node = gateway(by_backend("StopTransaction", deadline="20s"))
     async with await connected(node) as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await delegated(node)
+        await station.send('[2,"a","StopTransaction",' + STOP + "]")
+        await delegated(node, action="StopTransaction")
         station.abort()
     await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "the session's end")
-    assert node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome="abandoned") == 1
+    assert node.metric("ocpp_gateway_backend_answers_total", action="StopTransaction", outcome="abandoned") == 1
     assert answer(node, messageId="a", **reply).json() == {"status": "kept"}
     assert answer(node, messageId="a", **reply).status_code == 409
     async with await Station.connect(node, "CP-1") as station:
-        assert await station.call("Authorize", '{"idTag":"T"}', id="a") == given
-    assert len(received(node, "Authorize")) == 1
+        assert await station.call("StopTransaction", STOP, id="a") == given
+    assert len(received(node, "StopTransaction")) == 1
     [published] = published_answers(node, 1)
     assert published.data["answeredBy"] == "backend"
     assert violations(published.json) == []
@@ -378,22 +379,41 @@ async def passed(event):
 
 
 async def test_a_station_that_leaves_leaves_nothing_behind(gateway):
-    node = gateway(by_backend("Authorize", deadline="3s"))
+    node = gateway(by_backend("StopTransaction", deadline="3s"))
     stations = [await connected(node, f"CP-{number}") for number in range(20)]
     for station in stations:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
+        await station.send('[2,"a","StopTransaction",' + STOP + "]")
     wait_for(lambda: awaited(node) == 20, "the waits")
     for station in stations:
         station.abort()
     await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "nothing to be awaited", 2)
-    [event] = await delegated(node, "CP-0")
+    [event] = await delegated(node, "CP-0", "StopTransaction")
     await passed(event)
     assert answer(node, "CP-0", messageId="a", payload={}).status_code == 409
     async with await Station.connect(node, "CP-0") as station:
-        await station.send('[2,"a","Authorize",{"idTag":"T"}]')
-        await delegated(node, "CP-0", count=2)
+        await station.send('[2,"a","StopTransaction",' + STOP + "]")
+        await delegated(node, "CP-0", "StopTransaction", 2)
         assert answer(node, "CP-0", messageId="a", payload={}).status_code == 200, "delegated anew"
         assert await station.receive() == [3, "a", {}]
+
+
+async def test_nobody_waits_for_an_answer_that_a_station_cannot_ask_for_again(gateway):
+    """On its next connection an Authorize is a new CALL, even with the same message id."""
+    node = gateway(by_backend("Authorize", deadline="20s"))
+    async with await connected(node) as station:
+        await station.send('[2,"1","Authorize",{"idTag":"T"}]')
+        [first] = await delegated(node)
+        station.abort()
+    await asyncio.to_thread(wait_for, lambda: awaited(node) == 0, "the session's end")
+    late = {"messageId": "1", "sessionId": first.data["sessionId"], "payload": {"n": 1}}
+    assert answer(node, **late).status_code == 404, "nobody could be given it"
+    async with await Station.connect(node, "CP-1") as station:
+        await station.send('[2,"1","Authorize",{"idTag":"T"}]')
+        _, second = await delegated(node, count=2)
+        assert answer(node, **late).status_code == 404, "it answers another CALL"
+        assert answer(node, **late | {"sessionId": second.data["sessionId"], "payload": {"n": 2}}).status_code == 200
+        assert await station.receive() == [3, "1", {"n": 2}]
+    assert node.metric("ocpp_gateway_repeated_calls_total", kind="joined") == 0
 
 
 async def test_delegated_calls_are_still_answered_while_the_gateway_drains(gateway):
@@ -416,7 +436,7 @@ async def test_delegated_calls_are_still_answered_while_the_gateway_drains(gatew
 async def test_every_call_has_one_answer_however_answers_and_connections_race(gateway):
     """Stations lose their connections while two backends answer each CALL: exactly one of them is accepted, and the station
     receives that one, on whichever connection."""
-    node = gateway(by_backend("Authorize", deadline="30s"))
+    node = gateway(by_backend("StopTransaction", deadline="30s"))
     chance = random.Random(5)
     stations, rounds = 16, 8
     won: dict[str, list[int]] = {}
@@ -436,9 +456,9 @@ async def test_every_call_has_one_answer_however_answers_and_connections_race(ga
         connection = await connected(node, identity)
         for number in range(rounds):
             message_id = f"{identity}-{number}"
-            call = f'[2,"{message_id}","Authorize",{{"idTag":"T"}}]'
+            call = f'[2,"{message_id}","StopTransaction",{STOP}]'
             await connection.send(call)
-            event = (await delegated(node, identity, count=number + 1))[-1]
+            event = (await delegated(node, identity, "StopTransaction", number + 1))[-1]
             backends = asyncio.create_task(asyncio.to_thread(race, identity, message_id, event.data["sessionId"]))
             await asyncio.sleep(chance.uniform(0, 0.03))
             for _ in range(chance.randrange(3)):
@@ -454,7 +474,7 @@ async def test_every_call_has_one_answer_however_answers_and_connections_race(ga
 
     await asyncio.gather(*(talk(f"CP-{number}") for number in range(stations)))
     assert {message_id: [number] for message_id, number in heard.items()} == won
-    assert len(won) == stations * rounds == len(received(node, "Authorize"))
+    assert len(won) == stations * rounds == len(received(node, "StopTransaction"))
     assert awaited(node) == 0
     kept = node.metric("ocpp_gateway_backend_deliveries_total", outcome="kept")
     joined = node.metric("ocpp_gateway_repeated_calls_total", kind="joined")

@@ -14,10 +14,11 @@ from harness.waiting import free_port, wait_for
 
 ACCEPTED = '{ "idTagInfo" : {"status":"\\u0041ccepted"} }'
 TOKEN = '{"idTag" : "\\u0054AG"}'
+STOP = '{"transactionId": 1, "meterStop": 0, "timestamp": "2026-01-01T00:00:00Z"}'
 
 
-def asking(url, hooks=None, **keys):
-    return {"answers": {"authorization": "Invalid", "Authorize": {"url": url} | keys}, "hooks": hooks or {}}
+def asking(url, hooks=None, action="Authorize", **keys):
+    return {"answers": {"authorization": "Invalid", action: {"url": url} | keys}, "hooks": hooks or {}}
 
 
 async def connected(node, identity="CP-1"):
@@ -26,12 +27,12 @@ async def connected(node, identity="CP-1"):
     return station
 
 
-def outcomes(node, outcome):
-    return node.metric("ocpp_gateway_backend_answers_total", action="Authorize", outcome=outcome)
+def outcomes(node, outcome, action="Authorize"):
+    return node.metric("ocpp_gateway_backend_answers_total", action=action, outcome=outcome)
 
 
-def requests(node, result):
-    return node.metric("ocpp_gateway_hook_requests_total", action="Authorize", result=result)
+def requests(node, result, action="Authorize"):
+    return node.metric("ocpp_gateway_hook_requests_total", action=action, result=result)
 
 
 async def test_a_hook_is_asked_and_its_answer_given_byte_for_byte(gateway, tmp_path):
@@ -187,7 +188,7 @@ async def test_requests_in_flight_and_waiting_are_bounded_and_connections_are_re
 async def ask_and_vanish(node, hook):
     """A station whose connection breaks while the hook is working."""
     async with await connected(node) as station:
-        await station.send(f'[2,"a","Authorize",{TOKEN}]')
+        await station.send(f'[2,"a","StopTransaction",{STOP}]')
         await asyncio.to_thread(wait_for, lambda: hook.asked, "the request")
         station.abort()
 
@@ -200,13 +201,13 @@ async def test_a_hooks_answer_finds_the_station_on_its_next_connection(gateway):
         return payload(ACCEPTED)
 
     with Hook(when_released) as hook:
-        node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
+        node = gateway(asking(hook.url, {"request_timeout": "10s"}, "StopTransaction", deadline="10s"))
         await ask_and_vanish(node, hook)
         release.set()
         kept = "ocpp_gateway_backend_deliveries_total"
         await asyncio.to_thread(wait_for, lambda: node.metric(kept, outcome="kept") == 1, "the answer to be kept")
         async with await Station.connect(node, "CP-1") as station:
-            assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+            assert (await station.call("StopTransaction", STOP, id="a"))[2] == json.loads(ACCEPTED)
         assert len(hook.asked) == 1
 
 
@@ -219,17 +220,17 @@ async def test_a_hook_that_refused_while_the_station_was_away_is_asked_again(gat
         return next(responses)
 
     with Hook(when_released) as hook:
-        node = gateway(asking(hook.url, {"request_timeout": "10s"}, deadline="10s"))
+        node = gateway(asking(hook.url, {"request_timeout": "10s"}, "StopTransaction", deadline="10s"))
         await ask_and_vanish(node, hook)
         abandoned = "ocpp_gateway_answers_awaited"
         await asyncio.to_thread(wait_for, lambda: node.metric(abandoned) == 0, "the session's end")
         release.set()
-        await asyncio.to_thread(wait_for, lambda: requests(node, "refused") == 1, "the refusal")
+        await asyncio.to_thread(wait_for, lambda: requests(node, "refused", "StopTransaction") == 1, "the refusal")
         async with await Station.connect(node, "CP-1") as station:
-            assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)
+            assert (await station.call("StopTransaction", STOP, id="a"))[2] == json.loads(ACCEPTED)
         first, second = (asked.json for asked in hook.asked)
         assert first["sessionId"] != second["sessionId"]
-        assert outcomes(node, "abandoned") == 1
+        assert outcomes(node, "abandoned", "StopTransaction") == 1
 
 
 async def test_one_slow_url_does_not_use_up_the_permits_of_another(gateway):

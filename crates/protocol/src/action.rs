@@ -1,6 +1,8 @@
-//! Every OCPP action: who may send it, in which versions it exists, and what kind it is. One table.
+//! Every OCPP action: who may send it, in which versions it exists, what kind it is, and what marks its messages. One
+//! table.
 //!
-//! Owns names, directions and kinds. Does not know payloads (`shape`) or what to answer (`answer`).
+//! Owns names, directions, kinds and marks. Does not read payloads (`shape`, `repetition`) or know what to answer
+//! (`answer`).
 //! Code that treats some actions specially matches on [`ActionKind`]; it compares no names.
 //!
 //! Names come from the official JSON schemas (1.6 with the security extension, 2.0.1, 2.1);
@@ -46,6 +48,18 @@ pub enum ActionKind {
     Other,
 }
 
+/// A member of a request that the station gives no other request of this action: what tells a repetition from a new
+/// message when message ids do not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mark {
+    /// When it happened or was made.
+    Time(&'static str),
+    /// The same, in the first element of a list.
+    TimeIn(&'static str, &'static str),
+    /// Its number in a sequence that does not begin anew while the rest stays the same.
+    Number(&'static str),
+}
+
 /// One action, such as `BootNotification`. There is exactly one value per name, in
 /// [`Action::all`].
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -56,6 +70,7 @@ pub struct Action {
     in_version: [bool; 3],
     kind: ActionKind,
     is_send: bool,
+    marks: &'static [Mark],
     index: usize,
 }
 
@@ -78,6 +93,12 @@ impl Action {
     /// What is special about it, in every version that has it.
     pub fn kind(&self) -> ActionKind {
         self.kind
+    }
+
+    /// Its marks: one of them, if it is there, tells a message from every other of the station. Empty for requests that say
+    /// the same each time, such as Authorize.
+    pub fn marks(&self) -> &'static [Mark] {
+        self.marks
     }
 
     /// Whether a person or a contract is waiting for the result of this command, so that it

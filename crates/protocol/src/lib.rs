@@ -28,6 +28,7 @@
 //! * [`action`]: which messages there are and who may send them
 //! * [`boot`]: what may be sent before a station is accepted
 //! * [`shape`]: whether a payload satisfies its schema
+//! * [`repetition`]: whether a message that comes again can be a new one
 //! * [`answer`], [`transaction`]: answers that need no backend
 //! * [`exchange`]: the one CALL that we have outstanding, and what completes it
 //!
@@ -46,12 +47,13 @@ pub mod identity;
 mod literal;
 pub mod malformed;
 pub mod message_id;
+pub mod repetition;
 pub mod shape;
 pub mod transaction;
 pub mod version;
 pub mod write;
 
-pub use action::{Action, ActionKind, Direction, InboundAction, classify_call, classify_send};
+pub use action::{Action, ActionKind, Direction, InboundAction, Mark, classify_call, classify_send};
 pub use answer::{AnswerContext, Registration, builtin};
 pub use boot::{BootState, Grants, csms_may_send, registration_in, station_may_send};
 pub use error_code::ErrorCode;
@@ -60,6 +62,7 @@ pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse};
 pub use identity::{Identity, IdentityError, IdentityKey};
 pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
 pub use message_id::{MessageId, UNREADABLE_ID};
+pub use repetition::is_unmistakable;
 pub use shape::{Violation, validate_request, validate_response};
 pub use transaction::{StartKey, start_key};
 pub use version::Version;

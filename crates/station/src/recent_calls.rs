@@ -5,8 +5,15 @@
 //! number and time. Not remembered: BootNotification, which begins a station's life anew (counters of message ids
 //! restart at a reboot) and makes the gateway forget the rest, and Heartbeat, whose answer is the time.
 //!
+//! What repeats what: on one connection, the same id with the same content. On another connection the id says nothing,
+//! because ids are unique within one only (1.6, 4.1.4), and many stations count from 1 on each. There a CALL is a
+//! repetition only if it cannot be a new message, because its content has a time or number of its own
+//! ([`ocpp_protocol::is_unmistakable`]): two events of one message do less harm than none.
+//!
 //! A delegated CALL is remembered while it waits. So a repetition joins the wait, and a response that comes while the
-//! station is away is stored for the repetition.
+//! station is away is stored for the repetition; both only for what can be repeated on another connection. An Authorize
+//! that is sent again there is a new CALL, about which the backend is asked again, and the former wait ended with its
+//! connection.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -91,6 +98,8 @@ pub struct Pending {
     pub action: &'static Action,
     /// What the station spoke.
     pub version: Version,
+    /// A repetition on another connection is known as one, and may join the wait.
+    pub outlives_session: bool,
 }
 
 impl PartialEq for Pending {
@@ -122,14 +131,22 @@ impl<P: DurablePoint> RecentCalls<P> {
         Self { stations: DashMap::new(), most, window }
     }
 
-    /// The CALL that this one repeats.
-    pub(crate) fn find(&self, station: &IdentityKey, key: CallKey, now: Instant) -> Option<Remembered<P>> {
+    /// The CALL that this one repeats: one of the same session or, if it `is_unmistakable`, which is only asked then, of any.
+    pub(crate) fn find(
+        &self,
+        station: &IdentityKey,
+        key: CallKey,
+        now: Instant,
+        session: SessionId,
+        is_unmistakable: impl FnOnce() -> bool,
+    ) -> Option<Remembered<P>> {
         if self.most == 0 {
             return None;
         }
-        let remembered = self.stations.get(station)?;
         let same = |known: &&Remembered<P>| known.key == key;
-        remembered.iter().find(same).filter(|known| now.duration_since(known.at) < self.window).cloned()
+        let is_recent = |known: &&Remembered<P>| now.duration_since(known.at) < self.window;
+        let known = self.stations.get(station)?.iter().find(same).filter(is_recent).cloned()?;
+        (known.session == session || is_unmistakable()).then_some(known)
     }
 
     /// Remembers a CALL and what is recorded of its answer, in place of another with the same message id or else of the
@@ -226,6 +243,8 @@ impl<P: DurablePoint> RecentCalls<P> {
                 Recorded::Pending(pending) if asked_in.is_none_or(|session| session == pending.asked_in) => {
                     if serving == Some(known.session) {
                         Recalled::JustJoined
+                    } else if !pending.outlives_session {
+                        Recalled::Unknown
                     } else if pending.until <= now {
                         Recalled::TooLate
                     } else {
@@ -321,8 +340,10 @@ mod tests {
         recent.remember(&IdentityKey::of("CP-1"), key, Instant::now(), session_id(), Anywhere, answer);
     }
 
+    /// What is remembered of a CALL, asked for in another session.
     fn finds(recent: &RecentCalls<Anywhere>, text: &str) -> Option<String> {
-        let found = recent.find(&IdentityKey::of("cp-1"), with_call(text, CallKey::of), Instant::now());
+        let key = with_call(text, CallKey::of);
+        let found = recent.find(&IdentityKey::of("cp-1"), key, Instant::now(), session_id(), || true);
         found.map(|found| match found.recorded {
             Recorded::Sent(Content::Result(payload)) => payload,
             other => panic!("{other:?}"),
@@ -340,6 +361,23 @@ mod tests {
         assert!(finds(&recent, &FIRST.replace(":1,", ":2,")).is_none(), "another content");
         recent.forget(&IdentityKey::of("CP-1"));
         assert!(finds(&recent, FIRST).is_none(), "forgotten");
+    }
+
+    #[test]
+    fn in_another_session_only_what_is_unmistakable_is_a_repetition() {
+        let recent = RecentCalls::new(4, Duration::from_secs(60));
+        let (station, now) = (IdentityKey::of("CP-1"), Instant::now());
+        let (session, key) = (session_id(), with_call(FIRST, CallKey::of));
+        let answer = Recorded::Sent(Content::Result("{}".into()));
+        recent.remember(&station, key, now, session, Anywhere, answer);
+        assert!(recent.find(&station, key, now, session, || panic!("not asked")).is_some());
+        assert!(recent.find(&station, key, now, session_id(), || true).is_some());
+        assert!(recent.find(&station, key, now, session_id(), || false).is_none());
+    }
+
+    #[test]
+    fn a_remembered_call_is_small() {
+        assert!(size_of::<Remembered<Anywhere>>() <= 112, "{}", size_of::<Remembered<Anywhere>>());
     }
 
     #[test]
@@ -370,12 +408,21 @@ mod tests {
 
     /// A delegated CALL with the message id `1`; the session in which it came.
     fn delegated(recent: &RecentCalls<Anywhere>, for_so_long: Duration) -> (SessionId, CallKey) {
+        delegated_until(recent, for_so_long, true)
+    }
+
+    fn delegated_until(
+        recent: &RecentCalls<Anywhere>,
+        for_so_long: Duration,
+        outlives_session: bool,
+    ) -> (SessionId, CallKey) {
         let (session, key) = (session_id(), with_call(FIRST, CallKey::of));
         let pending = Pending {
             asked_in: session,
             until: Instant::now() + for_so_long,
             action: Action::find("MeterValues").unwrap(),
             version: Version::V16,
+            outlives_session,
         };
         let recorded = Recorded::Pending(pending);
         recent.remember(&IdentityKey::of("CP-1"), key, Instant::now(), session, Anywhere, recorded);
@@ -418,6 +465,15 @@ mod tests {
         assert_ne!(recall(&recent, None, None), Recalled::Unknown, "the former session has no say any more");
         recent.settle(&station, key, second, None);
         assert_eq!(recall(&recent, None, None), Recalled::Unknown, "a repetition is a new CALL");
+    }
+
+    #[test]
+    fn nobody_waits_for_a_response_when_the_repetition_would_be_a_new_call() {
+        let recent = RecentCalls::new(4, Duration::from_secs(60));
+        let (session, _) = delegated_until(&recent, Duration::from_secs(5), false);
+        assert_eq!(recall(&recent, Some(session), None), Recalled::Unknown, "the station has left");
+        assert_eq!(recall(&recent, None, Some(session_id())), Recalled::Unknown, "it is back");
+        assert_eq!(recall(&recent, None, Some(session)), Recalled::JustJoined, "its own session knows more");
     }
 
     #[test]

@@ -22,8 +22,9 @@ enum Next {
     Scheduled,
 }
 
-/// Actions that the gateway does not deduplicate: a boot begins a new registration, and a heartbeat asks for the time.
-const NEVER_REMEMBERED: [&str; 2] = ["BootNotification", "Heartbeat"];
+/// Actions that the gateway does not deduplicate on a new connection, because nothing in them tells a repetition from a new
+/// message. All others say when they were sent.
+const NEVER_REMEMBERED: [&str; 4] = ["Authorize", "BootNotification", "DataTransfer", "Heartbeat"];
 
 impl Station {
     /// Returns when `step` has something to do on the present connection; `None`: only an answer changes anything.

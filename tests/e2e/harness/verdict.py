@@ -18,6 +18,16 @@ _SHOWN = 5
 NEVER_REMEMBERED = ("BootNotification", "Heartbeat")
 
 
+def _could_know(data: dict[str, Any], sessions: set[str]) -> bool:
+    """Whether a gateway that forgot nothing knows this CALL again, of which there are events in these sessions.
+
+    On another connection only what says when it happened cannot be a new message.
+    """
+    if data["action"] in NEVER_REMEMBERED:
+        return False
+    return data["sessionId"] in sessions or '"timestamp"' in json.dumps(data["payload"])
+
+
 @dataclass
 class Verdict:
     """The result. Lists name the station and what is wrong."""
@@ -115,7 +125,8 @@ class _Found:
 
     def __init__(self, station: str, sends: dict[str, tuple[int, int]], verdict: Verdict, was_killed: bool) -> None:
         self.station, self.sends, self.verdict, self.was_killed = station, sends, verdict, was_killed
-        self.stored: set[str] = set()
+        self.stored: dict[str, set[str]] = defaultdict(set)
+        """The sessions in which there is an event of a CALL, by message id."""
         self._latest = -1
         self._session = ""
         self._has_ended = False
@@ -137,14 +148,14 @@ class _Found:
         self._events_of[id] += 1
         if id in self.stored:
             self.verdict.foreign_duplicates += 1
-            could_know = not self.was_killed and data["action"] not in NEVER_REMEMBERED
+            could_know = not self.was_killed and _could_know(data, self.stored[id])
             if could_know or self._events_of[id] > sends:
                 self.verdict.unexpected_duplicates.append(name)
         elif in_order:
             if place < self._latest:
                 self.verdict.reordered.append(name)
             self._latest = max(self._latest, place)
-        self.stored.add(id)
+        self.stored[id].add(data["sessionId"])
 
     def _judge_session(self, event: dict[str, Any]) -> None:
         session, kind = event["data"].get("sessionId"), event["type"]

@@ -57,7 +57,8 @@ pub struct SessionOptions {
     #[schemars(extend("x-tuning" = true))]
     pub command_queue: usize,
     /// CALLs of a station that are remembered. One that is repeated with the same message id and content gets the same answer
-    /// again and makes no second event. A BootNotification clears them. 0: none.
+    /// again and makes no second event: on the same connection, and on another if the content has a time or number of its own.
+    /// A BootNotification clears them. 0: none.
     #[schemars(extend("x-tuning" = true))]
     pub remembered_calls: usize,
     /// How long a CALL is remembered.

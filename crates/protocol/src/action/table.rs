@@ -4,6 +4,7 @@ use super::Action;
 use super::ActionKind::{self, Boot, Heartbeat, Other, RemoteControl, ReportRequest, StartTransaction};
 use super::ActionKind::{Trigger, Urgent};
 use super::Direction::{self, Both, ToCsms, ToStation};
+use super::Mark::{self, Number, Time, TimeIn};
 
 /// In every version.
 const ALL: [bool; 3] = [true, true, true];
@@ -15,7 +16,7 @@ const V2X: [bool; 3] = [false, true, true];
 const V21: [bool; 3] = [false, false, true];
 
 const fn row(name: &'static str, direction: Direction, in_version: [bool; 3]) -> Action {
-    Action { name, direction, in_version, kind: Other, is_send: false, index: 0 }
+    Action { name, direction, in_version, kind: Other, is_send: false, marks: &[], index: 0 }
 }
 
 const fn special(
@@ -29,6 +30,12 @@ const fn special(
 
 const fn send(name: &'static str, in_version: [bool; 3]) -> Action {
     Action { is_send: true, ..row(name, ToCsms, in_version) }
+}
+
+impl Action {
+    const fn marked(self, marks: &'static [Mark]) -> Self {
+        Self { marks, ..self }
+    }
 }
 
 const fn numbered<const N: usize>(mut rows: [Action; N]) -> [Action; N] {
@@ -89,21 +96,21 @@ pub(super) static TABLE: [Action; 102] = numbered([
     special("Heartbeat", ToCsms, ALL, Heartbeat),
     row("InstallCertificate", ToStation, ALL),
     row("LogStatusNotification", ToCsms, ALL),
-    row("MeterValues", ToCsms, ALL),
+    row("MeterValues", ToCsms, ALL).marked(&[TimeIn("meterValue", "timestamp")]),
     row("NotifyAllowedEnergyTransfer", ToStation, V21),
     row("NotifyChargingLimit", ToCsms, V2X),
-    row("NotifyCustomerInformation", ToCsms, V2X),
-    row("NotifyDERAlarm", ToCsms, V21),
-    row("NotifyDERStartStop", ToCsms, V21),
+    row("NotifyCustomerInformation", ToCsms, V2X).marked(&[Time("generatedAt")]),
+    row("NotifyDERAlarm", ToCsms, V21).marked(&[Time("timestamp")]),
+    row("NotifyDERStartStop", ToCsms, V21).marked(&[Time("timestamp")]),
     row("NotifyDisplayMessages", ToCsms, V2X),
-    row("NotifyEVChargingNeeds", ToCsms, V2X),
+    row("NotifyEVChargingNeeds", ToCsms, V2X).marked(&[Time("timestamp")]),
     row("NotifyEVChargingSchedule", ToCsms, V2X),
-    row("NotifyEvent", ToCsms, V2X),
-    row("NotifyMonitoringReport", ToCsms, V2X),
+    row("NotifyEvent", ToCsms, V2X).marked(&[Time("generatedAt")]),
+    row("NotifyMonitoringReport", ToCsms, V2X).marked(&[Time("generatedAt")]),
     send("NotifyPeriodicEventStream", V21),
     row("NotifyPriorityCharging", ToCsms, V21),
-    row("NotifyReport", ToCsms, V2X),
-    row("NotifySettlement", ToCsms, V21),
+    row("NotifyReport", ToCsms, V2X).marked(&[Time("generatedAt")]),
+    row("NotifySettlement", ToCsms, V21).marked(&[Time("settlementTime")]),
     row("NotifyWebPaymentStarted", ToStation, V21),
     row("OpenPeriodicEventStream", ToCsms, V21),
     row("PublishFirmware", ToStation, V2X),
@@ -119,7 +126,7 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("ReservationStatusUpdate", ToCsms, V2X),
     special("ReserveNow", ToStation, ALL, Urgent),
     special("Reset", ToStation, ALL, Urgent),
-    row("SecurityEventNotification", ToCsms, ALL),
+    row("SecurityEventNotification", ToCsms, ALL).marked(&[Time("timestamp")]),
     row("SendLocalList", ToStation, ALL),
     row("SetChargingProfile", ToStation, ALL),
     row("SetDERControl", ToStation, V21),
@@ -133,10 +140,10 @@ pub(super) static TABLE: [Action; 102] = numbered([
     row("SignCertificate", ToCsms, ALL),
     row("SignedFirmwareStatusNotification", ToCsms, V16),
     row("SignedUpdateFirmware", ToStation, V16),
-    special("StartTransaction", ToCsms, V16, StartTransaction),
-    row("StatusNotification", ToCsms, ALL),
-    row("StopTransaction", ToCsms, V16),
-    row("TransactionEvent", ToCsms, V2X),
+    special("StartTransaction", ToCsms, V16, StartTransaction).marked(&[Time("timestamp")]),
+    row("StatusNotification", ToCsms, ALL).marked(&[Time("timestamp")]),
+    row("StopTransaction", ToCsms, V16).marked(&[Time("timestamp")]),
+    row("TransactionEvent", ToCsms, V2X).marked(&[Time("timestamp"), Number("seqNo")]),
     special("TriggerMessage", ToStation, ALL, Trigger),
     special("UnlockConnector", ToStation, ALL, Urgent),
     row("UnpublishFirmware", ToStation, V2X),

@@ -1,6 +1,7 @@
 //! Shapes against the table of actions, payloads against shapes.
 
 use super::*;
+use crate::action::Mark;
 
 fn action(name: &str) -> &'static Action {
     Action::find(name).unwrap()
@@ -31,6 +32,30 @@ fn every_line_of_the_files_is_understood() {
         }
         let count = shapes.requests.len() + shapes.responses.len() + shapes.types.len() + shapes.kinds.len();
         assert_eq!(count, notation::text(version).lines().count() - 1, "a name is defined twice");
+    }
+}
+
+/// A station's requests are marked by the time that the schema gives them, whatever its name.
+#[test]
+fn every_time_of_a_stations_request_marks_it() {
+    for version in Version::ALL {
+        let shapes = Shapes::of(version);
+        for action in Action::all().iter().filter(|action| action.station_may_call(version)) {
+            let fields = &shapes.requests[action.name];
+            for field in fields.iter().filter(|field| matches!(field.kind, Kind::Time)) {
+                let is_mark = action.marks().contains(&Mark::Time(field.name));
+                // When a schedule begins: the vehicle may want the same one again.
+                assert_eq!(is_mark, field.name != "timeBase", "{} {}", action.name, field.name);
+            }
+            for mark in action.marks() {
+                let (Mark::Time(name) | Mark::TimeIn(name, _) | Mark::Number(name)) = mark;
+                let is_newer = (action.name, version) == ("NotifyEVChargingNeeds", Version::V201);
+                assert_eq!(fields.iter().any(|field| field.name == *name), !is_newer, "{}", action.name);
+            }
+        }
+        for action in Action::all().iter().filter(|action| !action.station_may_call(version)) {
+            assert!(action.direction(version).is_none() || action.marks().is_empty(), "{}", action.name);
+        }
     }
 }
 

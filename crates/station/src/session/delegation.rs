@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use ocpp_protocol::{Action, ActionKind, Call, ErrorCode, registration_in, start_key};
+use ocpp_protocol::{Action, ActionKind, Call, ErrorCode, is_unmistakable, registration_in, start_key};
 use serde_json::value::RawValue;
 
 use super::Session;
@@ -39,7 +39,8 @@ impl<H: Host> Session<H> {
         let message = Message { traceparent: trace.context(), ..call_message("CALL", call, Some(by)) };
         host.publish(Event::Received(now.wall, &message));
         let (session, version) = (host.subject().session, host.subject().version);
-        let pending = Pending { asked_in: session, until: until.0, action, version };
+        let outlives_session = is_unmistakable(action, call.payload);
+        let pending = Pending { asked_in: session, until: until.0, action, version, outlives_session };
         match action.kind() {
             ActionKind::Boot => {
                 // A boot begins a new life, and is not remembered itself.
@@ -64,8 +65,8 @@ impl<H: Host> Session<H> {
         });
     }
 
-    /// Deals with a CALL whose first copy, on an earlier connection, waits for a backend: it joins that wait, without an
-    /// event. False when the wait is over, and the CALL is a new one.
+    /// Deals with a CALL that cannot be a new one, whose first copy, on an earlier connection, waits for a backend: it joins
+    /// that wait, without an event. False when the wait is over, and the CALL is a new one.
     pub(super) fn join_wait(
         &mut self,
         now: Now,

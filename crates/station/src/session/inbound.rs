@@ -5,7 +5,8 @@
 
 use ocpp_protocol::{
     Action, ActionKind, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind, Registration, Reply,
-    ReplyKind, classify_call, classify_send, parse, start_key, station_may_send, validate_request,
+    ReplyKind, classify_call, classify_send, is_unmistakable, parse, start_key, station_may_send,
+    validate_request,
 };
 
 use super::Session;
@@ -160,7 +161,11 @@ impl<H: Host> Session<H> {
             return true;
         }
         let session = host.subject().session;
-        let Some(first) = host.recent_calls().find(host.station(), key, now.monotonic) else { return false };
+        let is_unmistakable = || known.is_some_and(|action| is_unmistakable(action, call.payload));
+        let recent = host.recent_calls();
+        let Some(first) = recent.find(host.station(), key, now.monotonic, session, is_unmistakable) else {
+            return false;
+        };
         let (content, was_sent) = match first.recorded {
             Recorded::Sent(content) => (content, true),
             Recorded::Stored(content) => (content, false),
