@@ -29,6 +29,7 @@ use crate::dispatch::{Carried, Dispatched, Report, Session, Sessions, outbound_c
 use crate::limits::Limits;
 use crate::metrics::CommandMetrics;
 use crate::port::{Stations, Traces};
+use crate::prepared_note::PreparedNote;
 use crate::store::{Accepted, CommandStore, Ended, Progress, TooLate};
 
 /// Takes commands to their stations.
@@ -99,6 +100,12 @@ impl Dispatcher {
             }
             known => Submitted::Known(known),
         }
+    }
+
+    /// Notes that a command is about to be sent. None if it may not be, because it has ended or is being sent elsewhere.
+    pub fn prepare(&self, command: &Arc<Command>) -> Option<PreparedNote> {
+        let note = self.store.sending(command)?;
+        Some(PreparedNote::new(self.journal.publisher(), note))
     }
 
     /// Waits until it is durable that a command which is known is under way.

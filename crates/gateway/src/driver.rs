@@ -21,7 +21,6 @@ mod call_span;
 mod host;
 pub mod metrics;
 pub mod options;
-mod prepared_note;
 pub mod shared;
 
 use std::future::poll_fn;
@@ -31,7 +30,7 @@ use std::task::ready;
 use std::time::{Duration, Instant, SystemTime};
 
 use ocpp_bus::{DurableWatermark, Publisher, Record, RecordKind};
-use ocpp_commands::Dispatch;
+use ocpp_commands::{Dispatch, PreparedNote};
 use ocpp_station::events::EncodedEvent;
 use ocpp_station::host::{Host, Position};
 use ocpp_station::inbox::Signal;
@@ -40,7 +39,6 @@ use ocpp_station::{CloseReason, Link, Now, Session};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::host::SocketHost;
-use self::prepared_note::PreparedNote;
 use self::shared::Shared;
 use crate::kinds;
 use crate::registry::Entry;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use ocpp_bus::{DurableWatermark, Publisher, Record, RecordKind};
-use ocpp_commands::Dispatch;
 use ocpp_commands::port::ResultGuard;
+use ocpp_commands::{Dispatch, PreparedNote};
 use ocpp_protocol::{Action, IdentityKey, Registration, StartKey};
 use ocpp_station::delegated_calls::DelegatedCalls;
 use ocpp_station::events::{self, Subject};
@@ -22,7 +22,6 @@ use uuid::Uuid;
 
 use super::call_span::CallSpan;
 use super::metrics::Share;
-use super::prepared_note::PreparedNote;
 use super::record;
 use super::shared::Shared;
 use crate::durable_point::Point;
@@ -287,9 +286,7 @@ impl Host for SocketHost {
     }
 
     fn prepare(&mut self, call: &OutboundCall<Dispatch>) -> bool {
-        let dispatcher = &self.shared.dispatcher;
-        let note = dispatcher.store.sending(&call.dispatch.command);
-        self.note = note.map(|note| Box::new(PreparedNote::new(dispatcher.journal.publisher(), note)));
+        self.note = self.shared.dispatcher.prepare(&call.dispatch.command).map(Box::new);
         self.note.is_some()
     }
 

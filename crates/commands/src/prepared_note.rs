@@ -4,18 +4,18 @@ use ocpp_bus::{Publisher, Record};
 
 /// The note that a command is about to be sent. It must be durable first, or a crash could make the command go out twice.
 #[derive(Debug)]
-pub(super) struct PreparedNote {
+pub struct PreparedNote {
     publisher: Publisher,
     note: Option<Record>,
 }
 
 impl PreparedNote {
-    pub(super) fn new(publisher: Publisher, note: Record) -> Self {
+    pub(crate) fn new(publisher: Publisher, note: Record) -> Self {
         Self { publisher, note: Some(note) }
     }
 
     /// Waits until the note is durable. Cancel-safe.
-    pub(super) async fn durable(&mut self) {
+    pub async fn durable(&mut self) {
         while let Some(note) = self.note.take() {
             if let Err(note) = self.publisher.try_publish(note) {
                 let cost = note.cost();
