@@ -204,14 +204,15 @@ async def test_a_payload_that_violates_its_schema_is_refused_if_validation_is_en
 
 
 @pytest.mark.parametrize("version", ["1.6", "2.1"])
-async def test_at_the_deadline_the_builtin_answer_is_given(gateway, version):
-    node = gateway(by_backend("Authorize", deadline="300ms"))
+@pytest.mark.parametrize(("keys", "status"), [({}, "Invalid"), ({"fallback": "builtin"}, "Accepted")])
+async def test_at_the_deadline_the_fallback_is_given(gateway, version, keys, status):
+    node = gateway(by_backend("Authorize", deadline="300ms", **keys))
     async with await connected(node, version=version) as station:
         began = time.monotonic()
         given = await station.call("Authorize", TOKEN[version], id="a")
         assert 0.29 < time.monotonic() - began < 1.5
         assert given[0] == 3
-        assert "Accepted" in station.frames[-1][1]
+        assert f'"{status}"' in station.frames[-1][1]
         late = answer(node, messageId="a", payload={})
         assert late.status_code == 409
         assert "deadline" in late.json()["detail"]
@@ -314,7 +315,7 @@ async def test_the_backends_decision_on_a_boot_applies_and_persists(gateway, ver
 
 
 async def test_an_invalid_registration_status_is_refused(gateway):
-    node = gateway(by_backend("BootNotification", deadline="500ms") | {"registration": {"default": "Pending"}})
+    node = gateway(by_backend("BootNotification", deadline="500ms"))
     async with await Station.connect(node, "CP-1") as station:
         boot = asyncio.create_task(station.boot())
         [event] = await delegated(node, action="BootNotification")

@@ -75,6 +75,15 @@ async def test_calls_that_cross_are_both_answered(gateway, version):
         check_result(node, body)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_who_names_no_token_may_not_charge(gateway, version):
+    node = gateway()
+    async with await Station.connect(node, "CP-1", version) as station:
+        await station.boot()
+        info = "idTagInfo" if version == "1.6" else "idTokenInfo"
+        assert (await station.call("Authorize", {}))[2] == {info: {"status": "Invalid"}}
+
+
 async def test_a_storm_in_both_directions_never_has_two_calls_outstanding(gateway):
     """30 commands against 400 CALLs from the station, which answers each command only five frames later."""
     node = gateway({"session": {"command_queue": 64}})

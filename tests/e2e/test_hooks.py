@@ -18,7 +18,7 @@ STOP = '{"transactionId": 1, "meterStop": 0, "timestamp": "2026-01-01T00:00:00Z"
 
 
 def asking(url, hooks=None, action="Authorize", **keys):
-    return {"answers": {"authorization": "Invalid", action: {"url": url} | keys}, "hooks": hooks or {}}
+    return {"answers": {action: {"url": url} | keys}, "hooks": hooks or {}}
 
 
 async def connected(node, identity="CP-1"):
@@ -106,6 +106,48 @@ async def test_an_invalid_response_triggers_the_fallback_immediately(gateway, re
             given = await station.call("Authorize", TOKEN, id="a", timeout=3)
             assert given[2] == {"idTagInfo": {"status": "Invalid"}}
         assert requests(node, result) == 1 == outcomes(node, "hookFailed") == len(hook.asked)
+
+
+TOKEN_2X = {"idToken": "TAG", "type": "Central"}
+START = {"connectorId": 1, "idTag": "T", "meterStart": 0, "timestamp": "2026-01-01T00:00:00Z"}
+DECISIONS = {
+    "1.6": {"Authorize": {"idTag": "T"}, "StartTransaction": START},
+    "2.0.1": {"Authorize": {"idToken": TOKEN_2X}, "TransactionEvent": {"eventType": "Started", "idToken": TOKEN_2X}},
+}
+REPORTS = {
+    "1.6": {"StopTransaction": {"idTag": "T", "transactionId": 1}, "MeterValues": {}},
+    "2.0.1": {"TransactionEvent": {"eventType": "Ended", "idToken": TOKEN_2X}, "MeterValues": {}},
+}
+
+
+@pytest.mark.parametrize("version", ["1.6", "2.0.1"])
+@pytest.mark.parametrize("failure", ["dead", "wrong shape"])
+async def test_without_a_decision_nobody_charges_and_no_report_is_refused(gateway, version, failure):
+    decisions, reports = DECISIONS[version], REPORTS[version]
+    with Hook(lambda _: (200, '{"status":"Accepted"}')) as hook:
+        url = hook.url if failure == "wrong shape" else f"http://127.0.0.1:{free_port()}/"
+        answers = {action: {"url": url, "deadline": "10s"} for action in ["BootNotification", *decisions, *reports]}
+        node = gateway({"answers": answers, "hooks": {"breaker_failures": 1}})
+        assert node.put("/api/v1/stations/CP-1/registration", {"status": "Accepted"}).status_code == 200
+        async with await Station.connect(node, "CP-1", version) as station:
+            assert (await station.boot())["status"] == "Accepted", "the operator's word"
+            for action, request in decisions.items():
+                kind, _, given = await station.call(action, request, timeout=3)
+                assert (kind, given["idTagInfo" if version == "1.6" else "idTokenInfo"]) == (3, {"status": "Invalid"})
+                if action == "StartTransaction":
+                    assert given["transactionId"] > 0
+            for action, request in reports.items():
+                kind, _, given = await station.call(action, request, timeout=3)
+                assert kind == 3
+                assert "Invalid" not in json.dumps(given)
+        async with await Station.connect(node, "CP-2", version) as station:
+            assert (await station.boot())["status"] == "Pending", "nobody has said anything about it"
+
+
+async def test_the_refusals_status_can_be_chosen(gateway):
+    node = gateway(asking(f"http://127.0.0.1:{free_port()}/", {"breaker_failures": 1}, fallback_status="Blocked"))
+    async with await connected(node) as station:
+        assert (await station.call("Authorize", TOKEN))[2] == {"idTagInfo": {"status": "Blocked"}}
 
 
 async def test_a_slow_hook_costs_no_more_than_the_deadline(gateway):
@@ -271,7 +313,7 @@ async def test_tls_is_verified_against_the_systems_roots(gateway, tmp_path):
 
 async def test_a_hook_can_be_configured_by_the_environment(gateway):
     with Hook(lambda _: payload(ACCEPTED)) as hook:
-        node = gateway({"answers": {"authorization": "Invalid"}}, start=False)
+        node = gateway(start=False)
         node.environment["OCPP_GATEWAY__ANSWERS__AUTHORIZE__URL"] = hook.url
         async with await connected(node.start()) as station:
             assert (await station.call("Authorize", TOKEN, id="a"))[2] == json.loads(ACCEPTED)

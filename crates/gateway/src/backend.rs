@@ -120,7 +120,11 @@ impl Answers {
             if hook.is_some() {
                 metrics.breaker(action.name, false);
             }
-            let delegation = Delegation { deadline: answer.deadline, fallback: answer.fallback };
+            let delegation = Delegation {
+                deadline: answer.deadline,
+                fallback: answer.fallback,
+                status: answer.refusal_status(action),
+            };
             Some(Policy { delegation, hook })
         });
         let policies = policies.collect();

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::action::Action;
 use crate::literal;
+use crate::refusal;
 use crate::shape;
 use crate::version::Version;
 
@@ -56,6 +57,10 @@ pub struct AnswerContext<'a> {
     /// The status of every idTag and idToken in an answer: a value of the version's
     /// AuthorizationStatus, such as `Accepted` or `Invalid`.
     pub authorization: &'a str,
+    /// The status that takes the place of every other: of the two above, and of the cautious ones of
+    /// the table. [`crate::refusal()`] has words that refuse. A token that is not named is refused
+    /// without it.
+    pub status: Option<&'a str>,
 }
 
 /// The payload of the CALLRESULT that answers this request.
@@ -68,6 +73,8 @@ pub fn builtin(
     payload: &RawValue,
     context: &AnswerContext<'_>,
 ) -> String {
+    let status = context.status.or_else(|| refusal::nobody(version, action, payload));
+    let context = &AnswerContext { status, ..*context };
     match recipe(version, action) {
         Recipe::Fixed(template) => fill(template, context, &[]),
         Recipe::IfAsked { field, template } => match literal::fields(payload, [field]) {
@@ -129,8 +136,8 @@ enum Recipe {
 }
 
 const NOTHING: Recipe = Recipe::Fixed("{}");
-const REJECTED: Recipe = Recipe::Fixed(r#"{"status":"Rejected"}"#);
-const FAILED: Recipe = Recipe::Fixed(r#"{"status":"Failed"}"#);
+const REJECTED: Recipe = Recipe::Fixed(r#"{"status":<status=Rejected>}"#);
+const FAILED: Recipe = Recipe::Fixed(r#"{"status":<status=Failed>}"#);
 
 fn recipe(version: Version, action: &Action) -> Recipe {
     match action.name {
@@ -139,8 +146,8 @@ fn recipe(version: Version, action: &Action) -> Recipe {
         "BootNotification" => {
             Recipe::Fixed(r#"{"status":<registration>,"currentTime":<now>,"interval":<interval>}"#)
         }
-        "DataTransfer" => Recipe::Fixed(r#"{"status":"UnknownVendorId"}"#),
-        "Get15118EVCertificate" => Recipe::Fixed(r#"{"status":"Failed","exiResponse":""}"#),
+        "DataTransfer" => Recipe::Fixed(r#"{"status":<status=UnknownVendorId>}"#),
+        "Get15118EVCertificate" => Recipe::Fixed(r#"{"status":<status=Failed>,"exiResponse":""}"#),
         "GetCertificateChainStatus" => Recipe::EchoEach {
             list: "certificateStatusRequests",
             max: 4,
@@ -150,12 +157,12 @@ fn recipe(version: Version, action: &Action) -> Recipe {
                 r#"{"hashAlgorithm":"SHA256","issuerNameHash":"","issuerKeyHash":"","serialNumber":""}"#,
                 r#""OCSP""#,
             ],
-            template: r#"{"certificateHashData":<0>,"source":<1>,"status":"Failed","nextUpdate":<now>}"#,
+            template: r#"{"certificateHashData":<0>,"source":<1>,"status":<status=Failed>,"nextUpdate":<now>}"#,
         },
         "GetCertificateStatus" => FAILED,
         "Heartbeat" => Recipe::Fixed(r#"{"currentTime":<now>}"#),
         "NotifyEVChargingNeeds" => REJECTED,
-        "NotifyEVChargingSchedule" => Recipe::Fixed(r#"{"status":"Accepted"}"#),
+        "NotifyEVChargingSchedule" => Recipe::Fixed(r#"{"status":<status=Accepted>}"#),
         "OpenPeriodicEventStream" => REJECTED,
         "PullDynamicScheduleUpdate" => REJECTED,
         "SignCertificate" => REJECTED,
@@ -169,7 +176,7 @@ fn recipe(version: Version, action: &Action) -> Recipe {
         "VatNumberValidation" => Recipe::Echo {
             field: "vatNumber",
             fallback: r#""""#,
-            template: r#"{"vatNumber":<0>,"status":"Rejected"}"#,
+            template: r#"{"vatNumber":<0>,"status":<status=Rejected>}"#,
         },
         // Pure acknowledgements: their responses have no required field. StopTransaction is one of
         // them: its idTagInfo is optional, and the request does not ask for it.
@@ -177,21 +184,25 @@ fn recipe(version: Version, action: &Action) -> Recipe {
     }
 }
 
-/// Replaces the placeholders of a template.
+/// Replaces the placeholders of a template. `<status=WORD>` is the word unless the context has another.
 fn fill(template: &str, context: &AnswerContext<'_>, echoes: &[&str]) -> String {
     let mut out = String::with_capacity(template.len() + 32);
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('<') {
         let (name, after) = after.split_once('>').unwrap_or((after, ""));
         out.push_str(before);
+        let (name, usual) = name.split_once('=').unwrap_or((name, ""));
         match name {
             "now" => literal::push(&mut out, &(context.now)()),
-            "registration" => literal::push(&mut out, context.registration.as_str()),
+            "registration" => {
+                literal::push(&mut out, context.status.unwrap_or(context.registration.as_str()));
+            }
             "interval" => {
                 out.push_str(&i32::try_from(context.interval_seconds).unwrap_or(i32::MAX).to_string());
             }
             "transactionId" => out.push_str(&context.transaction_id.unwrap_or(0).to_string()),
-            "authorization" => literal::push(&mut out, context.authorization),
+            "authorization" => literal::push(&mut out, context.status.unwrap_or(context.authorization)),
+            "status" => literal::push(&mut out, context.status.unwrap_or(usual)),
             echo => {
                 let value = echo.parse().ok().and_then(|at: usize| echoes.get(at));
                 out.push_str(value.copied().unwrap_or("null"));
@@ -212,7 +223,8 @@ mod tests {
         registration: Registration::Pending,
         interval_seconds: 300,
         transaction_id: Some(7),
-        authorization: "Invalid",
+        authorization: "Blocked",
+        status: None,
     };
 
     fn answer(version: Version, name: &str, payload: &str) -> String {
@@ -256,12 +268,32 @@ mod tests {
         for version in Version::ALL {
             assert_eq!(answer(version, "BootNotification", "{}"), boot);
         }
+        for (payload, status) in [(r#"{"idTag":"A"}"#, "Blocked"), ("{}", "Invalid")] {
+            let info = format!(r#""idTagInfo":{{"status":"{status}"}}"#);
+            assert_eq!(answer(Version::V16, "Authorize", payload), format!("{{{info}}}"));
+            let start = format!(r#"{{{info},"transactionId":7}}"#);
+            assert_eq!(answer(Version::V16, "StartTransaction", payload), start);
+        }
         assert_eq!(
-            answer(Version::V16, "StartTransaction", "{}"),
-            r#"{"idTagInfo":{"status":"Invalid"},"transactionId":7}"#
+            answer(Version::V21, "Authorize", r#"{"idToken":{"idToken":"A","type":"Central"}}"#),
+            r#"{"idTokenInfo":{"status":"Blocked"}}"#
         );
-        assert_eq!(answer(Version::V16, "Authorize", "{}"), r#"{"idTagInfo":{"status":"Invalid"}}"#);
         assert_eq!(answer(Version::V21, "Authorize", "{}"), r#"{"idTokenInfo":{"status":"Invalid"}}"#);
+    }
+
+    #[test]
+    fn whatever_can_refuse_does_so_in_each_of_its_words() {
+        let payload = serde_json::from_str(r#"{"idToken":{"idToken":"A","type":"Central"}}"#).unwrap();
+        for version in Version::ALL {
+            for action in Action::all().iter().filter(|action| action.station_may_call(version)) {
+                for word in refusal::refusals(version, action) {
+                    let answer =
+                        builtin(version, action, payload, &AnswerContext { status: Some(word), ..CONTEXT });
+                    assert_valid(version, action.name, &answer);
+                    assert!(answer.contains(&format!(r#""status":"{word}""#)), "{}: {answer}", action.name);
+                }
+            }
+        }
     }
 
     #[test]
@@ -274,7 +306,7 @@ mod tests {
             ..CONTEXT
         };
         let say = |name: &str| {
-            let payload = serde_json::from_str("{}").unwrap();
+            let payload = serde_json::from_str(r#"{"idTag":"A"}"#).unwrap();
             builtin(Version::V16, Action::find(name).unwrap(), payload, &context)
         };
         assert_eq!(
@@ -292,7 +324,7 @@ mod tests {
             assert_eq!(event(r#"{"idToken":null}"#), "{}");
             assert_eq!(
                 event(r#"{"idToken":{"idToken":"A","type":"Central"}}"#),
-                r#"{"idTokenInfo":{"status":"Invalid"}}"#
+                r#"{"idTokenInfo":{"status":"Blocked"}}"#
             );
         }
     }

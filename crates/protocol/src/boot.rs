@@ -34,6 +34,18 @@ impl From<Registration> for BootState {
     }
 }
 
+impl BootState {
+    /// What the last BootNotification was answered with, if there was one.
+    pub fn registration(self) -> Option<Registration> {
+        match self {
+            Self::Unregistered => None,
+            Self::Pending => Some(Registration::Pending),
+            Self::Rejected => Some(Registration::Rejected),
+            Self::Accepted => Some(Registration::Accepted),
+        }
+    }
+}
+
 /// Whether the station may send this CALL or SEND now. If not, a CALL is answered with SecurityError
 /// (2.x B01.FR.10, B02.FR.09, B03.FR.07; recommended by 1.6-J errata 3.8).
 ///

@@ -29,7 +29,7 @@
 //! * [`boot`]: what may be sent before a station is accepted
 //! * [`shape`]: whether a payload satisfies its schema
 //! * [`repetition`]: whether a message that comes again can be a new one
-//! * [`answer`], [`transaction`]: answers that need no backend
+//! * [`answer`], [`refusal`], [`transaction`]: answers that need no backend
 //! * [`exchange`]: the one CALL that we have outstanding, and what completes it
 //!
 //! The crate does no I/O, reads no clock and needs no runtime. It never panics or recurses on what a
@@ -47,6 +47,7 @@ pub mod identity;
 mod literal;
 pub mod malformed;
 pub mod message_id;
+pub mod refusal;
 pub mod repetition;
 pub mod shape;
 pub mod transaction;
@@ -62,6 +63,7 @@ pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse};
 pub use identity::{Identity, IdentityError, IdentityKey};
 pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
 pub use message_id::{MessageId, UNREADABLE_ID};
+pub use refusal::{nobody, refusal, refusals};
 pub use repetition::is_unmistakable;
 pub use shape::{Violation, validate_request, validate_response};
 pub use transaction::{StartKey, start_key};

@@ -70,6 +70,16 @@ pub fn validate_response(
     validate(shapes, shapes.responses.get(action.name), payload)
 }
 
+/// The words that this place in a CALLRESULT may have; none if there is no such place, or it has no fixed words.
+pub(crate) fn response_words(
+    version: Version,
+    action: &'static Action,
+    place: &[&str],
+) -> &'static [&'static str] {
+    let shapes = Shapes::of(version);
+    shapes.responses.get(action.name).map_or(&[], |fields| shapes.words(fields, place))
+}
+
 fn validate(shapes: &Shapes, fields: Option<&Vec<Field>>, payload: &RawValue) -> Result<(), Violation> {
     let Some(fields) = fields else {
         return Ok(());
@@ -79,6 +89,24 @@ fn validate(shapes: &Shapes, fields: Option<&Vec<Field>>, payload: &RawValue) ->
         Ok(Value::Null) => shapes.check_object(&Map::new(), fields, Path::Root),
         Ok(_) => Err(Path::Root.violation(ErrorCode::TypeConstraintViolation, "is not an object")),
         Err(_) => Err(Path::Root.violation(ErrorCode::FormatViolation, "is nested too deeply to read")),
+    }
+}
+
+impl Shapes {
+    fn words<'a>(&'a self, fields: &'a [Field], place: &[&str]) -> &'a [&'static str] {
+        let Some((name, rest)) = place.split_first() else { return &[] };
+        let mut kind = fields.iter().find(|field| field.name == *name).map(|field| &field.kind);
+        loop {
+            match kind {
+                Some(Kind::OneOf(words)) if rest.is_empty() => return words,
+                Some(Kind::List { of, .. }) => kind = Some(of),
+                Some(Kind::Named(name)) => match self.types.get(name) {
+                    Some(fields) => return self.words(fields, rest),
+                    None => kind = self.kinds.get(name),
+                },
+                _ => return &[],
+            }
+        }
     }
 }
 

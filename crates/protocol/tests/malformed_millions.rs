@@ -141,6 +141,7 @@ fn use_frame(version: Version, frame: &Frame<'_>) {
         interval_seconds: 300,
         transaction_id: Some(1),
         authorization: "Accepted",
+        status: None,
     };
     let answer = builtin(version, action, call.payload, &context);
     assert!(answer.starts_with('{') && answer.ends_with('}'));

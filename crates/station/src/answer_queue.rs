@@ -11,7 +11,7 @@ use ocpp_protocol::{Action, StartKey};
 use crate::content::Content;
 use crate::delegated_calls::{CallId, CallRef};
 use crate::events::AnsweredBy;
-use crate::host::Position;
+use crate::host::{Delegation, Position};
 use crate::recent_calls::{CallKey, DurablePoint};
 
 /// The queue. Knows without a look at each entry whether there is one of the rarer kinds, because that is asked at every
@@ -91,10 +91,11 @@ pub(crate) struct Delegated<P, T> {
 #[derive(Debug)]
 pub(crate) enum PreparedFallback {
     Content(Content),
-    /// The built-in answer to BootNotification.
-    Boot,
-    /// The built-in answer to a 1.6 StartTransaction, with a transaction id that is given out only then.
-    Start(StartKey),
+    /// The gateway's answer to BootNotification.
+    Boot(Delegation),
+    /// The gateway's answer to a 1.6 StartTransaction, with a transaction id that is given out only then, and the status
+    /// that refuses it, if any does.
+    Start(StartKey, Option<&'static str>),
     Silence,
 }
 

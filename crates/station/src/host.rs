@@ -4,7 +4,7 @@
 //! One driver implements it for sockets and buses, the tests another for tables. No method waits: what takes time comes
 //! back as an input of [`crate::Session`].
 
-use ocpp_protocol::{Action, IdentityKey, Registration, StartKey, Version};
+use ocpp_protocol::{Action, BootState, IdentityKey, Registration, StartKey, Version, refusal};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -52,9 +52,8 @@ pub trait Host {
     /// Whether the bus is so full that messages of this action are shed, as the operator allows.
     fn sheds(&self, action: &'static str) -> bool;
 
-    /// Registers the station: as a backend decided, or else as the operator or the default does. Gives the registration;
-    /// the state change is published before this returns.
-    fn register(&mut self, decided: Option<Registration>) -> Registration;
+    /// Registers the station and gives the registration; the state change is published before this returns.
+    fn register(&mut self, by: RegisteredBy) -> Registration;
     /// The transaction id for a 1.6 StartTransaction, the same for a retry; published before this returns.
     fn start_transaction(&mut self, now: Now, start: &StartKey) -> i32;
     /// What the station has asked lately, on any connection.
@@ -171,13 +170,53 @@ pub struct Delegation {
     pub deadline: Duration,
     /// What the station gets then.
     pub fallback: Fallback,
+    /// The status of [`Fallback::Reject`]; none for the usual one.
+    pub status: Option<&'static str>,
+}
+
+impl Delegation {
+    /// The status that refuses a request that no backend answered; none if it is not refused.
+    pub fn refusal(
+        &self,
+        version: Version,
+        action: &'static Action,
+        request: &RawValue,
+    ) -> Option<&'static str> {
+        let is_refused = self.fallback != Fallback::Builtin;
+        is_refused.then(|| refusal(version, action, request, self.status)).flatten()
+    }
+
+    /// Who registers a station whose BootNotification no backend answered. If it is refused without a status of the
+    /// operator's choice, the station keeps what a backend said last: an outage of the backend does not take a station out
+    /// of service, nor a new one into it.
+    pub fn registers(&self, state: BootState) -> RegisteredBy {
+        if self.fallback == Fallback::Builtin {
+            return RegisteredBy::Operator;
+        }
+        let chosen = self.status.and_then(Registration::parse);
+        RegisteredBy::Fallback(chosen.or_else(|| state.registration()).unwrap_or(Registration::Pending))
+    }
+}
+
+/// Who says how a station is registered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegisteredBy {
+    /// A backend did.
+    Backend(Registration),
+    /// The operator, or else the configured default.
+    Operator,
+    /// The operator, or else this, because no backend answered.
+    Fallback(Registration),
 }
 
 /// What a station gets when no backend answered in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Fallback {
-    /// the built-in answer
+    /// a refusal where the answer decides something, and the built-in answer where it only acknowledges (StopTransaction,
+    /// MeterValues, a TransactionEvent without a token or of type `Ended`, …)
+    Reject,
+    /// the built-in answer, which accepts every token unless `answers.authorization` says otherwise
     Builtin,
     /// CALLERROR `InternalError`; stations retry transaction messages a few times and then discard them
     Error,

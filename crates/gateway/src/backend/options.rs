@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use hyper::Uri;
 use ocpp_options::{DurationText, Problems, SizeText, word};
-use ocpp_protocol::{Action, Version};
+use ocpp_protocol::{Action, Version, refusals};
 use ocpp_station::host::Fallback;
 use ocpp_station::options::Authorization;
 use schemars::JsonSchema;
@@ -117,9 +117,13 @@ pub struct ActionOptions {
     /// an answer (commonly 30 s), with a margin for storing the event.
     #[serde(with = "DurationText")]
     pub deadline: Duration,
-    /// What the station gets when no backend answered in time.
+    /// What the station gets when no backend answered in time, or its hook failed.
     #[serde(deserialize_with = "word")]
     pub fallback: Fallback,
+    /// The status with which `fallback = "reject"` refuses: one of the action's own, such as `Blocked`; a version that does not
+    /// have it gets the usual one. Empty: `Invalid` for a token, `Pending` for a station that never booted (others keep the
+    /// registration that they have), `Rejected` or `Failed` for the rest.
+    pub fallback_status: String,
     /// An HTTP hook that is asked about every CALL: `http://…` or `https://…` (with the system's root certificates). Implies
     /// `by = "backend"`.
     pub url: String,
@@ -132,7 +136,8 @@ impl Default for ActionOptions {
         Self {
             by: AnsweredBy::Gateway,
             deadline: Duration::from_secs(5),
-            fallback: Fallback::Builtin,
+            fallback: Fallback::Reject,
+            fallback_status: String::new(),
             url: String::new(),
             bearer_token_file: PathBuf::new(),
         }
@@ -145,7 +150,17 @@ impl ActionOptions {
         self.by == AnsweredBy::Backend || !self.url.is_empty()
     }
 
+    /// The status of refusals; none for the usual one.
+    pub fn refusal_status(&self, action: &'static Action) -> Option<&'static str> {
+        refusals_of(action).into_iter().find(|word| *word == self.fallback_status)
+    }
+
     fn check(&self, name: &str, problems: &mut Problems) {
+        if !self.fallback_status.is_empty()
+            && let Some(problem) = action_named(name).and_then(|action| self.status_problem(action))
+        {
+            problems.demand(false, format!("answers.{name}.fallback_status: {problem}"));
+        }
         problems.demand(
             (SHORTEST_WAIT..=LONGEST_WAIT).contains(&self.deadline),
             format!(
@@ -162,6 +177,28 @@ impl ActionOptions {
             format!("answers.{name}.bearer_token_file needs answers.{name}.url"),
         );
     }
+
+    /// What is wrong with `fallback_status` of this action.
+    fn status_problem(&self, action: &'static Action) -> Option<String> {
+        let (name, words) = (action.name, refusals_of(action));
+        if self.fallback != Fallback::Reject {
+            Some(format!("needs answers.{name}.fallback = \"reject\""))
+        } else if words.is_empty() {
+            Some(format!("a response to {name} has no status to refuse with"))
+        } else if self.refusal_status(action).is_none() {
+            Some(format!("{:?} is not one of {}", self.fallback_status, words.join(", ")))
+        } else {
+            None
+        }
+    }
+}
+
+/// The statuses with which a response to this action may refuse, in any version.
+fn refusals_of(action: &'static Action) -> Vec<&'static str> {
+    let mut words: Vec<_> = Version::ALL.iter().flat_map(|version| refusals(*version, action)).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
 }
 
 /// The URL of a hook.

@@ -87,7 +87,7 @@ fn an_action_has_a_table_of_its_own() {
     assert_eq!(config.answers.authorization, Authorization::Invalid);
     let authorize = &config.answers.actions["Authorize"];
     assert!(authorize.is_by_backend() && authorize.deadline.as_secs() == 2);
-    assert_eq!(authorize.fallback, Fallback::Builtin);
+    assert_eq!((authorize.fallback, authorize.fallback_status.as_str()), (Fallback::Reject, ""));
     let start = &config.answers.actions["StartTransaction"];
     assert!(start.is_by_backend(), "a URL implies it");
     assert_eq!((start.fallback, start.deadline.as_secs()), (Fallback::Error, 5));
@@ -118,6 +118,16 @@ fn what_is_wrong_about_an_answer_is_named() {
         ("[answers.Authorize]\nby = \"me\"\n", ["answers.Authorize", "backend"]),
         ("[answers.Authorize]\ndeadline = \"0s\"\n", ["answers.Authorize.deadline", "between"]),
         ("[answers.Authorize]\ndeadline = \"1h\"\n", ["answers.Authorize.deadline", "between"]),
+        (
+            "[answers.Authorize]\nfallback_status = \"Acepted\"\n",
+            ["fallback_status", "Blocked, ConcurrentTx"],
+        ),
+        ("[answers.Authorize]\nfallback_status = \"Accepted\"\n", ["fallback_status", "not one of"]),
+        ("[answers.MeterValues]\nfallback_status = \"Invalid\"\n", ["MeterValues", "no status"]),
+        (
+            "[answers.Authorize]\nfallback = \"error\"\nfallback_status = \"Invalid\"\n",
+            ["fallback_status", "needs answers.Authorize.fallback"],
+        ),
         ("[answers.Authorize]\nurl = \"ftp://x/\"\n", ["answers.Authorize.url", "http://"]),
         ("[answers.Authorize]\nurl = \"http://u:p@x/\"\n", ["answers.Authorize.url", "bearer_token_file"]),
         ("[answers.Authorize]\nbearer_token_file = \"x\"\n", ["bearer_token_file", "needs"]),

@@ -11,7 +11,9 @@ use ocpp_commands::{Dispatch, PreparedNote};
 use ocpp_protocol::{Action, IdentityKey, Registration, StartKey};
 use ocpp_station::delegated_calls::DelegatedCalls;
 use ocpp_station::events::{self, Subject};
-use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Disconnected, Event, Host, Position};
+use ocpp_station::host::{
+    Backlog, DelegatedCall, Delegation, Disconnected, Event, Host, Position, RegisteredBy,
+};
 use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
 use ocpp_station::recent_calls::RecentCalls;
@@ -248,11 +250,14 @@ impl Host for SocketHost {
         sheddable.actions.iter().any(|one| one == action) && self.publisher.fill() >= sheddable.above
     }
 
-    fn register(&mut self, decided: Option<Registration>) -> Registration {
-        let identity = &self.session.admission.identity;
-        let (registration, record) = match decided {
-            Some(registration) => (registration, self.shared.stations.registered(identity, registration)),
-            None => self.shared.stations.boot(identity, self.shared.registration.default),
+    fn register(&mut self, by: RegisteredBy) -> Registration {
+        let (identity, stations) = (&self.session.admission.identity, &self.shared.stations);
+        let (registration, record) = match by {
+            RegisteredBy::Backend(registration) => {
+                (registration, stations.registered(identity, registration))
+            }
+            RegisteredBy::Operator => stations.boot(identity, self.shared.registration.default),
+            RegisteredBy::Fallback(registration) => stations.boot(identity, registration),
         };
         self.publish_state(record);
         registration

@@ -42,7 +42,7 @@ impl<H: Host> Session<H> {
         let Ready { id_json, action, content, read_at, without_event, by, settles_boot, trace } = ready;
         let content = match content {
             Content::ResultWithTime(action) => {
-                Content::Result(self.builtin_answer(now, action, RawValue::NULL, None, host))
+                Content::Result(self.builtin_answer(now, action, RawValue::NULL, None, None, host))
             }
             other => other,
         };
@@ -92,27 +92,24 @@ impl<H: Host> Session<H> {
         }
     }
 
-    /// The built-in answer to a CALL, as the station's boot state and the time are now.
+    /// The built-in answer to a CALL, as the station's boot state and the time are now, or one with this status.
     pub(super) fn builtin_answer(
         &self,
         now: Now,
         action: &'static Action,
         request: &RawValue,
         transaction_id: Option<i32>,
+        status: Option<&str>,
         host: &H,
     ) -> String {
-        let registration = match self.boot_state {
-            BootState::Pending => Registration::Pending,
-            BootState::Rejected => Registration::Rejected,
-            BootState::Accepted | BootState::Unregistered => Registration::Accepted,
-        };
         let options = host.options();
         let context = AnswerContext {
             now: &|| if options.fractional_seconds { rfc3339(now.wall) } else { rfc3339_seconds(now.wall) },
-            registration,
+            registration: self.boot_state.registration().unwrap_or(Registration::Accepted),
             interval_seconds: u32::try_from(options.boot_interval.as_secs()).unwrap_or(u32::MAX),
             transaction_id,
             authorization: options.authorization.as_str(),
+            status,
         };
         builtin(host.subject().version, action, request, &context)
     }

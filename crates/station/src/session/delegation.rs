@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use ocpp_protocol::{Action, ActionKind, Call, ErrorCode, is_unmistakable, registration_in, start_key};
+use ocpp_protocol::{
+    Action, ActionKind, Call, ErrorCode, is_unmistakable, nobody, registration_in, start_key,
+};
 use serde_json::value::RawValue;
 
 use super::Session;
@@ -15,7 +17,7 @@ use crate::answer_queue::{After, Answer, Delegated, PreparedFallback, Queued, Re
 use crate::content::Content;
 use crate::delegated_calls::{CallId, CallRef, Decided, FallbackReason};
 use crate::events::{AnsweredBy, Message};
-use crate::host::{DelegatedCall, Delegation, Event, Fallback, Host, Position, Trace};
+use crate::host::{DelegatedCall, Delegation, Event, Fallback, Host, Position, RegisteredBy, Trace};
 use crate::observation::Observation;
 use crate::recent_calls::{CallKey, DurablePoint, Pending, Recorded};
 use crate::response::Response;
@@ -51,7 +53,7 @@ impl<H: Host> Session<H> {
             _ => Self::remember(now, key, Recorded::Pending(pending), host),
         }
         let point = host.point();
-        let delegated = self.delegated_call(now, call, key, pending, delegation.fallback, point, trace, host);
+        let delegated = self.delegated_call(now, call, key, pending, delegation, point, trace, host);
         let name = delegated.name.clone();
         let after = After { position: host.position(), earlier: None };
         self.answers.push(Queued { after, answer: Answer::Delegated(Box::new(delegated)) });
@@ -76,13 +78,13 @@ impl<H: Host> Session<H> {
         first: &H::Point,
         host: &mut H,
     ) -> bool {
-        let Some(Delegation { fallback, .. }) = host.delegation(pending.action) else { return false };
+        let Some(delegation) = host.delegation(pending.action) else { return false };
         if pending.until <= now.monotonic {
             return false;
         }
         host.observe(Observation::Repeated("joined"));
         let trace = H::Trace::default();
-        let delegated = self.delegated_call(now, call, key, pending, fallback, first.clone(), trace, host);
+        let delegated = self.delegated_call(now, call, key, pending, delegation, first.clone(), trace, host);
         let id = delegated.call;
         let after = After { position: Position::default(), earlier: Some(first.clone()) };
         self.answers.push(Queued { after, answer: Answer::Delegated(Box::new(delegated)) });
@@ -104,7 +106,7 @@ impl<H: Host> Session<H> {
         call: &Call<'_>,
         key: CallKey,
         pending: Pending,
-        fallback: Fallback,
+        delegation: Delegation,
         point: H::Point,
         trace: H::Trace,
         host: &H,
@@ -119,7 +121,7 @@ impl<H: Host> Session<H> {
             read_at: now.monotonic,
             key,
             point,
-            fallback: self.prepare_fallback(now, fallback, pending.action, call.payload, host),
+            fallback: self.prepare_fallback(now, delegation, pending.action, call.payload, host),
             trace,
         }
     }
@@ -127,25 +129,28 @@ impl<H: Host> Session<H> {
     fn prepare_fallback(
         &self,
         now: Now,
-        fallback: Fallback,
+        delegation: Delegation,
         action: &'static Action,
         request: &RawValue,
         host: &H,
     ) -> PreparedFallback {
-        match (fallback, action.kind()) {
+        let version = host.subject().version;
+        let status = delegation.refusal(version, action, request);
+        match (delegation.fallback, action.kind()) {
             (Fallback::Silence, _) => PreparedFallback::Silence,
             (Fallback::Error, _) => PreparedFallback::Content(Content::Error(
                 // Not the station's fault, and nothing that another payload would mend (ocpp-j 2.5).
                 ErrorCode::InternalError,
                 "the service that decides about this did not answer".to_owned(),
             )),
-            (Fallback::Builtin, ActionKind::Boot) => PreparedFallback::Boot,
-            (Fallback::Builtin, ActionKind::Heartbeat) => {
-                PreparedFallback::Content(Content::ResultWithTime(action))
-            }
-            (Fallback::Builtin, ActionKind::StartTransaction) => PreparedFallback::Start(start_key(request)),
-            (Fallback::Builtin, _) => PreparedFallback::Content(Content::Result(
-                self.builtin_answer(now, action, request, None, host),
+            (_, ActionKind::Boot) => PreparedFallback::Boot(delegation),
+            (_, ActionKind::Heartbeat) => PreparedFallback::Content(Content::ResultWithTime(action)),
+            (_, ActionKind::StartTransaction) => PreparedFallback::Start(
+                start_key(request),
+                status.or_else(|| nobody(version, action, request)),
+            ),
+            _ => PreparedFallback::Content(Content::Result(
+                self.builtin_answer(now, action, request, None, status, host),
             )),
         }
     }
@@ -203,7 +208,7 @@ impl<H: Host> Session<H> {
             && let Response::Payload(payload) = &response
             && let Some(registration) = registration_in(payload)
         {
-            self.register(Some(registration), host);
+            self.register(RegisteredBy::Backend(registration), host);
         }
         let outcome = outcome_of(&response);
         self.settle_with(call, response.into(), outcome, AnsweredBy::Backend { until: None }, host);
@@ -216,13 +221,15 @@ impl<H: Host> Session<H> {
         host.observe(Observation::FellBack { action: action.name, reason });
         let content = match fallback {
             PreparedFallback::Content(content) => content,
-            PreparedFallback::Boot => {
-                self.register(None, host);
+            PreparedFallback::Boot(delegation) => {
+                self.register(delegation.registers(self.boot_state), host);
                 Content::ResultWithTime(action)
             }
-            PreparedFallback::Start(start) => {
+            PreparedFallback::Start(start, refusal) => {
                 let id = host.start_transaction(now, &start);
-                Content::Result(self.builtin_answer(now, action, RawValue::NULL, Some(id), host))
+                // The request, which may name nobody, has been looked at when it was read.
+                let status = Some(refusal.unwrap_or_else(|| host.options().authorization.as_str()));
+                Content::Result(self.builtin_answer(now, action, RawValue::NULL, Some(id), status, host))
             }
             PreparedFallback::Silence => {
                 self.settle_silently(call, reason.as_str(), host);

@@ -15,7 +15,7 @@ use crate::answer_queue::Ready;
 use crate::close::CloseReason;
 use crate::content::Content;
 use crate::events::{AnsweredBy, Body, Message};
-use crate::host::{Event, Host, Trace};
+use crate::host::{Delegation, Event, Host, RegisteredBy, Trace};
 use crate::observation::{Observation, UNKNOWN_ACTION};
 use crate::options::ValidationMode;
 use crate::outcome::CommandError;
@@ -98,10 +98,11 @@ impl<H: Host> Session<H> {
             }
             InboundAction::Known(action) => self.refuse(action, call, host).map_or(Ok(action), Err),
         };
+        let delegation = decided.as_ref().ok().and_then(|action| host.delegation(action));
         // A backend never hears of a message that is shed.
         if let Ok(action) = decided
             && !is_shed
-            && let Some(delegation) = host.delegation(action)
+            && let Some(delegation) = delegation
         {
             self.delegate(now, call, key, action, delegation, trace, host);
             return;
@@ -112,7 +113,7 @@ impl<H: Host> Session<H> {
             host.publish(Event::Received(now.wall, &message));
         }
         let content = match decided {
-            Ok(action) => self.answer(now, action, call, host),
+            Ok(action) => self.answer(now, action, call, delegation, host),
             Err(refusal) => refusal,
         };
         let outcome = content.outcome(version);
@@ -217,13 +218,21 @@ impl<H: Host> Session<H> {
         (mode == ValidationMode::Enforce).then(|| Content::Error(violation.code, violation.to_string()))
     }
 
-    /// The built-in answer to a CALL that is in order.
-    fn answer(&mut self, now: Now, action: &'static Action, call: &Call<'_>, host: &mut H) -> Content {
+    /// The gateway's answer to a CALL that is in order. What is delegated and shed gets its fallback, as a result.
+    fn answer(
+        &mut self,
+        now: Now,
+        action: &'static Action,
+        call: &Call<'_>,
+        delegation: Option<Delegation>,
+        host: &mut H,
+    ) -> Content {
         let mut transaction_id = None;
         match action.kind() {
             ActionKind::Boot => {
                 host.recent_calls().forget(host.station());
-                self.register(None, host);
+                let by = delegation.map_or(RegisteredBy::Operator, |one| one.registers(self.boot_state));
+                self.register(by, host);
                 self.boot_answers_held += 1;
                 return Content::ResultWithTime(action);
             }
@@ -233,12 +242,14 @@ impl<H: Host> Session<H> {
             }
             _ => {}
         }
-        Content::Result(self.builtin_answer(now, action, call.payload, transaction_id, host))
+        let version = host.subject().version;
+        let status = delegation.and_then(|one| one.refusal(version, action, call.payload));
+        Content::Result(self.builtin_answer(now, action, call.payload, transaction_id, status, host))
     }
 
-    /// Registers the station: as a backend decided, or else as the operator or the default does.
-    pub(super) fn register(&mut self, decided: Option<Registration>, host: &mut H) {
-        let registration = host.register(decided);
+    /// Registers the station.
+    pub(super) fn register(&mut self, by: RegisteredBy, host: &mut H) {
+        let registration = host.register(by);
         host.observe(Observation::Registered(registration));
         self.boot_state = registration.into();
         if registration != Registration::Pending {

@@ -18,7 +18,9 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use ocpp_protocol::{Action, BootState, Identity, IdentityKey, Registration, StartKey, Version};
 use ocpp_station::delegated_calls::{CallStatus, Decided, DelegatedCalls, FallbackReason};
 use ocpp_station::events::{Body, Message, Subject};
-use ocpp_station::host::{Backlog, DelegatedCall, Delegation, Event, Fallback, Host, Position, Trace};
+use ocpp_station::host::{
+    Backlog, DelegatedCall, Delegation, Event, Fallback, Host, Position, RegisteredBy, Trace,
+};
 use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
 use ocpp_station::options::{Authorization, BeforeBoot, ValidationMode};
@@ -174,11 +176,14 @@ impl Host for World {
     }
 
     fn sheds(&self, action: &'static str) -> bool {
-        self.sheds && action == "MeterValues"
+        self.sheds && ["MeterValues", "Authorize"].contains(&action)
     }
 
-    fn register(&mut self, decided: Option<Registration>) -> Registration {
-        let registration = decided.unwrap_or(self.registration);
+    fn register(&mut self, by: RegisteredBy) -> Registration {
+        let registration = match by {
+            RegisteredBy::Backend(registration) | RegisteredBy::Fallback(registration) => registration,
+            RegisteredBy::Operator => self.registration,
+        };
         self.position.states += 1;
         self.memory.boot_state.set(registration.into());
         self.log(format!("state {}", registration.as_str()));
@@ -362,7 +367,7 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn delegation(deadline_ms: u64, fallback: Fallback) -> Delegation {
-    Delegation { deadline: Duration::from_millis(deadline_ms), fallback }
+    Delegation { deadline: Duration::from_millis(deadline_ms), fallback, status: None }
 }
 
 impl Bench {

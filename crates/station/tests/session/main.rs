@@ -10,6 +10,7 @@ mod boot;
 mod commands;
 mod delegation;
 mod ending;
+mod fallback;
 mod keepalive;
 mod messages;
 mod model;
