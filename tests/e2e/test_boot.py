@@ -57,6 +57,14 @@ TALK["2.1"] = TALK["2.0.1"]
 READ = {"1.6": "GetConfiguration", "2.0.1": "GetVariables", "2.1": "GetVariables"}
 START = {"1.6": "RemoteStartTransaction", "2.0.1": "RequestStartTransaction", "2.1": "RequestStartTransaction"}
 STOP = {"1.6": "RemoteStopTransaction", "2.0.1": "RequestStopTransaction", "2.1": "RequestStopTransaction"}
+PAYLOADS = {
+    "GetConfiguration": {},
+    "GetVariables": {"getVariableData": [{"component": {"name": "c"}, "variable": {"name": "v"}}]},
+    "RemoteStartTransaction": {"idTag": "TAG"},
+    "RequestStartTransaction": {"remoteStartId": 1, "idToken": {"idToken": "TAG", "type": "Central"}},
+    "RemoteStopTransaction": {"transactionId": 1},
+    "RequestStopTransaction": {"transactionId": "t"},
+}
 
 # Requests that trigger a pending station, and what it may send then.
 TRIGGERS = {
@@ -86,7 +94,7 @@ def decide(node: Gateway, status: str, identity: str = "CP-1") -> None:
 
 
 def command(node: Gateway, action: str, payload: dict[str, Any] | None = None) -> asyncio.Task[dict[str, Any]]:
-    body = {"action": action, "payload": payload or {}}
+    body = {"action": action, "payload": payload or PAYLOADS[action]}
     return asyncio.create_task(asyncio.to_thread(lambda: node.post("/api/v1/stations/CP-1/commands", body).json()))
 
 
@@ -175,7 +183,8 @@ async def test_rejected(gateway, version):
             assert (await station.boot())["status"] == "Rejected"
             assert await served(station) == set()
         for action in (READ[version], START[version], "TriggerMessage"):
-            outcome = await command(node, action, {"requestedMessage": "StatusNotification"})
+            triggers = {"requestedMessage": "StatusNotification"} if action == "TriggerMessage" else None
+            outcome = await command(node, action, triggers)
             assert outcome["status"] == "invalid", "a rejected station is sent nothing"
         assert await served(station) == set()
         decide(node, "Accepted")

@@ -125,7 +125,9 @@ async def test_a_script_can_tell_how_a_command_ended(gateway):
         assert (result.returncode, result.stderr) == (3, "")
         assert result.stdout == 'error NotSupported: no \\u001b[31m {"a":1}\n'
 
-        sending = asyncio.create_task(in_thread(node, "send", "CP-001", "Reset", "{}", "--timeout", "300ms"))
+        sending = asyncio.create_task(
+            in_thread(node, "send", "CP-001", "Reset", '{"type":"Soft"}', "--timeout", "300ms")
+        )
         await station.next_call()
         result = await sending
         assert result.returncode == 4

@@ -136,7 +136,7 @@ async def test_the_payload_reaches_the_station_byte_for_byte(gateway, backends):
     backend = backends()
     node = gateway(backend.config())
     station = await Obedient("CP-1").connect(node)
-    payload = '{ "vendorId" : "v",\t"data":"1.50 \\u00e9\\/" , "n": 1.50 }'
+    payload = '{ "vendorId" : "v",\t"data":"1.50 \\u00e9\\/" , "messageId": "\\u006d" }'
     frames: list[str] = []
     listener = station.wire.on_text
     station.wire.on_text = lambda text: (frames.append(text), listener(text))

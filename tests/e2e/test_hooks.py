@@ -70,9 +70,9 @@ async def test_a_hook_may_defer_the_answer(gateway):
         async with await connected(node) as station:
             call = asyncio.create_task(station.call("Authorize", TOKEN, id="a"))
             await asyncio.to_thread(wait_for, lambda: requests(node, "deferred") == 1, "the hook to be asked")
-            body = {"messageId": "a", "payload": {"n": 1}}
+            body = {"messageId": "a", "payload": json.loads(ACCEPTED)}
             assert node.post("/api/v1/stations/CP-1/answers", body).status_code == 200
-            assert await call == [3, "a", {"n": 1}]
+            assert await call == [3, "a", json.loads(ACCEPTED)]
 
 
 async def test_a_hook_that_fails_is_asked_again_within_the_deadline(gateway):
@@ -96,6 +96,7 @@ async def test_a_hook_that_fails_is_asked_again_within_the_deadline(gateway):
         ((200, ""), "invalid"),
         ((200, '{"payload":[]}'), "invalid"),
         ((200, '{"status":"Accepted"}'), "invalid"),
+        (payload('{"idTagInfo":{"status":"Fine"}}'), "answered"),
         ((200, '{"payload":{"x":"' + "x" * 5000 + '"}}'), "invalid"),
     ],
 )

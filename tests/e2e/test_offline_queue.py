@@ -65,7 +65,7 @@ async def test_a_hundred_commands_survive_a_restart_and_are_sent_in_order_after_
 
 async def test_the_payload_of_a_queued_command_is_sent_byte_for_byte(gateway):
     node = gateway(SOON)
-    payload = '{ "vendorId" : "v",\t"data":"1.50 \\u00e9\\/" , "n": 1.50 }'
+    payload = '{ "vendorId" : "v",\t"data":"1.50 \\u00e9\\/" , "messageId": "\\u006d" }'
     text = f'{{"commandId":"c-1","action":"DataTransfer","ifOffline":"queue","payload":{payload}}}'
     url = f"{node.admin_url}/api/v1/stations/CP-1/commands"
     assert requests.post(url, data=text.encode(), timeout=10).status_code == 202
@@ -124,9 +124,11 @@ async def test_queued_commands_wait_until_the_station_is_accepted(gateway, first
 async def test_queued_commands_keep_their_order_even_if_urgent(gateway):
     """Urgent commands overtake only those that wait for a connected station; the offline queue is first in, first out."""
     node = gateway(SOON)
+    payloads = {"RemoteStopTransaction": {"transactionId": 1}, "Reset": {"type": "Soft"}}
     sent = ["GetConfiguration", "RemoteStopTransaction", "ClearCache", "Reset"]
     for action in sent:
-        command = {"commandId": action, "action": action, "ifOffline": "queue"}
+        payload = payloads.get(action, {})
+        command = {"commandId": action, "action": action, "payload": payload, "ifOffline": "queue"}
         assert (await post(node, "CP-1", command)).status_code == 202
     wire = await Wire.connect(node, "CP-1")
     wire.send('[2,"1","BootNotification",{"chargePointVendor":"V","chargePointModel":"M"}]')
@@ -224,7 +226,7 @@ async def test_waiting_commands_are_sent_once_and_in_order_on_the_new_connection
             0
         ] == 3
         old.wire.stop_reading()
-        large = {"vendorId": "x" * 900_000, "data": "first"}
+        large = {"vendorId": "test", "data": "x" * 900_000}
         first = post(node, "CP-1", {"commandId": "first", "action": ACTION, "payload": large, "timeoutMs": 40_000})
     await in_state(node, "first", "sending")
     ids = [f"c-{number:02}" for number in range(30)]

@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use ocpp_bus::Record;
 use ocpp_protocol::{Action, IdentityKey};
 use ocpp_station::inbox::Inbox;
+use ocpp_station::options::Validation;
 use ocpp_station::outbound_call::Patience;
 use ocpp_station::{OutboundCall, Outcome, Subject};
 use tokio::sync::oneshot;
@@ -30,6 +31,8 @@ pub trait Sessions: Debug + Send + Sync {
 pub trait Session: Debug + Send + Sync {
     /// Who it is, for events.
     fn subject(&self) -> Subject<'_>;
+    /// What is done about commands that violate their schemas.
+    fn validation(&self) -> Validation;
     /// Where its commands go.
     fn inbox(&self) -> &Inbox<Dispatch>;
     /// Whether its station's offline queue may go: the station has booted or spoken on this connection, and is accepted.

@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ocpp_bus::{Bus, Journal};
-use ocpp_protocol::{Action, Version};
+use ocpp_protocol::{Action, Version, validate_request};
 use ocpp_station::events::Events;
 use ocpp_station::inbox::Refused;
+use ocpp_station::options::ValidationMode;
 use ocpp_station::{Outcome, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -268,15 +269,9 @@ impl Dispatcher {
     }
 
     fn to_session(&self, command: &Arc<Command>, session: Arc<dyn Session>, is_queued: bool) -> Dispatched {
-        let version = session.subject().version;
-        let Some(action) = Action::find(&command.action).filter(|action| action.csms_may_call(version))
-        else {
-            let text = format!(
-                "{:?} is not an action that a backend may send on OCPP {}",
-                command.action,
-                version.as_str()
-            );
-            return Dispatched::Ended(Outcome::failed(Status::Invalid, text), None);
+        let action = match self.callable(command, &*session) {
+            Ok(action) => action,
+            Err(reason) => return Dispatched::Ended(Outcome::failed(Status::Invalid, reason), None),
         };
         let (reply, report) = oneshot::channel();
         match session.inbox().submit(outbound_call(command, action, is_queued, reply)) {
@@ -290,6 +285,26 @@ impl Dispatcher {
                 Dispatched::Ended(Outcome::failed(Status::Offline, text), None)
             }
         }
+    }
+
+    /// The action of a command, if it may be sent by this session and its payload is in order.
+    fn callable(&self, command: &Command, session: &dyn Session) -> Result<&'static Action, String> {
+        let version = session.subject().version;
+        let action = Action::find(&command.action)
+            .filter(|action| action.csms_may_call(version))
+            .ok_or_else(|| {
+                let version = version.as_str();
+                format!("{:?} is not an action that a backend may send on OCPP {version}", command.action)
+            })?;
+        let validation = session.validation();
+        if validation.commands == ValidationMode::Off {
+            return Ok(action);
+        }
+        let Err(violation) = validate_request(version, action, &command.payload) else { return Ok(action) };
+        self.metrics.violation(action, violation.code().as_str(version));
+        let (command, station) = (&*command.id, &command.station);
+        tracing::debug!(command, station, action = action.name, %violation, "a command violates its schema");
+        if validation.refuses_command(action) { Err(violation.to_string()) } else { Ok(action) }
     }
 
     fn away(&self, command: &Arc<Command>) -> Dispatched {

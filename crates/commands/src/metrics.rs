@@ -1,6 +1,7 @@
-//! What is counted about commands: how they ended, and how many are queued and remembered.
+//! What is counted about commands: how they ended, what was wrong with them, and how many are queued and remembered.
 
 use ocpp_bus::Registrar;
+use ocpp_protocol::Action;
 use ocpp_station::Status;
 use prometheus::{IntCounterVec, IntGauge};
 
@@ -8,6 +9,7 @@ use prometheus::{IntCounterVec, IntGauge};
 #[derive(Debug)]
 pub struct CommandMetrics {
     ended: IntCounterVec,
+    violations: IntCounterVec,
     queued: IntGauge,
     remembered: IntGauge,
 }
@@ -24,6 +26,11 @@ impl CommandMetrics {
         }
         Ok(Self {
             ended,
+            violations: registrar.counters(
+                "command_violations_total",
+                "Commands whose payload violates its schema, by action and error code",
+                &["action", "code"],
+            )?,
             queued: registrar.gauge("commands_kept", "Commands kept for stations that are away")?,
             remembered: registrar.gauge(
                 "commands_remembered",
@@ -35,6 +42,11 @@ impl CommandMetrics {
     /// A command ended.
     pub fn command_ended(&self, status: Status) {
         self.ended.with_label_values(&[status.as_str()]).inc();
+    }
+
+    /// A command's payload violates its schema; `code` is the error code for that.
+    pub fn violation(&self, action: &Action, code: &str) {
+        self.violations.with_label_values(&[action.name, code]).inc();
     }
 
     /// This many commands are queued for stations that are away, and this many ended ones are remembered.

@@ -14,10 +14,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use ocpp_protocol::{Action, ActionKind, IdentityKey, Version, registration_in, validate_response};
+use ocpp_protocol::{Action, IdentityKey, Version, validate_response};
 use ocpp_station::delegated_calls::{CallRef, CallStatus, Decided, FallbackReason};
 use ocpp_station::host::{DelegatedCall, Delegation};
-use ocpp_station::options::ValidationMode;
 use ocpp_station::recent_calls::{Recalled, RecentCalls};
 use ocpp_station::{Response, SessionId};
 use tokio_util::sync::CancellationToken;
@@ -77,7 +76,6 @@ pub struct Answers {
     /// By [`Action::index`].
     policies: Vec<Option<Policy>>,
     hooks: Hooks,
-    validation: ValidationMode,
     /// The largest reply, in bytes.
     largest: u64,
     registry: Arc<Registry>,
@@ -94,8 +92,6 @@ pub struct Rules<'a> {
     pub answers: &'a AnswersOptions,
     /// How its URLs are asked.
     pub hooks: &'a HookOptions,
-    /// What is done about an answer that violates its schema.
-    pub validation: ValidationMode,
     /// The largest reply, in bytes.
     pub largest: u64,
 }
@@ -128,8 +124,8 @@ impl Answers {
             Some(Policy { delegation, hook })
         });
         let policies = policies.collect();
-        let Rules { validation, largest, .. } = *rules;
-        Ok(Self { policies, hooks, validation, largest, registry, recent_calls, metrics, tasks, stop })
+        let largest = rules.largest;
+        Ok(Self { policies, hooks, largest, registry, recent_calls, metrics, tasks, stop })
     }
 
     /// How a backend answers this action; none if the gateway does.
@@ -227,27 +223,18 @@ impl Answers {
         self.registry.holder(key).filter(|session| !session.delegated_calls.is_closed())
     }
 
-    /// Whether a reply can answer a CALL of this action. What the gateway needs of it must be there; the rest is as in
-    /// `validation.mode`.
+    /// Whether a reply can answer a CALL of this action.
     fn check(&self, version: Version, action: &'static Action, reply: &Response) -> Result<(), String> {
         // What is larger would not fit into the event that tells of it.
         if reply.size() as u64 > self.largest {
             return Err(format!("at most {} bytes (session.max_message_size)", self.largest));
         }
         let Response::Payload(payload) = reply else { return Ok(()) };
-        if action.kind() == ActionKind::Boot && registration_in(payload).is_none() {
-            return Err("payload.status must be Accepted, Pending or Rejected".to_owned());
-        }
-        if self.validation == ValidationMode::Off {
-            return Ok(());
-        }
-        let Err(violation) = validate_response(version, action, payload) else { return Ok(()) };
-        self.metrics.violation(action.name, violation.code.as_str(version));
-        tracing::debug!(action = action.name, %violation, "a backend's answer violates its schema");
-        match self.validation {
-            ValidationMode::Enforce => Err(format!("payload: {violation}")),
-            ValidationMode::Off | ValidationMode::Warn => Ok(()),
-        }
+        validate_response(version, action, payload).map_err(|violation| {
+            self.metrics.violation(action.name, violation.code().as_str(version));
+            tracing::debug!(action = action.name, %violation, "a backend's answer violates its schema");
+            violation.to_string()
+        })
     }
 
     /// Asks the hook of an action, if it has one, at the same time as the event of the CALL becomes durable: the answer

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use ocpp_commands::{Dispatch, dispatch};
 use ocpp_protocol::{Identity, IdentityKey, Version};
 use ocpp_station::delegated_calls::DelegatedCalls;
 use ocpp_station::inbox::Inbox;
+use ocpp_station::options::Validation;
 use ocpp_station::{CloseReason, SessionId, Subject};
 use tokio::sync::Notify;
 
@@ -68,6 +70,8 @@ pub struct SessionHandle {
     pub started: Instant,
     /// When it was admitted, on the wall clock.
     pub connected_at: SystemTime,
+    /// What holds for its station, as its task last looked.
+    pub settings: ArcSwap<Settings>,
     /// Commands, and the request to end.
     pub inbox: Inbox<Dispatch>,
     /// CALLs that a backend is to answer.
@@ -94,9 +98,10 @@ impl SessionHandle {
     pub fn new(id: SessionId, admission: Admission, command_queue: usize, predecessors: usize) -> Self {
         Self {
             id,
-            admission,
             started: Instant::now(),
             connected_at: SystemTime::now(),
+            settings: ArcSwap::from(Arc::clone(&admission.settings)),
+            admission,
             inbox: Inbox::new(command_queue),
             delegated_calls: DelegatedCalls::default(),
             counters: Counters::default(),
@@ -234,6 +239,10 @@ impl SessionHandle {
 impl dispatch::Session for SessionHandle {
     fn subject(&self) -> Subject<'_> {
         self.subject()
+    }
+
+    fn validation(&self) -> Validation {
+        self.settings.load().session.validation
     }
 
     fn inbox(&self) -> &Inbox<Dispatch> {

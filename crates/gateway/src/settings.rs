@@ -228,7 +228,7 @@ impl Resolver {
 pub(crate) mod test_support {
     use super::*;
     use ocpp_bus::Registrar;
-    use ocpp_station::options::{Authorization, BeforeBoot, ValidationMode};
+    use ocpp_station::options::{Authorization, BeforeBoot, Validation};
     use std::io::Write as _;
 
     pub(crate) fn session_options() -> ocpp_station::Options {
@@ -243,7 +243,7 @@ pub(crate) mod test_support {
             before_boot: BeforeBoot::Refuse,
             boot_interval: Duration::from_secs(300),
             authorization: Authorization::Accepted,
-            validation: ValidationMode::Off,
+            validation: Validation::OFF,
             lenient: false,
             fractional_seconds: true,
             close_after_timeouts: 0,
@@ -299,7 +299,7 @@ mod tests {
         let own: Overrides = serde_json::from_str(r#"{"lenient":true}"#).unwrap();
         let settings = resolver.resolve(&who(&station, &tags, Some(&own)));
         let mut expected = configured();
-        expected.session.validation = ValidationMode::Warn;
+        expected.session.validation.mode = ValidationMode::Warn;
         expected.session.ping_interval = Duration::ZERO;
         expected.session.lenient = true;
         assert_eq!(*settings, expected);

@@ -17,8 +17,6 @@ VERSIONS = {"1.6": "v16", "2.0.1": "v201", "2.1": "v21"}
 IGNORED = {
     "$schema", "$id", "id", "title", "comment", "description", "javaType", "default",
     "additionalItems", "definitions",
-    # 0.1 has no exact binary form: checking it refuses good values.
-    "multipleOf",
 }
 
 
@@ -66,6 +64,9 @@ class Shapes:
                     return "t"
                 return f"s{schema.get('maxLength', '')}"
             case "integer" | "number" as number:
+                if schema.get("multipleOf") == 0.1:
+                    self.check(schema, {"type", "multipleOf"}, path)
+                    return "d"
                 self.check(schema, {"type", "minimum", "maximum"}, path)
                 low, high = schema.get("minimum"), schema.get("maximum")
                 bounds = "" if low is None and high is None else f"{text(low)}..{text(high)}"

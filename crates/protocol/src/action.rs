@@ -128,6 +128,28 @@ impl Action {
     }
 }
 
+/// A set of actions.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct ActionSet(u128);
+
+const _: () = assert!(TABLE.len() <= 128, "an ActionSet has a bit for each action");
+
+impl ActionSet {
+    /// No action.
+    pub const NONE: Self = Self(0);
+
+    /// Whether it has this action.
+    pub fn contains(self, action: &Action) -> bool {
+        self.0 & (1 << action.index) != 0
+    }
+}
+
+impl FromIterator<&'static Action> for ActionSet {
+    fn from_iter<I: IntoIterator<Item = &'static Action>>(actions: I) -> Self {
+        Self(actions.into_iter().fold(0, |set, action| set | 1 << action.index))
+    }
+}
+
 /// Whether a station may send an action, and if not, which error answers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InboundAction {
@@ -231,6 +253,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_set_has_what_was_put_into_it() {
+        let last = Action::all().last().unwrap();
+        let set: ActionSet = [last, Action::find("Reset").unwrap()].into_iter().collect();
+        let members = Action::all().iter().filter(|action| set.contains(action));
+        assert_eq!(members.map(|action| action.name).collect::<Vec<_>>(), ["Reset", last.name]);
     }
 
     #[test]

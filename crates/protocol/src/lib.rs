@@ -40,6 +40,7 @@
 pub mod action;
 pub mod answer;
 pub mod boot;
+mod date_time;
 pub mod error_code;
 pub mod exchange;
 pub mod frame;
@@ -54,7 +55,9 @@ pub mod transaction;
 pub mod version;
 pub mod write;
 
-pub use action::{Action, ActionKind, Direction, InboundAction, Mark, classify_call, classify_send};
+pub use action::{
+    Action, ActionKind, ActionSet, Direction, InboundAction, Mark, classify_call, classify_send,
+};
 pub use answer::{AnswerContext, Registration, builtin};
 pub use boot::{BootState, Grants, csms_may_send, registration_in, station_may_send};
 pub use error_code::ErrorCode;
@@ -65,7 +68,10 @@ pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
 pub use message_id::{MessageId, UNREADABLE_ID};
 pub use refusal::{nobody, refusal, refusals};
 pub use repetition::is_unmistakable;
-pub use shape::{Violation, validate_request, validate_response};
+pub use shape::{
+    Findings, Tolerance, Violation, ViolationKind, check_request, check_response, validate_request,
+    validate_response,
+};
 pub use transaction::{StartKey, start_key};
 pub use version::Version;
 pub use write::{

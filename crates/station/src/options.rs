@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ocpp_protocol::{Action, ActionSet, Tolerance};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +29,8 @@ pub struct Options {
     pub boot_interval: Duration,
     /// The status that built-in answers give to every idTag and idToken.
     pub authorization: Authorization,
-    /// What is done about a payload that violates its schema.
-    pub validation: ValidationMode,
+    /// What is done about payloads that violate their schemas.
+    pub validation: Validation,
     /// Binary messages that hold text are taken as text.
     pub lenient: bool,
     /// Times in built-in answers have milliseconds; some stations cannot parse them (ocpp-j 5).
@@ -49,15 +50,48 @@ pub enum BeforeBoot {
     Accept,
 }
 
+/// What is done about payloads that violate their schemas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Validation {
+    /// What is done about those of stations.
+    pub mode: ValidationMode,
+    /// What is done about those of commands.
+    pub commands: ValidationMode,
+    /// Deviations of stations that are counted and no reason to refuse a message.
+    pub tolerate: Tolerance,
+    /// Actions whose messages and commands are never refused: what is enforced elsewhere is told of here.
+    pub exempt: ActionSet,
+}
+
+impl Validation {
+    /// Nothing is checked.
+    pub const OFF: Self = Self {
+        mode: ValidationMode::Off,
+        commands: ValidationMode::Off,
+        tolerate: Tolerance::NONE,
+        exempt: ActionSet::NONE,
+    };
+
+    /// Whether a station's message is refused for a violation that is not tolerated.
+    pub fn refuses(&self, action: &Action) -> bool {
+        self.mode == ValidationMode::Enforce && !self.exempt.contains(action)
+    }
+
+    /// Whether a command is refused for a violation.
+    pub fn refuses_command(&self, action: &Action) -> bool {
+        self.commands == ValidationMode::Enforce && !self.exempt.contains(action)
+    }
+}
+
 /// What is done about a payload that violates its schema.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ValidationMode {
     /// payloads are opaque
     Off,
-    /// violations are counted (`ocpp_gateway_payload_violations_total`) and logged, and the message is answered all the same
+    /// violations are told of, and the message goes on all the same
     Warn,
-    /// violations are answered with CALLERROR
+    /// the message is refused
     Enforce,
 }
 

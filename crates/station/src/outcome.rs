@@ -21,7 +21,8 @@ pub enum Status {
     Expired,
     /// Too many commands wait for this station.
     QueueFull,
-    /// It cannot be sent: not readable, unknown action, wrong direction, not allowed in the station's boot state.
+    /// It cannot be sent: not readable, unknown action, wrong direction, a payload that violates its schema, not allowed in
+    /// the station's boot state.
     Invalid,
     /// A newer connection of the station took over before the station had answered.
     Replaced,

@@ -26,7 +26,7 @@ fn session_options(config: &Config) -> ocpp_station::Options {
         before_boot: config.registration.before_boot,
         boot_interval: config.registration.interval,
         authorization: config.answers.authorization,
-        validation: config.validation.mode,
+        validation: config.validation.rules(),
         lenient: false,
         fractional_seconds: config.answers.fractional_seconds,
         close_after_timeouts: config.commands.close_after_timeouts,
@@ -53,7 +53,6 @@ pub(super) fn backend_rules(config: &Config) -> Rules<'_> {
     Rules {
         answers: &config.answers,
         hooks: &config.hooks,
-        validation: config.validation.mode,
         // What is larger would not fit into the event of the answer.
         largest: config.session.max_message_size.as_u64(),
     }

@@ -81,6 +81,7 @@ impl SocketHost {
         if is_asked {
             let listener = self.session.listener_tags();
             self.settings = self.shared.stations.settings(&self.shared.settings, &listener, &self.key);
+            self.session.settings.store(Arc::clone(&self.settings));
         }
         is_asked
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ocpp_options::{DurationText, Problems, SizeText, word};
 use ocpp_protocol::Registration;
-use ocpp_station::options::{BeforeBoot, ValidationMode};
+use ocpp_station::options::{BeforeBoot, Validation, ValidationMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -179,18 +179,31 @@ mod registration {
     }
 }
 
-/// Payload validation. The envelope of a message is always checked.
+/// Whether payloads are checked against the official schemas. The envelope of a message always is, and so are the answers of
+/// backends to the CALLs of stations: one that violates its schema is refused.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default)]
 pub struct ValidationOptions {
-    /// What is done about a payload that violates its schema.
+    /// What is done about messages of stations that violate their schemas. They are counted
+    /// (`ocpp_gateway_payload_violations_total`); a CALL that is refused is answered with CALLERROR.
     #[serde(deserialize_with = "word")]
     pub mode: ValidationMode,
+    /// What is done about commands that violate the schema of their action in the station's version. They are counted
+    /// (`ocpp_gateway_command_violations_total`); one that is refused ends as `invalid`, and its error names the member.
+    #[serde(deserialize_with = "word")]
+    pub commands: ValidationMode,
 }
 
 impl Default for ValidationOptions {
     fn default() -> Self {
-        Self { mode: ValidationMode::Off }
+        Self { mode: ValidationMode::Off, commands: ValidationMode::Enforce }
+    }
+}
+
+impl ValidationOptions {
+    /// The same as sessions need it.
+    pub fn rules(&self) -> Validation {
+        Validation { mode: self.mode, commands: self.commands, ..Validation::OFF }
     }
 }
 

@@ -24,6 +24,10 @@ pub struct Overrides {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
     #[schema(value_type = Option<String>)]
     pub validation: Option<ValidationMode>,
+    /// `validation.commands`: `off`, `warn` or `enforce`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
+    #[schema(value_type = Option<String>)]
+    pub validate_commands: Option<ValidationMode>,
     /// `registration.before_boot`: `refuse` or `accept`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
     #[schema(value_type = Option<String>)]
@@ -69,7 +73,8 @@ impl Overrides {
     pub(super) fn of(settings: &Settings) -> Self {
         let session = &settings.session;
         Self {
-            validation: Some(session.validation),
+            validation: Some(session.validation.mode),
+            validate_commands: Some(session.validation.commands),
             before_boot: Some(session.before_boot),
             boot_interval: Some(Span(session.boot_interval)),
             authorization: Some(session.authorization),
@@ -92,7 +97,8 @@ impl Overrides {
         }
         let span = |span: &Option<Span>| span.map(|span| span.0);
         let session = &mut settings.session;
-        set(&mut session.validation, self.validation.as_ref());
+        set(&mut session.validation.mode, self.validation.as_ref());
+        set(&mut session.validation.commands, self.validate_commands.as_ref());
         set(&mut session.before_boot, self.before_boot.as_ref());
         set(&mut session.boot_interval, span(&self.boot_interval).as_ref());
         set(&mut session.authorization, self.authorization.as_ref());

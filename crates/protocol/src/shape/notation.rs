@@ -30,13 +30,21 @@ pub(super) struct Field {
 /// What a value may be.
 pub(super) enum Kind {
     Any,
-    Text { max: Option<usize> },
+    Text {
+        max: Option<usize>,
+    },
     Time,
     Integer(Range),
     Number(Range),
+    /// A number with at most one decimal place.
+    Tenths,
     Boolean,
     OneOf(Vec<&'static str>),
-    List { min: usize, max: usize, of: Box<Self> },
+    List {
+        min: usize,
+        max: usize,
+        of: Box<Self>,
+    },
     Named(&'static str),
 }
 
@@ -53,6 +61,23 @@ impl Shapes {
         static ALL: LazyLock<[Shapes; 3]> =
             LazyLock::new(|| Version::ALL.map(|version| Shapes::read(text(version), version.is_2x())));
         &ALL[version.index()]
+    }
+
+    /// The words that a place below these fields may have; none if there is no such place, or it has no fixed words.
+    pub(super) fn words<'a>(&'a self, fields: &'a [Field], place: &[&str]) -> &'a [&'static str] {
+        let Some((name, rest)) = place.split_first() else { return &[] };
+        let mut kind = fields.iter().find(|field| field.name == *name).map(|field| &field.kind);
+        loop {
+            match kind {
+                Some(Kind::OneOf(words)) if rest.is_empty() => return words,
+                Some(Kind::List { of, .. }) => kind = Some(of),
+                Some(Kind::Named(name)) => match self.types.get(name) {
+                    Some(fields) => return self.words(fields, rest),
+                    None => kind = self.kinds.get(name),
+                },
+                _ => return &[],
+            }
+        }
     }
 
     fn read(text: &'static str, implies_custom_data: bool) -> Self {
@@ -122,6 +147,7 @@ impl Kind {
         match text {
             "any" => Some(Self::Any),
             "b" => Some(Self::Boolean),
+            "d" => Some(Self::Tenths),
             "t" => Some(Self::Time),
             _ => {
                 let (sort, limits) = text.split_at_checked(1)?;

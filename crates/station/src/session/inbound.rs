@@ -207,15 +207,15 @@ impl<H: Host> Session<H> {
     }
 
     fn violation(action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
-        let mode = host.options().validation;
-        if mode == ValidationMode::Off {
+        let validation = host.options().validation;
+        if validation.mode == ValidationMode::Off {
             return None;
         }
         let version = host.subject().version;
         let violation = validate_request(version, action, call.payload).err()?;
-        let code = violation.code.as_str(version);
+        let code = violation.code().as_str(version);
         host.observe(Observation::Violation { action: action.name, code, violation: &violation });
-        (mode == ValidationMode::Enforce).then(|| Content::Error(violation.code, violation.to_string()))
+        validation.refuses(action).then(|| Content::Error(violation.code(), violation.to_string()))
     }
 
     /// The gateway's answer to a CALL that is in order. What is delegated and shed gets its fallback, as a result.

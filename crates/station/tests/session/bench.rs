@@ -23,7 +23,7 @@ use ocpp_station::host::{
 };
 use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
-use ocpp_station::options::{Authorization, BeforeBoot, ValidationMode};
+use ocpp_station::options::{Authorization, BeforeBoot, Validation};
 use ocpp_station::outbound_call::{Overdue, Patience};
 use ocpp_station::outbox::Outgoing;
 use ocpp_station::recent_calls::{DurablePoint, RecentCalls};
@@ -359,7 +359,7 @@ pub(crate) fn options() -> Options {
         before_boot: BeforeBoot::Refuse,
         boot_interval: Duration::from_secs(300),
         authorization: Authorization::Accepted,
-        validation: ValidationMode::Off,
+        validation: Validation::OFF,
         lenient: false,
         fractional_seconds: true,
         close_after_timeouts: 0,

@@ -1,0 +1,142 @@
+"""Payloads against the official schemas, in both directions, for every action of the three versions.
+
+Proves: what `jsonschema` takes by the published schemas passes, and what it refuses is refused with an error that names the
+member: commands, backends' answers, CALLs of stations and their answers to commands.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import requests
+from harness.contract import violations
+from harness.gateway import Gateway
+from harness.schemas import Case, cases, example, from_stations, to_stations
+from harness.station import Station
+from harness.waiting import wait_for
+
+VERSIONS = ["1.6", "2.0.1", "2.1"]
+POOL = ThreadPoolExecutor(16)
+
+
+def command(node: Gateway, action: str, payload: Any, **more: Any) -> dict[str, Any]:
+    """The outcome of a command."""
+    body = {"action": action, "payload": payload, **more}
+    response = node.post("/api/v1/stations/CP-1/commands", body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def ask(node: Gateway, action: str, payload: Any, **more: Any) -> asyncio.Future[dict[str, Any]]:
+    return asyncio.wrap_future(POOL.submit(command, node, action, payload, **more))
+
+
+async def connected(node: Gateway, version: str) -> Station:
+    station = await Station.connect(node, "CP-1", version)
+    await station.boot()
+    return station
+
+
+def names(text: str, wrong: Case) -> bool:
+    return text.startswith("payload.") and wrong.wrong in text
+
+
+def test_the_schemas_are_of_all_actions():
+    assert [len(to_stations(version)) for version in VERSIONS] == [26, 40, 55]
+    assert [len(from_stations(version)) for version in VERSIONS] == [14, 25, 36]
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_command_of_every_action_is_checked_against_its_schema(gateway, version):
+    node = gateway()
+    async with await connected(node, version) as station:
+        wrong = 0
+        for action in to_stations(version):
+            for case in cases(version, action, "Request"):
+                outcome = ask(node, action, case.payload)
+                if case.wrong is None:
+                    call = await station.next_call()
+                    assert call[2:] == [action, case.payload]
+                    await station.answer(call, example(version, action, "Response"))
+                    assert (await outcome)["status"] == "answered"
+                    continue
+                wrong += 1
+                ended = await outcome
+                assert (ended["status"], ended["sent"]) == ("invalid", "no"), (action, case.payload)
+                assert names(ended["error"]["description"], case), (ended, case)
+        await station.silence(0.1)
+        assert wrong > 100
+        assert node.metric("ocpp_gateway_command_violations_total") >= wrong
+    [result] = [event for event in node.events(type="ocpp.command.result") if event.data["status"] == "invalid"][:1]
+    assert violations(result.json) == []
+
+
+async def test_what_is_done_about_commands_can_be_chosen(gateway):
+    for mode, sent in [("off", 0), ("warn", 1)]:
+        node = gateway({"validation": {"commands": mode}})
+        async with await connected(node, "1.6") as station:
+            outcome = ask(node, "Reset", {"type": "Foo", "more": 1})
+            call = await station.next_call()
+            assert call[2:] == ["Reset", {"type": "Foo", "more": 1}]
+            await station.answer(call, {"status": "Rejected"})
+            assert (await outcome)["status"] == "answered"
+        assert node.metric("ocpp_gateway_command_violations_total", action="Reset") == sent
+
+
+async def test_a_queued_command_is_checked_when_its_station_says_what_it_speaks(gateway):
+    """Valid in 2.0.1 and not in 1.6."""
+    node = gateway()
+    queue = {"ifOffline": "queue"}
+    assert (
+        node.post("/api/v1/stations/CP-1/commands", {"action": "Reset", "commandId": "a", **queue}).status_code == 202
+    )
+    body = {"action": "Reset", "payload": {"type": "Immediate"}, "commandId": "b", **queue}
+    assert node.post("/api/v1/stations/CP-1/commands", body).status_code == 202
+    async with await connected(node, "2.0.1") as station:
+        call = await station.next_call()
+        assert call[2:] == ["Reset", {"type": "Immediate"}]
+        await station.answer(call, {"status": "Accepted"})
+        node.await_events(lambda events: len(events) == 2, "both results", type="ocpp.command.result")
+    outcome = node.get("/api/v1/commands/a").json()
+    assert (outcome["status"], outcome["error"]["description"]) == ("invalid", "payload.type: missing")
+    assert node.get("/api/v1/commands/b").json()["status"] == "answered"
+
+
+# -- answers of backends --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_backends_answer_to_every_action_is_checked_against_its_schema(gateway, version):
+    """Whatever `validation.mode` says."""
+    by_backend = {action: {"by": "backend", "deadline": "60s"} for action in from_stations(version)}
+    node = gateway({"answers": by_backend, "registration": {"before_boot": "accept"}})
+
+    def answer(id: str, payload: Any) -> requests.Response:
+        return node.post("/api/v1/stations/CP-1/answers", {"messageId": id, "payload": payload})
+
+    wrong = 0
+    async with await Station.connect(node, "CP-1", version) as station:
+        for action in from_stations(version):
+            asked = asyncio.create_task(station.call(action, example(version, action, "Request"), id=action))
+            await asyncio.to_thread(wait_for, lambda: delegated(node) == 1, f"{action} waits")
+            for case in cases(version, action, "Response"):
+                if case.wrong is None:
+                    continue
+                wrong += 1
+                refused = await asyncio.to_thread(answer, action, case.payload)
+                assert refused.status_code == 422, (action, case.payload)
+                assert names(refused.json()["detail"], case), (refused.json(), case)
+            right = example(version, action, "Response", full=True)
+            if action == "BootNotification":
+                right["status"] = "Accepted"
+            assert (await asyncio.to_thread(answer, action, right)).status_code == 200
+            assert (await asked) == [3, action, right]
+    assert node.metric("ocpp_gateway_payload_violations_total") == wrong > 50
+
+
+def delegated(node: Gateway) -> float:
+    return node.metric("ocpp_gateway_answers_awaited")
