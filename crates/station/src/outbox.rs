@@ -71,6 +71,11 @@ impl Outbox {
         }
     }
 
+    /// Takes the CALL back if it has not left. Whether it was here.
+    pub fn withdraw_command(&mut self) -> bool {
+        self.command.take().is_some()
+    }
+
     /// The most urgent thing.
     pub fn pop(&mut self) -> Option<Outgoing> {
         if let Some((code, reason)) = self.close.take() {
@@ -121,6 +126,16 @@ mod tests {
         outbox.ping([0; 8]);
         assert_eq!(order(&mut outbox), ["ping", "first", "second", "command"]);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn a_call_is_withdrawn_unless_it_has_left() {
+        let mut outbox = Outbox::default();
+        outbox.command("command".into());
+        assert!(outbox.withdraw_command());
+        outbox.command("next".into());
+        assert_eq!(order(&mut outbox), ["next"]);
+        assert!(!outbox.withdraw_command());
     }
 
     #[test]

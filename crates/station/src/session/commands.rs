@@ -149,8 +149,13 @@ impl<H: Host> Session<H> {
     pub(super) fn end_overdue_commands(&mut self, now: Now, host: &mut H) {
         if let Some(outstanding) = self.exchange.on_timeout(now.monotonic) {
             self.timeouts = self.timeouts.saturating_add(1);
-            let outcome = Outcome::failed(Status::Timeout, "the station did not answer in time");
-            host.finished(outstanding.call, outcome.after(Sent::Yes));
+            // One that waits for a station which takes nothing must not reach it after its end, beside the next.
+            let (text, sent) = if self.outbox.withdraw_command() {
+                ("the station did not take the command in time", Sent::No)
+            } else {
+                ("the station did not answer in time", Sent::Yes)
+            };
+            host.finished(outstanding.call, Outcome::failed(Status::Timeout, text).after(sent));
         }
         let preparing = self.preparing.take_if(|call| call.send_by <= now.monotonic).map(|call| *call);
         let overdue = host.inbox().take_overdue(now.monotonic);

@@ -54,6 +54,23 @@ fn a_timeout_frees_the_line_and_a_late_answer_moves_nothing() {
 }
 
 #[test]
+fn a_command_that_did_not_leave_in_time_does_not_leave_any_more() {
+    let mut bench = bench();
+    // The socket takes this answer, and nothing behind it.
+    bench.put(AT, &Stuck);
+    bench.put(AT, &Text(r#"[2,"1","StatusNotification",{}]"#));
+    bench.put(AT, &Durable);
+    bench.table(&[
+        (AT, Command("c1", "Reset"), &["note c1"]),
+        (AT, Prepared, &["out CALL g1 Reset"]),
+        (AT + 30 * SECOND, Wait, &["end c1 timeout no"]),
+        (AT + 30 * SECOND, Command("c2", "Reset"), &["note c2"]),
+        (AT + 30 * SECOND, Prepared, &["out CALL g2 Reset"]),
+        (AT + 31 * SECOND, Unstuck, &[r#"> [2,"g2","Reset",{}]"#]),
+    ]);
+}
+
+#[test]
 fn a_station_that_answers_no_command_is_given_up_if_the_operator_wants_that() {
     let options = ocpp_station::Options { close_after_timeouts: 2, ..options() };
     let mut bench = Bench::with(Version::V16, options, Memory::default());
