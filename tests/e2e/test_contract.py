@@ -36,6 +36,8 @@ DATA = {
     "ocpp.station.disconnected": [
         SESSION | {"reason": "idle", "closeCode": None, "durationMs": 0, "messagesIn": 0, "messagesOut": 0},
         SESSION
+        | {"reason": "gatewayLost", "closeCode": None, "durationMs": 0, "messagesIn": None, "messagesOut": None},
+        SESSION
         | {
             "reason": "operator",
             "note": "a new key",

@@ -314,7 +314,8 @@ async def test_an_old_connection_that_does_not_read_does_not_delay_the_new_one(g
     assert time.monotonic() - began < 3, "little longer than session.close_timeout"
     await new.leave()
     old.reset()
-    sessions = sessions_of(node.events(station="CP-1"))
+    ends = lambda events: sum(event.type == "ocpp.station.disconnected" for event in events)  # noqa: E731
+    sessions = sessions_of(node.await_events(lambda events: ends(events) == 2, "both ends", station="CP-1"))
     assert [one.reason for one in sessions] == ["replaced", "stationClosed"]
 
 

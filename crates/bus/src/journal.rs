@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ocpp_log::Log;
+use ocpp_log::{Item, Log, LogError, LogView};
 
 use crate::dead_letter::DeadLetters;
 use crate::error::StartError;
@@ -36,6 +36,30 @@ pub struct JournalOptions {
 #[derive(Clone, Debug)]
 pub struct Journal {
     store: Store,
+}
+
+/// Reads a journal from its beginning. Damaged regions are logged, as a lack of `what`; what is behind them is read.
+///
+/// # Errors
+/// When a segment cannot be read at all.
+pub fn replay(journal: &LogView, what: &str, mut each: impl FnMut(ocpp_log::Record)) -> Result<(), LogError> {
+    const RECORDS: usize = 4096;
+    const BYTES: usize = 4 << 20;
+    let mut reader = journal.reader(journal.oldest());
+    loop {
+        let items = reader.read(RECORDS, BYTES)?;
+        if items.is_empty() {
+            return Ok(());
+        }
+        for item in items {
+            match item {
+                Item::Record(record) => each(record),
+                Item::Gap { from, to, reason } => {
+                    tracing::error!(from, to, ?reason, "{what} are missing from the journal");
+                }
+            }
+        }
+    }
 }
 
 impl Journal {

@@ -62,7 +62,7 @@ use crate::tail::Tail;
 
 pub use crate::durable::DurableWatermark;
 pub use crate::error::{KafkaError, StartError, chain};
-pub use crate::journal::{Journal, JournalOptions};
+pub use crate::journal::{Journal, JournalOptions, replay};
 pub use crate::local_writer::Snapshot;
 pub use crate::publisher::Publisher;
 pub use crate::record::{Record, RecordKind};

@@ -37,6 +37,7 @@ use crate::listener::{self, Listener};
 use crate::rate_limit::RateLimit;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
+use crate::session_journal::SessionJournal;
 use crate::settings::Resolver;
 use crate::settings::file::RulesError;
 use crate::spans::export::{self, Exporter};
@@ -151,7 +152,7 @@ impl App {
         let metrics = Metrics::register(&registrar)?;
         let bus =
             start_bus(&config, BusMetrics::register(&registrar, "events")?).map_err(StartupError::Bus)?;
-        let (journal, stations) =
+        let (journal, stations, open_sessions) =
             storage::start_journal(&config, BusMetrics::register(&registrar, "stations")?)
                 .map_err(|source| StartupError::Journal { dir: config.node.stations_dir(), source })?;
         let commands_metrics = BusMetrics::register(&registrar, "commands")?;
@@ -208,6 +209,7 @@ impl App {
             expendable: config.bus.expendable.clone(),
             bus: bus.clone(),
             journal: journal.clone(),
+            sessions: Arc::new(SessionJournal::new(open_sessions, journal.clone())),
             stations,
             events: events.clone(),
             tracer,
@@ -234,6 +236,8 @@ impl App {
         };
         let admin_listener = bind(app.config.admin.address, 128, "admin.address")?;
         let station_listeners = app.bind_station_listeners()?;
+        drop(app.tasks.spawn(end_lost_sessions(Arc::clone(&app.shared))));
+        drop(app.rest.spawn(Arc::clone(&app.shared.sessions).keep(app.stop_accepting.clone())));
         app.start_commands(&dispatcher, unfinished, &registrar)?;
         app.start_admin(admin_listener, registrar.registry().clone(), metrics.stations_known);
         if let Some(authenticator) = &authenticator {
@@ -386,6 +390,14 @@ fn bind(address: std::net::SocketAddr, backlog: i32, key: &str) -> Result<TcpLis
         key: key.to_owned(),
         source,
     })
+}
+
+async fn end_lost_sessions(shared: Arc<Shared>) {
+    let count = shared.sessions.end_lost(&shared.bus, &shared.events).await;
+    if count > 0 {
+        tracing::warn!(sessions = count, "sessions that the last run of the gateway left open have ended");
+    }
+    shared.metrics.sessions_lost(count);
 }
 
 async fn sweep_commands(dispatcher: Arc<Dispatcher>, stop: CancellationToken) {

@@ -34,29 +34,33 @@ impl App {
         let (bus, journal) = (self.shared.bus.clone(), self.shared.journal.clone());
         let commands = self.shared.dispatcher.journal.clone();
         let intake = self.intake;
-        let flushed = tokio::task::spawn_blocking(move || {
+        let events = tokio::task::spawn_blocking(move || {
             // The offsets of commands go last but for what they rest on.
             if let Some(intake) = intake {
                 intake.close(deadline);
             }
-            (bus.close(deadline), journal.close(deadline) + commands.close(deadline))
+            bus.close(deadline)
         })
         .await;
+        // An end that is not noted by then is told again by the next start, as the same event.
+        drop(tokio::time::timeout_at(deadline.into(), self.shared.sessions.close()).await);
+        let states =
+            tokio::task::spawn_blocking(move || journal.close(deadline) + commands.close(deadline)).await;
         self.spans.finish(deadline).await;
         self.stop_rest.cancel();
         self.rest.close();
-        match flushed {
-            Ok((0, 0)) => {
+        match (events, states) {
+            (Ok(0), Ok(0)) => {
                 tracing::info!(seconds = started.elapsed().as_secs_f64(), "left; every event is durable")
             }
-            Ok((events, states)) => {
+            (Ok(events), Ok(states)) => {
                 tracing::warn!(
                     events,
                     states,
                     "left at the deadline; these were not durable and not answered"
                 );
             }
-            Err(error) => tracing::error!(%error, "closing the bus failed"),
+            (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "closing the bus failed"),
         }
     }
 

@@ -45,6 +45,9 @@ use crate::registry::Entry;
 use crate::session::{EndOnDrop, SessionHandle};
 use crate::socket::{DecodeError, Socket, Turn};
 
+/// How long a session that is to end before it has begun keeps its socket, to send its close frame.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A connection that was admitted and has not spoken yet.
 #[derive(Debug)]
 pub struct Admitted {
@@ -69,36 +72,63 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     let is_compressed = session.admission.deflate.is_some();
     shared.metrics.session_opened(version, replaced.is_some(), is_compressed);
     let mut ended_early = socket.is_none().then_some(CloseReason::ConnectionLost);
-    if let Some(replaced) = &replaced {
-        let asked_to_end = wait_for_predecessor(&session, replaced).await;
-        if asked_to_end.is_some() {
-            // The socket must not stay open for as long as the bus is full; both events follow in order all the same.
-            socket = None;
-            replaced.ended().await;
-        }
-        ended_early = asked_to_end.or(ended_early);
-    }
-    session.mark_serving();
-    let replaced = replaced.map(|replaced| replaced.id);
     let (remote, is_replacing) = (session.admission.remote, replaced.is_some());
+    // Boxed, or every session had the room for its beginning until its end.
+    let (host, asked_to_end) = Box::pin(begin(&session, shared, replaced, &mut socket)).await;
+    ended_early = asked_to_end.or(ended_early);
+    session.mark_serving();
     session.log(|| tracing::info!(%remote, replaced = is_replacing, "station connected"));
-    let mut driver = Driver::start(session, shared, entry, replaced);
+    let mut driver = Driver::start(host, entry);
     if let Some(reason) = ended_early {
         driver.core.on_end(now(), reason, &mut driver.host);
     }
     let reason = driver.serve(&mut socket).await;
+    driver.host.note_end();
     driver.host.shared.metrics.session_closed(version, reason, is_compressed);
     if let Some(socket) = socket {
         socket.linger(Duration::from_secs(1)).await;
     }
 }
 
-/// Waits until the replaced session's last event is on the bus, or until this session is asked to end.
-async fn wait_for_predecessor(session: &SessionHandle, replaced: &SessionHandle) -> Option<CloseReason> {
+/// Waits until a session's first event may be published. Gives why it is to end, if it was asked to meanwhile.
+async fn begin<S>(
+    session: &Arc<SessionHandle>,
+    shared: Arc<Shared>,
+    replaced: Option<Arc<SessionHandle>>,
+    socket: &mut Option<Socket<S>>,
+) -> (SocketHost, Option<CloseReason>) {
+    let host = SocketHost::new(Arc::clone(session), shared, replaced.as_ref().map(|replaced| replaced.id));
+    let asked_to_end = {
+        let mut may_begin = std::pin::pin!(may_begin(&host, replaced));
+        let asked_to_end = asked_to_end_before(session, may_begin.as_mut()).await;
+        // The close frame says why; but the socket must not stay open for as long as storage is slow.
+        if asked_to_end.is_some() && tokio::time::timeout(FAREWELL, may_begin.as_mut()).await.is_err() {
+            *socket = None;
+            may_begin.await;
+        }
+        asked_to_end
+    };
+    (host, asked_to_end)
+}
+
+/// Waits until a session is noted in the journal, and the replaced session's last event is on the bus.
+async fn may_begin(host: &SocketHost, replaced: Option<Arc<SessionHandle>>) {
+    // Noted first: of many that replace one another, each would wait for the disk when its turn comes.
+    host.note_beginning().await;
+    if let Some(replaced) = replaced {
+        replaced.ended().await;
+    }
+}
+
+/// Waits for the other future, or until this session is asked to end.
+async fn asked_to_end_before(
+    session: &SessionHandle,
+    mut other: impl Future<Output = ()> + Unpin,
+) -> Option<CloseReason> {
     loop {
         tokio::select! {
             biased;
-            () = replaced.ended() => return None,
+            () = &mut other => return None,
             signal = next_signal(session, false) => match signal {
                 Signal::End(reason) => return Some(reason),
                 // Commands wait in the inbox until the session serves.
@@ -129,14 +159,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn start(
-        session: Arc<SessionHandle>,
-        shared: Arc<Shared>,
-        entry: Entry,
-        replaced: Option<ocpp_station::SessionId>,
-    ) -> Self {
-        let seed = session.id.spread();
-        let mut host = SocketHost::new(session, shared, replaced);
+    fn start(mut host: SocketHost, entry: Entry) -> Self {
+        let seed = host.session.id.spread();
         let boot_state = host.shared.stations.boot_state(host.station());
         let core = Session::start(now(), boot_state, seed, &mut host);
         Self { core, host, entry: Some(entry) }

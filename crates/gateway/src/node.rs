@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct NodeOptions {
     /// Names this node in the `source` of events and in the Kafka client's id. 1 to 64 characters, unique in a cluster.
     pub id: String,
-    /// The folder for everything kept on disk: `events/` (the local log), `stations/` (registrations and transaction ids),
-    /// `commands/` (commands that are queued, being sent, or ended), `undelivered/` (events that Kafka can never accept). It is
-    /// locked: one process at a time.
+    /// The folder for everything kept on disk: `events/` (the local log), `stations/` (registrations, transaction ids and
+    /// which sessions are open), `commands/` (commands that are queued, being sent, or ended), `undelivered/` (events that Kafka
+    /// can never accept). It is locked: one process at a time.
     pub data_dir: PathBuf,
     /// Worker threads; 0 means one for each core.
     #[schemars(extend("x-tuning" = true))]

@@ -114,35 +114,13 @@ impl Drop for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Admission;
-    use crate::settings::{Settings, test_support};
-    use ocpp_protocol::{Identity, Version};
-
-    fn session(id: SessionId, predecessors: usize) -> SessionHandle {
-        let admission = Admission {
-            identity: Identity::parse("CP-1").unwrap(),
-            version: Version::V16,
-            subprotocol: Some("ocpp1.6"),
-            security_profile: 0,
-            remote: ([127, 0, 0, 1], 1).into(),
-            deflate: None,
-            listener: "main".into(),
-            settings: Arc::new(Settings {
-                session: test_support::session_options(),
-                subprotocols: Vec::new(),
-            }),
-            tags: Arc::default(),
-        };
-        SessionHandle::new(id, admission, 1, predecessors)
-    }
-
     #[test]
     fn a_late_cleanup_does_not_remove_the_successor() {
         let registry = Arc::new(Registry::default());
         let key = IdentityKey::of("CP-1");
-        let (old_entry, old, none) = registry.admit(key.clone(), session).unwrap();
+        let (old_entry, old, none) = registry.admit(key.clone(), SessionHandle::of_test).unwrap();
         assert!(none.is_none());
-        let (new_entry, new, replaced) = registry.admit(key.clone(), session).unwrap();
+        let (new_entry, new, replaced) = registry.admit(key.clone(), SessionHandle::of_test).unwrap();
         assert_eq!(replaced.unwrap().id, old.id);
         assert!(new.id > old.id);
         drop(old_entry);
@@ -162,7 +140,8 @@ mod tests {
                     let mut greatest = None;
                     let mut kept = None;
                     for _ in 0..500 {
-                        let (entry, session, _) = registry.admit(key.clone(), session).unwrap();
+                        let (entry, session, _) =
+                            registry.admit(key.clone(), SessionHandle::of_test).unwrap();
                         session.mark_serving();
                         greatest = greatest.max(Some(session.id));
                         kept = Some(entry);
@@ -183,11 +162,11 @@ mod tests {
         let registry = Arc::new(Registry::default());
         let key = IdentityKey::of("CP-1");
         let mut kept = Vec::new();
-        while let Ok(admitted) = registry.admit(key.clone(), session) {
+        while let Ok(admitted) = registry.admit(key.clone(), SessionHandle::of_test) {
             kept.push(admitted);
         }
         assert_eq!(kept.len(), LONGEST_WAIT + 1);
         kept[LONGEST_WAIT].1.mark_ended();
-        assert!(registry.admit(key, session).is_ok(), "the line has moved on");
+        assert!(registry.admit(key, SessionHandle::of_test).is_ok(), "the line has moved on");
     }
 }

@@ -254,6 +254,26 @@ impl dispatch::Session for SessionHandle {
     }
 }
 
+#[cfg(test)]
+impl SessionHandle {
+    /// A session of CP-1, for tests of what holds one.
+    pub(crate) fn of_test(id: SessionId, predecessors: usize) -> Self {
+        let session = crate::settings::test_support::session_options();
+        let admission = Admission {
+            identity: Identity::parse("CP-1").unwrap(),
+            version: Version::V16,
+            subprotocol: Some("ocpp1.6"),
+            security_profile: 0,
+            remote: ([127, 0, 0, 1], 1).into(),
+            deflate: None,
+            listener: "main".into(),
+            settings: Arc::new(Settings { session, subprotocols: Vec::new() }),
+            tags: Arc::default(),
+        };
+        Self::new(id, admission, 1, predecessors)
+    }
+}
+
 /// A command's result that is not on the bus yet.
 #[derive(Debug)]
 pub struct ResultGuard(Arc<SessionHandle>);

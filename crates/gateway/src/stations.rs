@@ -1,7 +1,7 @@
 //! What is known about the stations beyond their connections: each one's record and its groups.
 //!
-//! Owns the state in memory and its journal, a local bus of its own; the rules of a record are the station crate's. Every record
-//! of the journal is one station's whole state with a revision, so the order of two writers of one station does not matter: replay
+//! Owns the state in memory and what the stations' journal says of it; the rules of a record are the station crate's. Each of these
+//! records is one station's whole state with a revision, so the order of two writers of one station does not matter: replay
 //! keeps the greatest revision. A change is made in memory first and published by the caller, who lets the answer wait until it is
 //! durable (P1 holds for state as it does for events).
 
@@ -13,7 +13,6 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
-use ocpp_log::{Item, LogError, LogView};
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
 use ocpp_station::StationRecord;
 use serde::{Deserialize, Serialize};
@@ -61,32 +60,8 @@ pub struct StationState {
 }
 
 impl Stations {
-    /// Reads the journal.
-    ///
-    /// # Errors
-    /// When a segment cannot be read at all. Damaged regions are logged; what is behind them is read.
-    pub fn replay(journal: &LogView) -> Result<Self, LogError> {
-        const RECORDS: usize = 4096;
-        const BYTES: usize = 4 << 20;
-        let stations = Self::default();
-        let mut reader = journal.reader(journal.oldest());
-        loop {
-            let items = reader.read(RECORDS, BYTES)?;
-            if items.is_empty() {
-                return Ok(stations);
-            }
-            for item in items {
-                match item {
-                    Item::Record(record) => stations.restore(&record.value),
-                    Item::Gap { from, to, reason } => {
-                        tracing::error!(from, to, ?reason, "states of stations are missing from the journal");
-                    }
-                }
-            }
-        }
-    }
-
-    fn restore(&self, value: &[u8]) {
+    /// Takes a record of the journal.
+    pub fn restore(&self, value: &[u8]) {
         match serde_json::from_slice::<State>(value) {
             Ok(state) => {
                 let mut slot = self.states.entry(IdentityKey::of(&state.identity)).or_default();

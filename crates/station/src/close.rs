@@ -29,11 +29,13 @@ pub enum CloseReason {
     Shutdown,
     /// An operator asked for it.
     Operator,
+    /// The gateway ended without an end of its sessions. The next one tells of it.
+    GatewayLost,
 }
 
 impl CloseReason {
     /// Every reason, for metrics.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::StationClosed,
         Self::ConnectionLost,
         Self::Replaced,
@@ -47,6 +49,7 @@ impl CloseReason {
         Self::BusHolding,
         Self::Shutdown,
         Self::Operator,
+        Self::GatewayLost,
     ];
 
     /// The word, the close code that the gateway sends (if it has something to say and somebody to say it to), and the
@@ -66,6 +69,7 @@ impl CloseReason {
             Self::BusHolding => ("busHolding", Some(1013), "try again later"),
             Self::Shutdown => ("shutdown", Some(1001), "the server is going away"),
             Self::Operator => ("operator", Some(1000), "closed by an operator"),
+            Self::GatewayLost => ("gatewayLost", None, ""),
         }
     }
 

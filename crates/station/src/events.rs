@@ -78,10 +78,10 @@ pub struct Disconnected<'a> {
     pub close_code: Option<u16>,
     /// How long it lasted.
     pub duration: Duration,
-    /// Messages from the station.
-    pub messages_in: u64,
-    /// Messages to the station.
-    pub messages_out: u64,
+    /// Messages from the station; none if whoever counted them is gone.
+    pub messages_in: Option<u64>,
+    /// Messages to the station; likewise.
+    pub messages_out: Option<u64>,
 }
 
 /// A refused handshake, as `ocpp.station.rejected` tells of it.
@@ -150,15 +150,16 @@ pub enum Body<'a> {
 }
 
 impl Events {
-    /// Events whose `source` names this node and whose ids come from `next_id`, which gives a fresh one each time.
+    /// Events whose `source` names this node and whose ids come from `next_id`, which gives a fresh one each time. Only the ids of
+    /// a session's first and last event follow from its number.
     pub fn new(node_id: &str, next_id: fn() -> Uuid) -> Self {
         Self { source_json: json_string(&format!("/ocpp-gateway/{node_id}")).into(), next_id }
     }
 
-    /// A station is admitted.
+    /// A station is admitted. The same session always gives the same bytes.
     pub fn connected(&self, subject: Subject<'_>, connected: &Connected) -> EncodedEvent {
         let writer = self
-            .of_session(subject, "ocpp.station.connected", connected.at, 256)
+            .open_as(subject.session.connected_id(), "ocpp.station.connected", subject, connected.at)
             .string("remoteAddress", &connected.remote.to_string())
             .number("securityProfile", u64::from(connected.security_profile));
         let writer = match connected.subprotocol {
@@ -170,17 +171,16 @@ impl Events {
         encoded(subject.identity.as_str(), connected.at, writer)
     }
 
-    /// A session ended.
+    /// A session ended. Its id follows from the session, whoever tells of it.
     pub fn disconnected(&self, subject: Subject<'_>, ended: &Disconnected<'_>) -> EncodedEvent {
-        let close_code = ended.close_code.map_or_else(|| "null".to_owned(), |code| code.to_string());
         let writer = self
-            .of_session(subject, "ocpp.station.disconnected", ended.at, 256)
+            .open_as(subject.session.disconnected_id(), "ocpp.station.disconnected", subject, ended.at)
             .string("reason", ended.reason.as_str())
             .optional("note", ended.note)
-            .raw("closeCode", &close_code)
+            .raw("closeCode", &number_or_null(ended.close_code))
             .number("durationMs", millis(ended.duration))
-            .number("messagesIn", ended.messages_in)
-            .number("messagesOut", ended.messages_out);
+            .raw("messagesIn", &number_or_null(ended.messages_in))
+            .raw("messagesOut", &number_or_null(ended.messages_out));
         encoded(subject.identity.as_str(), ended.at, writer)
     }
 
@@ -304,9 +304,13 @@ impl Events {
     }
 
     fn of_session(&self, subject: Subject<'_>, event: &str, time: SystemTime, room: usize) -> EventWriter {
-        self.open(event, subject.identity.as_str(), time, room)
-            .string("sessionId", subject.session.encode(&mut SessionId::buffer()))
-            .string("ocppVersion", subject.version.as_str())
+        with_subject(self.open(event, subject.identity.as_str(), time, room), subject)
+    }
+
+    /// Opens an event whose id follows from its session.
+    fn open_as(&self, id: Uuid, event: &str, subject: Subject<'_>, time: SystemTime) -> EventWriter {
+        let identity = subject.identity.as_str();
+        with_subject(EventWriter::open(id, &self.source_json, event, identity, time, 256), subject)
     }
 
     fn open(&self, event: &str, subject: &str, time: SystemTime, room: usize) -> EventWriter {
@@ -325,6 +329,16 @@ pub struct CommandResult<'a> {
     pub outcome: &'a Outcome,
     /// The trace that it belongs to, if it is known.
     pub traceparent: Option<TraceParent>,
+}
+
+fn with_subject(writer: EventWriter, subject: Subject<'_>) -> EventWriter {
+    writer
+        .string("sessionId", subject.session.encode(&mut SessionId::buffer()))
+        .string("ocppVersion", subject.version.as_str())
+}
+
+fn number_or_null(number: Option<impl ToString>) -> String {
+    number.map_or_else(|| "null".to_owned(), |number| number.to_string())
 }
 
 /// CloudEvents' extension for distributed tracing.

@@ -22,11 +22,13 @@ def sessions_of(events: Iterable[Event]) -> list[Session]:
     """The sessions of one station, in order.
 
     Fails unless each has exactly one `connected` and at most one `disconnected`, all its events lie between the two, only the last may
-    lack its end, and the session numbers grow.
+    lack its end, and the session numbers grow. Events that concern no session may lie anywhere.
     """
     found: list[Session] = []
     for event in events:
-        session = event.data["sessionId"]
+        session = event.data.get("sessionId")
+        if session is None:
+            continue
         where = f"event {event.position}, {event}"
         if event.type == "ocpp.station.connected":
             if found:
@@ -45,3 +47,17 @@ def sessions_of(events: Iterable[Event]) -> list[Session]:
         if before.reason == "replaced":
             assert after.replaced == before.id, f"{before.id} was replaced, and {after.id} does not say so"
     return found
+
+
+def first_told(events: Iterable[Event]) -> list[Event]:
+    """Each event once, where it was told first: what a consumer sees that deduplicates on the id.
+
+    Fails if an event is told again with another content. Only the end of a session may be: its own may have become durable just before
+    a crash, and then the next start tells it as `gatewayLost`.
+    """
+    found: dict[str, Event] = {}
+    for event in events:
+        first = found.setdefault(event.json["id"], event)
+        told_as_lost = event.type == "ocpp.station.disconnected" and event.data["reason"] == "gatewayLost"
+        assert first.text == event.text or told_as_lost, f"{first} was told again as {event}"
+    return list(found.values())

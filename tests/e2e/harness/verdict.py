@@ -52,6 +52,8 @@ class Verdict:
     """Of these, those that the gateway should have recognised."""
     unknown: list[str] = field(default_factory=list)
     """Found, but never sent."""
+    unended: list[str] = field(default_factory=list)
+    """Sessions that have begun and never ended, although the gateway has shut down."""
     refused: list[str] = field(default_factory=list)
     """CALLs answered with a CALLERROR, after which a station may discard its data."""
     longest_wait: float = 0.0
@@ -65,6 +67,7 @@ class Verdict:
             "reordered": self.reordered,
             "duplicated as another event": self.unexpected_duplicates,
             "never sent": self.unknown,
+            "without an end": self.unended,
             "answered with an error": self.refused,
         }
         found = {f"{len(value)} {name}": value[:_SHOWN] for name, value in named.items() if value}
@@ -82,7 +85,8 @@ def compare(
 ) -> Verdict:
     """Compares what the stations sent with everything in the topic, by partition and offset, and with the dead letters.
 
-    A killed gateway has forgotten what it did not answer, so that a repeated CALL may become two events.
+    The gateway has shut down. If it was killed before, it has forgotten what it did not answer, so that a repeated CALL may become two
+    events.
     """
     verdict = Verdict(stations=len(history.calls), refused=list(history.faults))
     sends: dict[str, dict[str, tuple[int, int]]] = {}
@@ -108,6 +112,7 @@ def compare(
         if event["subject"] in found:
             found[event["subject"]].take(event, in_order=False)
     verdict.events = len(seen)
+    verdict.unended = [f"{station} {session}" for station, one in found.items() for session in sorted(one.open)]
     for station, calls in history.calls.items():
         for call in calls:
             if call.answered is None:
@@ -127,6 +132,7 @@ class _Found:
         self.station, self.sends, self.verdict, self.was_killed = station, sends, verdict, was_killed
         self.stored: dict[str, set[str]] = defaultdict(set)
         """The sessions in which there is an event of a CALL, by message id."""
+        self.open: set[str] = set()
         self._latest = -1
         self._session = ""
         self._has_ended = False
@@ -137,6 +143,10 @@ class _Found:
         if in_order:
             self._judge_session(event)
         data = event["data"]
+        if event["type"] == "ocpp.station.connected":
+            self.open.add(data["sessionId"])
+        elif event["type"] == "ocpp.station.disconnected":
+            self.open.discard(data["sessionId"])
         if event["type"] != "ocpp.message.received" or data["messageType"] != "CALL":
             return
         id = data["messageId"]
@@ -165,7 +175,7 @@ class _Found:
         if kind == "ocpp.station.connected":
             if session <= self._session:
                 self.verdict.reordered.append(f"{where}: after {self._session}")
-            if self._session and not self._has_ended and not self.was_killed:
+            if self._session and not self._has_ended:
                 self.verdict.reordered.append(f"{where}: before the end of {self._session}")
             self._session, self._has_ended = session, False
             return

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ocpp_bus::Record;
 use ocpp_bus::kafka::consumer::RecordPlace;
-use ocpp_log::{Item, LogError, LogView};
+use ocpp_log::{LogError, LogView};
 use ocpp_protocol::IdentityKey;
 use ocpp_station::Outcome;
 use ocpp_station::time::millis;
@@ -158,31 +158,19 @@ impl CommandStore {
     /// # Errors
     /// When a segment cannot be read at all. Damaged regions are logged; what is behind them is read.
     pub fn replay(journal: &LogView, limits: Limits) -> Result<(Self, Vec<Unfinished>), LogError> {
-        const RECORDS: usize = 4096;
-        const BYTES: usize = 4 << 20;
         let mut latest = HashMap::<String, Found>::new();
         let batches = Batches::default();
-        let mut reader = journal.reader(journal.oldest());
-        loop {
-            let items = reader.read(RECORDS, BYTES)?;
-            if items.is_empty() {
-                return Ok(Self::restore(latest.into_values().collect(), batches, limits));
+        ocpp_bus::replay(journal, "commands", |record| {
+            if record.kind == kinds::COMMAND_BATCH.0 {
+                batches.restore(&record.value);
+                return;
             }
-            for item in items {
-                match item {
-                    Item::Record(record) if record.kind == kinds::COMMAND_BATCH.0 => {
-                        batches.restore(&record.value);
-                    }
-                    Item::Record(record) => match serde_json::from_slice(&record.value) {
-                        Ok(found) => keep_latest(&mut latest, found),
-                        Err(error) => tracing::error!(%error, "a command in the journal is not readable"),
-                    },
-                    Item::Gap { from, to, reason } => {
-                        tracing::error!(from, to, ?reason, "commands are missing from the journal");
-                    }
-                }
+            match serde_json::from_slice(&record.value) {
+                Ok(found) => keep_latest(&mut latest, found),
+                Err(error) => tracing::error!(%error, "a command in the journal is not readable"),
             }
-        }
+        })?;
+        Ok(Self::restore(latest.into_values().collect(), batches, limits))
     }
 
     fn restore(mut found: Vec<Found>, batches: Batches, limits: Limits) -> (Self, Vec<Unfinished>) {

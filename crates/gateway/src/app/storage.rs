@@ -1,11 +1,11 @@
-//! What is opened before anybody connects: the bus, the journal of the stations' states, the command store.
+//! What is opened before anybody connects: the bus, the journal of the stations, the command store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::queue::QueueLimits;
-use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Snapshot, StartError, open_log};
+use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Record, Snapshot, StartError, open_log};
 use ocpp_commands::CommandStore;
 use ocpp_commands::store::Unfinished;
 use ocpp_log::LogOptions;
@@ -13,6 +13,8 @@ use ocpp_log::LogOptions;
 use super::derived::{command_limits, kafka_options};
 use crate::bus_options::BusKind;
 use crate::config::Config;
+use crate::kinds;
+use crate::open_sessions::{OpenSessions, Replay};
 use crate::stations::Stations;
 
 /// Changes of stations' states, or of commands, that may wait for the journal.
@@ -52,14 +54,28 @@ pub fn start_bus(config: &Config, metrics: BusMetrics) -> Result<Bus, StartError
     }
 }
 
-/// The journal of the stations' states, and what it says.
+/// What the stations' journal keeps.
+struct Kept {
+    stations: Arc<Stations>,
+    sessions: Arc<OpenSessions>,
+}
+
+impl Snapshot for Kept {
+    fn records(&self) -> Vec<Record> {
+        let mut records = self.stations.records();
+        records.extend(self.sessions.records());
+        records
+    }
+}
+
+/// The journal of the stations' states and sessions, and what it says.
 ///
 /// # Errors
 /// When the log cannot be opened or read.
 pub(super) fn start_journal(
     config: &Config,
     metrics: BusMetrics,
-) -> Result<(Journal, Arc<Stations>), StartError> {
+) -> Result<(Journal, Arc<Stations>, Arc<OpenSessions>), StartError> {
     let options = LogOptions {
         dir: config.node.stations_dir(),
         segment_bytes: 8 << 20,
@@ -68,15 +84,22 @@ pub(super) fn start_journal(
         max_record_bytes: JOURNAL_MAX_RECORD,
     };
     let log = open_log(options, &metrics)?;
-    let stations = Arc::new(Stations::replay(&log.view())?);
+    let (stations, mut sessions) = (Arc::new(Stations::default()), Replay::default());
+    ocpp_bus::replay(&log.view(), "states of stations", |record| {
+        if record.kind == kinds::STATION_STATE.0 {
+            stations.restore(&record.value);
+        }
+        sessions.take(record);
+    })?;
+    let sessions = Arc::new(sessions.finish(SystemTime::now()));
     let options = JournalOptions {
         limits: JOURNAL_LIMITS,
         linger: JOURNAL_LINGER,
         compact_above_bytes: JOURNAL_COMPACT_ABOVE,
         dead_letter_dir: config.node.dead_letter_dir(),
     };
-    let snapshot = Arc::clone(&stations) as Arc<dyn Snapshot>;
-    Ok((Journal::start(log, snapshot, options, &metrics)?, stations))
+    let kept = Kept { stations: Arc::clone(&stations), sessions: Arc::clone(&sessions) };
+    Ok((Journal::start(log, Arc::new(kept), options, &metrics)?, stations, sessions))
 }
 
 /// The journal of the command store, what it says, and what is to be finished now.

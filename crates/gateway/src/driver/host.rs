@@ -141,7 +141,20 @@ impl SocketHost {
         publisher.try_publish(record).map(drop)
     }
 
-    fn connected(&mut self) {
+    /// Notes in the journal that the session begins, before its first event may be published.
+    pub(super) async fn note_beginning(&self) {
+        let events = self.publisher.watermark();
+        self.shared.sessions.opened(&self.session, self.connected_event(), events).await;
+    }
+
+    /// Notes in the journal that the session has ended, once its last event is durable. Nobody may wait for its events any more.
+    pub(super) fn note_end(&self) {
+        let events = self.publisher.watermark();
+        self.shared.sessions.ended(vec![self.session.id], events, self.position.events);
+    }
+
+    /// The same bytes each time.
+    fn connected_event(&self) -> events::EncodedEvent {
         let admission = &self.session.admission;
         let connected = events::Connected {
             at: self.session.connected_at,
@@ -151,8 +164,13 @@ impl SocketHost {
             compression: admission.deflate.is_some(),
             replaced: self.replaced,
         };
-        let event = self.shared.events.connected(self.session.subject(), &connected);
+        self.shared.events.connected(self.session.subject(), &connected)
+    }
+
+    fn connected(&mut self) {
+        let admission = &self.session.admission;
         let tagged = self.shared.stations.add_tags(&admission.identity, &admission.tags);
+        let event = self.connected_event();
         self.publish_event(event);
         if let Some(record) = tagged {
             self.publish_state(record);
@@ -168,8 +186,8 @@ impl SocketHost {
             note: self.session.operator_note().filter(|_| reason == CloseReason::Operator),
             close_code: code,
             duration,
-            messages_in,
-            messages_out,
+            messages_in: Some(messages_in),
+            messages_out: Some(messages_out),
         };
         let event = self.shared.events.disconnected(self.session.subject(), &disconnected);
         self.publish_event(event);

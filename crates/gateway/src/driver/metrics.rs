@@ -137,6 +137,12 @@ impl SessionMetrics {
         }
     }
 
+    /// Sessions of an earlier process ended with it.
+    pub fn sessions_lost(&self, count: usize) {
+        let reason = CloseReason::GatewayLost.as_str();
+        self.closed.with_label_values(&[reason]).inc_by(count as u64);
+    }
+
     /// A session ended. Version and compression as at its beginning.
     pub fn session_closed(&self, version: Version, reason: CloseReason, compressed: bool) {
         self.compressed.sub(i64::from(compressed));

@@ -10,6 +10,7 @@ use crate::backend::Answers;
 use crate::driver::metrics::SessionMetrics;
 use crate::driver::options::{RegistrationOptions, SessionOptions, SheddableOptions};
 use crate::durable_point::Point;
+use crate::session_journal::SessionJournal;
 use crate::settings::Resolver;
 use crate::spans::Tracer;
 use crate::stations::Stations;
@@ -33,6 +34,8 @@ pub struct Shared {
     pub bus: Bus,
     /// … and changes of stations' states here.
     pub journal: Journal,
+    /// Sessions are noted here when they begin and when they end.
+    pub sessions: Arc<SessionJournal>,
     /// The stations' states.
     pub stations: Arc<Stations>,
     /// Takes commands to their stations.
