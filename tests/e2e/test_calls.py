@@ -144,9 +144,9 @@ async def test_a_timeout_frees_the_slot_and_a_late_answer_is_dropped(gateway):
 
     async with await Station.connect(node, "CP-1") as station:
         await station.boot()
-        first = ask(node, "CP-1", "GetConfiguration", timeoutMs=400)
+        first = ask(node, "CP-1", "GetConfiguration", commandId="c1", timeoutMs=400)
         late = await station.next_call()
-        second = ask(node, "CP-1", "ClearCache", timeoutMs=20_000)
+        second = ask(node, "CP-1", "ClearCache", commandId="c2", timeoutMs=20_000)
         body = (await first).json()
         assert body["status"] == body["error"]["code"] == "timeout"
         check_result(node, body)
@@ -169,8 +169,11 @@ async def test_a_timeout_frees_the_slot_and_a_late_answer_is_dropped(gateway):
         assert unmatched("late") == 3
     events = [e for e in node.events(type="ocpp.message.received") if e.data["messageType"] != "CALL"]
     assert [violations(event.json) for event in events] == [[]] * 5
-    actions = [event.data.get("action") for event in events]
-    assert actions == [None, None, None, "ClearCache", None], "an answer without a CALL names no action"
+    found = [(event.data.get("commandId"), event.data.get("action")) for event in events]
+    late, nothing = ("c1", "GetConfiguration"), (None, None)
+    assert found == [late, nothing, late, ("c2", "ClearCache"), nothing], "late answers name what they answer"
+    sent = [e for e in node.events(type="ocpp.message.sent") if e.data["messageType"] == "CALL"]
+    assert [(event.data["commandId"], violations(event.json)) for event in sent] == [("c1", []), ("c2", [])]
 
 
 async def test_a_command_that_expires_before_it_is_sent(gateway):

@@ -277,8 +277,7 @@ impl Driver {
                 if let DecodeError::Protocol(violation) = error {
                     host.shared.metrics.protocol_violation(violation);
                 }
-                host.session
-                    .log(|| tracing::debug!(breach = %error, "the station broke a rule of the WebSocket"));
+                host.broken = Some(error);
                 core.on_broken(now, close_reason(error), host);
             }
             Turn::Ended => {

@@ -72,7 +72,7 @@ pub struct Disconnected<'a> {
     pub at: SystemTime,
     /// Why.
     pub reason: CloseReason,
-    /// The operator's words, if an operator closed it.
+    /// More about the reason: an operator's words, or the rule that the station broke.
     pub note: Option<&'a str>,
     /// The code of the station's close frame, or of ours.
     pub close_code: Option<u16>,
@@ -110,6 +110,8 @@ pub struct Message<'a> {
     pub body: Body<'a>,
     /// Who answers a CALL of a station.
     pub answered_by: Option<AnsweredBy>,
+    /// The command that it carries or answers.
+    pub command_id: Option<&'a str>,
     /// The trace that it belongs to, if it is known.
     pub traceparent: Option<TraceParent>,
 }
@@ -243,7 +245,7 @@ impl Events {
         if let Some(id_json) = message.id_json {
             writer = writer.raw("messageId", id_json);
         }
-        writer = writer.optional("action", message.action);
+        writer = writer.optional("action", message.action).optional("commandId", message.command_id);
         writer = match message.body {
             Body::Payload(payload) => writer.raw("payload", payload),
             Body::Error { code, description, details } => writer

@@ -23,14 +23,16 @@ mod commands;
 mod delegation;
 mod ending;
 mod inbound;
+mod latest;
 mod message;
 
 use std::time::{Duration, Instant};
 
 use ocpp_protocol::{BootState, Exchange, Grants};
 
-use self::commands::Outstanding;
+use self::commands::{CommandName, Outstanding};
 use self::ending::Ending;
+use self::latest::Latest;
 use crate::answer_queue::{Answer, AnswerQueue};
 use crate::close::CloseReason;
 use crate::host::{Backlog, Event, Host, Position};
@@ -66,6 +68,8 @@ pub struct Session<H: Host> {
     answers: AnswerQueue<H::Point, H::Trace>,
     outbox: Outbox,
     exchange: Exchange<Box<Outstanding<H::Dispatch>>>,
+    /// Commands that ended without an answer, which may still come.
+    unanswered: Latest<CommandName>,
     /// A command that leaves once it is noted that it does.
     preparing: Option<Box<OutboundCall<H::Dispatch>>>,
     grants: Grants,
@@ -95,6 +99,7 @@ impl<H: Host> Session<H> {
             answers: AnswerQueue::default(),
             outbox: Outbox::default(),
             exchange: Exchange::new(REMEMBERED_IDS),
+            unanswered: Latest::default(),
             preparing: None,
             grants: Grants::default(),
             boot_state,

@@ -30,6 +30,7 @@ use crate::durable_point::Point;
 use crate::kinds;
 use crate::session::SessionHandle;
 use crate::settings::Settings;
+use crate::socket::DecodeError;
 use crate::spans::{Kind, Span};
 
 /// What a session publishes and asks, on this node.
@@ -40,6 +41,8 @@ pub(super) struct SocketHost {
     pub(super) states: Publisher,
     /// The command about to be sent, until the note of that is durable.
     pub(super) note: Option<Box<PreparedNote>>,
+    /// The rule of the WebSocket that the station broke.
+    pub(super) broken: Option<DecodeError>,
     key: IdentityKey,
     settings: Arc<Settings>,
     replaced: Option<SessionId>,
@@ -58,6 +61,7 @@ impl SocketHost {
             publisher: shared.bus.publisher(),
             states: shared.journal.publisher(),
             note: None,
+            broken: None,
             key: session.admission.identity.folded(),
             settings: Arc::clone(&session.admission.settings),
             replaced,
@@ -180,20 +184,26 @@ impl SocketHost {
     fn disconnected(&mut self, ended: Disconnected) {
         let Disconnected { at, reason, close_code: code, messages_in, messages_out } = ended;
         let duration = self.session.started.elapsed();
+        // From the beginning of an end to this nothing is read: a rule that was broken is the reason.
+        let rule = self.broken.map(|rule| rule.to_string());
+        let note = rule
+            .as_deref()
+            .or_else(|| self.session.operator_note().filter(|_| reason == CloseReason::Operator));
         let disconnected = events::Disconnected {
             at,
             reason,
-            note: self.session.operator_note().filter(|_| reason == CloseReason::Operator),
+            note,
             close_code: code,
             duration,
             messages_in: Some(messages_in),
             messages_out: Some(messages_out),
         };
         let event = self.shared.events.disconnected(self.session.subject(), &disconnected);
-        self.publish_event(event);
         let (reason, seconds) = (reason.as_str(), duration.as_secs());
-        self.session
-            .log(|| tracing::info!(reason, code, messages_in, messages_out, seconds, "station disconnected"));
+        self.session.log(|| {
+            tracing::info!(reason, note, code, messages_in, messages_out, seconds, "station disconnected")
+        });
+        self.publish_event(event);
         self.publish_what_fits();
     }
 

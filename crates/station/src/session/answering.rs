@@ -70,8 +70,15 @@ impl<H: Host> Session<H> {
         };
         if !without_event {
             let traceparent = trace.context();
-            let message =
-                Message { message_type, id_json: Some(&id_json), action, body, answered_by: by, traceparent };
+            let message = Message {
+                message_type,
+                id_json: Some(&id_json),
+                action,
+                body,
+                answered_by: by,
+                command_id: None,
+                traceparent,
+            };
             host.publish(Event::Sent(now.wall, &message));
         }
         self.messages_out += 1;

@@ -2,11 +2,13 @@
 //!
 //! Owns when one may leave, that it leaves once, and which outcome ends it. Where its result goes is the host's affair.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ocpp_protocol::{Answered, BootState, CallError, CallResult, csms_may_send, write_call};
 
 use super::Session;
+use super::latest::number;
 use super::message::error_message;
 use crate::events::{Body, Message};
 use crate::host::{Backlog, Event, Host};
@@ -14,12 +16,30 @@ use crate::observation::{Observation, UNKNOWN_ACTION};
 use crate::outbound_call::OutboundCall;
 use crate::outcome::{CommandError, Outcome, Sent, Status};
 use crate::time::Now;
+use crate::trace::TraceParent;
 
 /// A command that the station has and has not answered.
 #[derive(Debug)]
 pub(super) struct Outstanding<D> {
     pub(super) call: OutboundCall<D>,
     pub(super) sent_at: Instant,
+    /// The number of its message id.
+    pub(super) message: u64,
+}
+
+/// What the events of a command's CALL and of its answer say of the command.
+#[derive(Clone, Debug)]
+pub(super) struct CommandName {
+    id: Arc<str>,
+    action: &'static str,
+    traceparent: Option<TraceParent>,
+}
+
+impl CommandName {
+    fn of<H: Host>(call: &OutboundCall<H::Dispatch>, host: &H) -> Self {
+        let traceparent = host.command_context(call);
+        Self { id: Arc::clone(&call.id), action: call.action.name, traceparent }
+    }
 }
 
 impl<H: Host> Session<H> {
@@ -77,13 +97,15 @@ impl<H: Host> Session<H> {
             action: Some(action),
             body: Body::Payload(call.payload.get()),
             answered_by: None,
+            command_id: Some(&call.id),
             traceparent,
         };
         host.publish(Event::Sent(now.wall, &message));
         self.messages_out += 1;
         host.observe(Observation::Sent { message_type: "CALL", action });
         let answer_by = call.answer_by(now);
-        match self.exchange.begin(id, answer_by, Box::new(Outstanding { call, sent_at: now.monotonic })) {
+        let outstanding = Outstanding { call, sent_at: now.monotonic, message: number(&id) };
+        match self.exchange.begin(id, answer_by, Box::new(outstanding)) {
             Ok(()) => self.outbox.command(frame),
             // Only asked for while the exchange is idle; a command that comes all the same is not lost.
             Err(busy) => {
@@ -94,16 +116,19 @@ impl<H: Host> Session<H> {
     }
 
     pub(super) fn on_call_result(&mut self, now: Now, result: &CallResult<'_>, host: &mut H) {
-        let outstanding = self.match_answer(&result.id.decoded(), host);
-        self.observe_answer("CALLRESULT", outstanding.as_deref(), host);
+        let id = result.id.decoded();
+        let outstanding = self.match_answer(&id, host);
+        let command = self.command_of(&id, outstanding.as_deref(), host);
+        Self::observe_answer("CALLRESULT", command.as_ref(), host);
         Self::observe_null(result.payload_was_null, host);
         let message = Message {
             message_type: "CALLRESULT",
             id_json: Some(result.id.as_json()),
-            action: outstanding.as_ref().map(|outstanding| outstanding.call.action.name),
+            action: command.as_ref().map(|command| command.action),
             body: Body::Payload(result.payload.get()),
             answered_by: None,
-            traceparent: outstanding.as_ref().and_then(|outstanding| host.command_context(&outstanding.call)),
+            command_id: command.as_ref().map(|command| &*command.id),
+            traceparent: command.as_ref().and_then(|command| command.traceparent),
         };
         host.publish(Event::Received(now.wall, &message));
         if let Some(outstanding) = outstanding {
@@ -121,13 +146,18 @@ impl<H: Host> Session<H> {
         } else {
             self.match_answer(&id, host)
         };
-        self.observe_answer("CALLERROR", outstanding.as_deref(), host);
-        let action = outstanding.as_ref().map(|outstanding| outstanding.call.action.name);
-        let traceparent =
-            outstanding.as_ref().and_then(|outstanding| host.command_context(&outstanding.call));
-        let message = Message { traceparent, ..error_message("CALLERROR", error, action) };
+        let command = self.command_of(&id, outstanding.as_deref(), host);
+        Self::observe_answer("CALLERROR", command.as_ref(), host);
+        let message = Message {
+            command_id: command.as_ref().map(|command| &*command.id),
+            traceparent: command.as_ref().and_then(|command| command.traceparent),
+            ..error_message("CALLERROR", error, command.as_ref().map(|command| command.action))
+        };
         host.publish(Event::Received(now.wall, &message));
         if let Some(outstanding) = outstanding {
+            if id == "-1" {
+                self.unanswered.insert(outstanding.message, CommandName::of(&outstanding.call, host));
+            }
             let outcome = Outcome::error(CommandError {
                 code: error.code.clone().into_owned(),
                 description: error.description.clone().into_owned(),
@@ -153,6 +183,7 @@ impl<H: Host> Session<H> {
             let (text, sent) = if self.outbox.withdraw_command() {
                 ("the station did not take the command in time", Sent::No)
             } else {
+                self.unanswered.insert(outstanding.message, CommandName::of(&outstanding.call, host));
                 ("the station did not answer in time", Sent::Yes)
             };
             host.finished(outstanding.call, Outcome::failed(Status::Timeout, text).after(sent));
@@ -196,13 +227,21 @@ impl<H: Host> Session<H> {
         None
     }
 
-    fn observe_answer(
+    /// The command that an answer with this id belongs to: the outstanding one, or one that ended without its answer.
+    fn command_of(
         &self,
-        message_type: &'static str,
+        id: &str,
         outstanding: Option<&Outstanding<H::Dispatch>>,
-        host: &mut H,
-    ) {
-        let action = outstanding.map_or(UNKNOWN_ACTION, |outstanding| outstanding.call.action.name);
+        host: &H,
+    ) -> Option<CommandName> {
+        match outstanding {
+            Some(outstanding) => Some(CommandName::of(&outstanding.call, host)),
+            None => self.unanswered.find(number(id)).cloned(),
+        }
+    }
+
+    fn observe_answer(message_type: &'static str, command: Option<&CommandName>, host: &mut H) {
+        let action = command.map_or(UNKNOWN_ACTION, |command| command.action);
         host.observe(Observation::Received { message_type, action });
     }
 }

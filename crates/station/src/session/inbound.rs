@@ -284,6 +284,7 @@ impl<H: Host> Session<H> {
             action: None,
             body: Body::Malformed { reason, raw: text },
             answered_by: None,
+            command_id: None,
             traceparent: None,
         };
         host.publish(Event::Received(now.wall, &message));

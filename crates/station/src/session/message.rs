@@ -15,6 +15,7 @@ pub(super) fn call_message<'a>(
         action: Some(&call.action),
         body: Body::Payload(call.payload.get()),
         answered_by,
+        command_id: None,
         traceparent: None,
     }
 }
@@ -34,6 +35,7 @@ pub(super) fn error_message<'a>(
             details: error.details.map(serde_json::value::RawValue::get),
         },
         answered_by: None,
+        command_id: None,
         traceparent: None,
     }
 }

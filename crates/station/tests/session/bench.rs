@@ -120,6 +120,10 @@ fn described(direction: &str, message: &Message<'_>) -> String {
         text.push(' ');
         text.push_str(action);
     }
+    if let Some(command) = message.command_id {
+        text.push_str(" of ");
+        text.push_str(command);
+    }
     if let Body::Malformed { reason, .. } = message.body {
         text.push(' ');
         text.push_str(reason);

@@ -22,8 +22,8 @@ fn a_command_leaves_after_its_note_and_ends_with_the_answer() {
     bench().table(&[
         (AT, Command("c1", "Reset"), &["note c1"]),
         (AT + 1, Wait, &[]),
-        (AT + 2, Prepared, &["out CALL g1 Reset", r#"> [2,"g1","Reset",{}]"#]),
-        (AT + 3, Text(ANSWER), &["in CALLRESULT g1 Reset", "end c1 answered yes"]),
+        (AT + 2, Prepared, &["out CALL g1 Reset of c1", r#"> [2,"g1","Reset",{}]"#]),
+        (AT + 3, Text(ANSWER), &["in CALLRESULT g1 Reset of c1", "end c1 answered yes"]),
         (AT + 4, Text(ANSWER), &["seen late answer", "in CALLRESULT g1"]),
     ]);
 }
@@ -33,10 +33,10 @@ fn the_next_command_waits_for_the_answer() {
     bench().table(&[
         (AT, Command("c1", "Reset"), &["note c1"]),
         (AT, Command("c2", "Reset"), &[]),
-        (AT, Prepared, &["out CALL g1 Reset", r#"> [2,"g1","Reset",{}]"#]),
+        (AT, Prepared, &["out CALL g1 Reset of c1", r#"> [2,"g1","Reset",{}]"#]),
         (AT + 5, Wait, &[]),
-        (AT + 5, Text(ANSWER), &["in CALLRESULT g1 Reset", "end c1 answered yes", "note c2"]),
-        (AT + 5, Prepared, &["out CALL g2 Reset", r#"> [2,"g2","Reset",{}]"#]),
+        (AT + 5, Text(ANSWER), &["in CALLRESULT g1 Reset of c1", "end c1 answered yes", "note c2"]),
+        (AT + 5, Prepared, &["out CALL g2 Reset of c2", r#"> [2,"g2","Reset",{}]"#]),
     ]);
 }
 
@@ -44,12 +44,33 @@ fn the_next_command_waits_for_the_answer() {
 fn a_timeout_frees_the_line_and_a_late_answer_moves_nothing() {
     bench().table(&[
         (AT, Command("c1", "Reset"), &["note c1"]),
-        (AT, Prepared, &["out CALL g1 Reset", r#"> [2,"g1","Reset",{}]"#]),
+        (AT, Prepared, &["out CALL g1 Reset of c1", r#"> [2,"g1","Reset",{}]"#]),
         (AT + 1, Command("c2", "ClearCache"), &[]),
         (AT + 30 * SECOND, Wait, &["end c1 timeout yes", "note c2"]),
-        (AT + 30 * SECOND, Prepared, &["out CALL g2 ClearCache", r#"> [2,"g2","ClearCache",{}]"#]),
-        (AT + 30 * SECOND, Text(ANSWER), &["seen late answer", "in CALLRESULT g1"]),
-        (AT + 30 * SECOND, Text(r#"[3,"g2",{}]"#), &["in CALLRESULT g2 ClearCache", "end c2 answered yes"]),
+        (AT + 30 * SECOND, Prepared, &["out CALL g2 ClearCache of c2", r#"> [2,"g2","ClearCache",{}]"#]),
+        (AT + 30 * SECOND, Text(ANSWER), &["seen late answer", "in CALLRESULT g1 Reset of c1"]),
+        (
+            AT + 30 * SECOND,
+            Text(r#"[3,"g2",{}]"#),
+            &["in CALLRESULT g2 ClearCache of c2", "end c2 answered yes"],
+        ),
+    ]);
+}
+
+#[test]
+fn late_answers_name_their_command_while_it_is_among_the_last_that_timed_out() {
+    let mut bench = bench();
+    for number in 1..=5 {
+        let at = AT + number * 30 * SECOND;
+        bench.put(at, &Command(&format!("c{number}"), "Reset"));
+        bench.put(at, &Prepared);
+        bench.put(at + 30 * SECOND, &Wait);
+    }
+    let at = AT + 200 * SECOND;
+    bench.table(&[
+        (at, Text(ANSWER), &["seen late answer", "in CALLRESULT g1"]),
+        (at, Text(r#"[4,"g2","InternalError","",{}]"#), &["seen late answer", "in CALLERROR g2 Reset of c2"]),
+        (at, Text(r#"[3,"g5",{}]"#), &["seen late answer", "in CALLRESULT g5 Reset of c5"]),
     ]);
 }
 
@@ -62,10 +83,10 @@ fn a_command_that_did_not_leave_in_time_does_not_leave_any_more() {
     bench.put(AT, &Durable);
     bench.table(&[
         (AT, Command("c1", "Reset"), &["note c1"]),
-        (AT, Prepared, &["out CALL g1 Reset"]),
+        (AT, Prepared, &["out CALL g1 Reset of c1"]),
         (AT + 30 * SECOND, Wait, &["end c1 timeout no"]),
         (AT + 30 * SECOND, Command("c2", "Reset"), &["note c2"]),
-        (AT + 30 * SECOND, Prepared, &["out CALL g2 Reset"]),
+        (AT + 30 * SECOND, Prepared, &["out CALL g2 Reset of c2"]),
         (AT + 31 * SECOND, Unstuck, &[r#"> [2,"g2","Reset",{}]"#]),
     ]);
 }
@@ -104,11 +125,13 @@ fn answers_that_nobody_waits_for_are_told_and_change_nothing() {
 fn an_error_ends_the_command_whose_id_it_names_or_the_only_one_there_is() {
     for id in ["g1", "-1"] {
         let error = format!(r#"[4,"{id}","NotSupported","no",{{}}]"#);
-        let event = format!("in CALLERROR {id} Reset");
+        let event = format!("in CALLERROR {id} Reset of c1");
+        let late = if id == "-1" { "in CALLRESULT g1 Reset of c1" } else { "in CALLRESULT g1" };
         bench().table(&[
             (AT, Command("c1", "Reset"), &["note c1"]),
-            (AT, Prepared, &["out CALL g1 Reset", r#"> [2,"g1","Reset",{}]"#]),
+            (AT, Prepared, &["out CALL g1 Reset of c1", r#"> [2,"g1","Reset",{}]"#]),
             (AT, Text(&error), &[&event, "end c1 error yes"]),
+            (AT + 1, Text(ANSWER), &["seen late answer", late]),
         ]);
     }
 }
@@ -137,8 +160,8 @@ fn urgent_commands_overtake_those_that_wait() {
         (AT, Command("c1", "Reset"), &["note c1"]),
         (AT, Command("c2", "ChangeConfiguration"), &[]),
         (AT, Urgent("c3", "RemoteStopTransaction"), &[]),
-        (AT, Prepared, &["out CALL g1 Reset", r#"> [2,"g1","Reset",{}]"#]),
-        (AT, Text(ANSWER), &["in CALLRESULT g1 Reset", "end c1 answered yes", "note c3"]),
+        (AT, Prepared, &["out CALL g1 Reset of c1", r#"> [2,"g1","Reset",{}]"#]),
+        (AT, Text(ANSWER), &["in CALLRESULT g1 Reset of c1", "end c1 answered yes", "note c3"]),
     ]);
 }
 
