@@ -1,4 +1,4 @@
-//! Which sessions are open, so that the next start can end those that a crash leaves open (ADR 0022).
+//! Which sessions are open, so that the next start can end those that a crash leaves open (ADR 0023).
 //!
 //! Owns what the stations' journal says of sessions, and reading it back. Publishes nothing: `session_journal.rs` does.
 //!

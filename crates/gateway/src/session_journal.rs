@@ -1,4 +1,4 @@
-//! The way of sessions into the stations' journal and, after a crash, the end of those that it left open (ADR 0022).
+//! The way of sessions into the stations' journal and, after a crash, the end of those that it left open (ADR 0023).
 //!
 //! Owns the order between the journal and the bus: a session is noted before its first event is published, its end after its last
 //! event is durable, and no session begins before those of an earlier process have ended. What the notes say is
