@@ -44,6 +44,7 @@ mod date_time;
 pub mod error_code;
 pub mod exchange;
 pub mod frame;
+pub mod grants;
 pub mod identity;
 mod literal;
 pub mod malformed;
@@ -59,10 +60,11 @@ pub use action::{
     Action, ActionKind, ActionSet, Direction, InboundAction, Mark, classify_call, classify_send,
 };
 pub use answer::{AnswerContext, Registration, builtin};
-pub use boot::{BootState, Grants, csms_may_send, registration_in, station_may_send};
+pub use boot::{BootState, csms_may_send, registration_in, station_may_send};
 pub use error_code::ErrorCode;
 pub use exchange::{Answered, Busy, Exchange};
 pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse};
+pub use grants::Grants;
 pub use identity::{Identity, IdentityError, IdentityKey};
 pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
 pub use message_id::{MessageId, UNREADABLE_ID};

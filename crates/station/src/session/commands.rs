@@ -84,7 +84,9 @@ impl<H: Host> Session<H> {
     pub fn on_prepared(&mut self, now: Now, host: &mut H) {
         let Some(call) = self.preparing.take() else { return };
         let mut call = *call;
-        self.grants.record(host.subject().version, call.action, &call.payload);
+        if self.effective_boot_state(host) == BootState::Pending {
+            self.grants.record(host.subject().version, call.action, &call.payload);
+        }
         let action = call.action.name;
         let id = host.message_id();
         let id_json = format!("\"{id}\"");

@@ -4,9 +4,9 @@
 //! nothing: events go to the host, answers wait in the queue until they are durable (P1).
 
 use ocpp_protocol::{
-    Action, ActionKind, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind, Registration, Reply,
-    ReplyKind, classify_call, classify_send, is_unmistakable, parse, start_key, station_may_send,
-    validate_request,
+    Action, ActionKind, BootState, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind,
+    Registration, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse, start_key,
+    station_may_send, validate_request,
 };
 
 use super::Session;
@@ -195,13 +195,23 @@ impl<H: Host> Session<H> {
     }
 
     /// Why a CALL whose action is known is not answered with a result, if it is not.
-    fn refuse(&self, action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
+    fn refuse(&mut self, action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
         let state = self.effective_boot_state(host);
-        if !station_may_send(host.subject().version, state, action, &self.grants) {
-            return Some(refusal(
-                ErrorCode::SecurityError,
-                "the station is not registered: BootNotification comes first",
-            ));
+        let grants = &mut self.grants;
+        let take_grant = || grants.take(action, call.payload);
+        if !station_may_send(host.subject().version, state, action, take_grant) {
+            let why = match state {
+                BootState::Pending => {
+                    "the station's registration is pending: it may send BootNotification and what it is asked for, once"
+                }
+                BootState::Rejected => {
+                    "the station is rejected: it may send only BootNotification, after the interval it was given"
+                }
+                BootState::Unregistered | BootState::Accepted => {
+                    "the station is not registered: BootNotification comes first"
+                }
+            };
+            return Some(refusal(ErrorCode::SecurityError, why));
         }
         Self::violation(action, call, host)
     }

@@ -89,20 +89,46 @@ fn commands_wait_for_the_answer_to_a_boot() {
     assert!(position(r#"> [3,"b""#) < position("note c1"), "{effects:?}");
 }
 
+/// Sends the station a TriggerMessage.
+fn trigger(bench: &mut Bench, at: u64, payload: &str) {
+    let payload = serde_json::value::RawValue::from_string(payload.to_owned()).unwrap();
+    bench.submit_with(at, "t", "TriggerMessage", payload);
+    bench.put(at, &Wait);
+    let sent = bench.put(at, &Prepared);
+    let frame: serde_json::Value =
+        serde_json::from_str(sent.last().unwrap().strip_prefix("> ").unwrap()).unwrap();
+    bench.put(at, &Text(&format!(r#"[3,{},{{"status":"Accepted"}}]"#, frame[1])));
+}
+
 #[test]
-fn a_pending_station_may_send_what_it_was_asked_for_until_its_registration_ends() {
-    for version in [Version::V16, Version::V201] {
+fn a_pending_station_may_send_what_it_was_asked_for_once_and_until_its_registration_ends() {
+    const REQUEST: &str = r#"{"requestedMessage":"Heartbeat"}"#;
+    for version in Version::ALL {
         let mut bench = bench(version, BootState::Pending);
-        assert_eq!(answer(&mut bench, HEARTBEAT), "SecurityError");
-        let trigger = serde_json::value::RawValue::from_string(r#"{"requestedMessage":"Heartbeat"}"#.into());
-        bench.submit_with(0, "t", "TriggerMessage", trigger.unwrap());
-        bench.put(0, &Wait);
-        assert_eq!(bench.put(0, &Prepared).last().unwrap().split(',').next().unwrap(), "> [2");
-        assert_eq!(answer(&mut bench, HEARTBEAT), "result", "{version:?}");
+        let heartbeat = |id: u64| format!(r#"[2,"h{id}","Heartbeat",{{}}]"#);
+        assert_eq!(answer(&mut bench, &heartbeat(1)), "SecurityError");
+        trigger(&mut bench, 0, REQUEST);
+        assert_eq!(answer(&mut bench, &heartbeat(2)), "result", "{version:?}");
+        assert_eq!(answer(&mut bench, &heartbeat(3)), "SecurityError", "{version:?}: asked for once");
+        trigger(&mut bench, 0, REQUEST);
         let boot = if version == Version::V16 { BOOT_16 } else { BOOT_2X };
         bench.world.registration = Registration::Rejected;
         assert_eq!(answer(&mut bench, boot), "result");
-        assert_eq!(answer(&mut bench, HEARTBEAT), "SecurityError", "the grant has ended");
+        assert_eq!(answer(&mut bench, &heartbeat(4)), "SecurityError", "the grant has ended");
+    }
+}
+
+#[test]
+fn a_refusal_says_how_far_the_registration_is() {
+    for (state, word) in [
+        (BootState::Unregistered, "not registered"),
+        (BootState::Pending, "pending"),
+        (BootState::Rejected, "rejected"),
+    ] {
+        let mut bench = bench(Version::V201, state);
+        bench.put(0, &Text(HEARTBEAT));
+        let refused = bench.put(0, &Durable).pop().unwrap();
+        assert!(refused.starts_with(r#"> [4,"1","SecurityError""#) && refused.contains(word), "{refused}");
     }
 }
 
