@@ -103,3 +103,14 @@ def test_a_wrong_file_is_refused_at_start_and_ignored_later(ruled):
     node.start(until=None)
     assert node.process.wait(10) != 0
     assert "rules file" in node.log_text()
+
+
+async def test_the_fallback_differs_by_station(gateway):
+    # Nobody listens on this port.
+    hook = {"url": "http://127.0.0.1:9/", "deadline": "300ms"}
+    node = gateway({"answers": {"Authorize": hook}, "hooks": {"connect_timeout": "100ms"}})
+    node.put("/api/v1/stations/CP-1/settings", {"fallback": {"Authorize": "builtin"}})
+    for identity, status in [("CP-1", "Accepted"), ("CP-2", "Invalid")]:
+        async with await Station.connect(node, identity) as station:
+            await station.boot()
+            assert (await station.call("Authorize", {"idTag": "T"}))[2]["idTagInfo"]["status"] == status

@@ -267,7 +267,7 @@ impl SessionHandle {
             remote: ([127, 0, 0, 1], 1).into(),
             deflate: None,
             listener: "main".into(),
-            settings: Arc::new(Settings { session, subprotocols: Vec::new() }),
+            settings: Arc::new(Settings { session, subprotocols: Vec::new(), fallback: Default::default() }),
             tags: Arc::default(),
         };
         Self::new(id, admission, 1, predecessors)

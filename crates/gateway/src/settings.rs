@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::file::{Rule, RulesError};
 use self::metrics::SettingsMetrics;
-use self::overrides::Overrides;
+use self::overrides::{Fallbacks, Overrides};
 use crate::file_stamp::FileStamp;
 
 /// Combinations of rules whose settings are kept for the next station. Beyond, each station has a copy of its own.
@@ -34,6 +34,8 @@ pub struct Settings {
     pub session: ocpp_station::Options,
     /// The OCPP versions that it may speak.
     pub subprotocols: Vec<Version>,
+    /// What it gets when no backend answers, where that differs from the configuration.
+    pub fallback: Fallbacks,
 }
 
 /// Whom settings are for.
@@ -275,7 +277,11 @@ mod tests {
     use std::io::Write as _;
 
     fn configured() -> Settings {
-        Settings { session: session_options(), subprotocols: vec![Version::V16] }
+        Settings {
+            session: session_options(),
+            subprotocols: vec![Version::V16],
+            fallback: Fallbacks::default(),
+        }
     }
 
     fn who<'a>(station: &'a IdentityKey, tags: &'a BTreeSet<String>, own: Option<&'a Overrides>) -> Who<'a> {

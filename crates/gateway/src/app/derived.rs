@@ -11,6 +11,7 @@ use crate::bus_options::BusKind;
 use crate::config::Config;
 use crate::listener::options::ListenerOptions;
 use crate::settings::Settings;
+use crate::settings::overrides::Fallbacks;
 
 /// The rules that sessions keep.
 fn session_options(config: &Config) -> ocpp_station::Options {
@@ -36,7 +37,11 @@ fn session_options(config: &Config) -> ocpp_station::Options {
 /// What holds for stations, whatever their listener says.
 pub(super) fn default_settings(config: &Config) -> Settings {
     let default = ListenerOptions::default();
-    Settings { session: session_options(config), subprotocols: default.subprotocols.0 }
+    Settings {
+        session: session_options(config),
+        subprotocols: default.subprotocols.0,
+        fallback: Fallbacks::default(),
+    }
 }
 
 /// What the configuration says of stations, by listener.
@@ -44,6 +49,7 @@ pub(super) fn settings(config: &Config) -> HashMap<String, Settings> {
     let of = |listener: &ListenerOptions| Settings {
         session: ocpp_station::Options { lenient: listener.lenient, ..session_options(config) },
         subprotocols: listener.subprotocols.0.clone(),
+        fallback: Fallbacks::default(),
     };
     config.listeners.iter().map(|(name, listener)| (name.clone(), of(listener))).collect()
 }

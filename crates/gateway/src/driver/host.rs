@@ -304,7 +304,9 @@ impl Host for SocketHost {
     }
 
     fn delegation(&self, action: &'static Action) -> Option<Delegation> {
-        self.shared.backend.delegation(action)
+        let delegation = self.shared.backend.delegation(action)?;
+        let fallback = self.settings.fallback.of(action).unwrap_or(delegation.fallback);
+        Some(Delegation { fallback, ..delegation })
     }
 
     fn delegated_calls(&self) -> &DelegatedCalls {

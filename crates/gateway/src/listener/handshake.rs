@@ -207,7 +207,7 @@ fn select_subprotocol(
     settings: &Settings,
     leniencies: &mut Vec<&'static str>,
 ) -> Option<(Version, Option<HeaderValue>)> {
-    let Settings { session, subprotocols: enabled } = settings;
+    let Settings { session, subprotocols: enabled, .. } = settings;
     let lines = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter();
     let mut offered = lines
         .flat_map(|line| line.to_str().unwrap_or_default().split(','))
@@ -240,6 +240,7 @@ mod tests {
     use futures_util::future::BoxFuture;
 
     use super::*;
+    use crate::settings::overrides::Fallbacks;
     use crate::settings::test_support;
 
     /// Decides the same about every station.
@@ -273,7 +274,10 @@ mod tests {
 
     fn resolver(rules: &ListenerOptions) -> Resolver {
         let session = ocpp_station::Options { lenient: rules.lenient, ..test_support::session_options() };
-        test_support::resolver(Settings { session, subprotocols: rules.subprotocols.0.clone() }, "")
+        test_support::resolver(
+            Settings { session, subprotocols: rules.subprotocols.0.clone(), fallback: Fallbacks::default() },
+            "",
+        )
     }
 
     async fn decide(rules: ListenerOptions, request: &Request<()>) -> Result<Decision, Refusal> {
@@ -324,7 +328,7 @@ mod tests {
             (vec![Version::V21, Version::V201], None),
         ] {
             let session = ocpp_station::Options { lenient: true, ..test_support::session_options() };
-            let settings = Settings { session, subprotocols: enabled };
+            let settings = Settings { session, subprotocols: enabled, fallback: Fallbacks::default() };
             let selected = select_subprotocol(&HeaderMap::new(), &settings, &mut Vec::new());
             assert_eq!(selected.map(|(version, _)| version), assumed);
         }

@@ -177,6 +177,7 @@ mod tests {
             ("[[rule]]\nset.lenient = true\n[[rule]]\nset.idle_timeout = \"0s\"", "rule 2"),
             ("[[rule]]\nset = {}", "sets nothing"),
             ("[[rule]]\nset.subprotocols = [\"ocpp1.5\"]", "ocpp1.5"),
+            ("[[rule]]\nset.fallback = { Charge = \"reject\" }", "Charge"),
             ("[[rules]]", "rules"),
         ] {
             let error = parse(text).unwrap_err();

@@ -3,10 +3,12 @@
 //! Owns the names of these settings, in the rules file and in the API alike, and their limits. A setting that is left out leaves
 //! what holds for all.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ocpp_options::{DurationText, Problems, word};
-use ocpp_protocol::Version;
+use ocpp_protocol::{Action, Version};
+use ocpp_station::host::Fallback;
 use ocpp_station::options::{Authorization, BeforeBoot, ValidationMode};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -40,6 +42,11 @@ pub struct Overrides {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
     #[schema(value_type = Option<String>)]
     pub authorization: Option<Authorization>,
+    /// `answers.ACTION.fallback` by action, for actions that a backend answers: `reject`, `builtin`, `error` or `silence`. Layers
+    /// are not mixed: the last that sets any holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<std::collections::BTreeMap<String, String>>)]
+    pub fallback: Option<Fallbacks>,
     /// `answers.fractional_seconds`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fractional_seconds: Option<bool>,
@@ -78,6 +85,7 @@ impl Overrides {
             before_boot: Some(session.before_boot),
             boot_interval: Some(Span(session.boot_interval)),
             authorization: Some(session.authorization),
+            fallback: Some(settings.fallback.clone()),
             fractional_seconds: Some(session.fractional_seconds),
             ping_interval: Some(Span(session.ping_interval)),
             idle_timeout: Some(Span(session.idle_timeout)),
@@ -102,6 +110,7 @@ impl Overrides {
         set(&mut session.before_boot, self.before_boot.as_ref());
         set(&mut session.boot_interval, span(&self.boot_interval).as_ref());
         set(&mut session.authorization, self.authorization.as_ref());
+        set(&mut settings.fallback, self.fallback.as_ref());
         set(&mut session.fractional_seconds, self.fractional_seconds.as_ref());
         set(&mut session.ping_interval, span(&self.ping_interval).as_ref());
         set(&mut session.idle_timeout, span(&self.idle_timeout).as_ref());
@@ -158,6 +167,33 @@ impl Overrides {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Span(#[serde(with = "DurationText")] pub Duration);
+
+/// What stations get when no backend answers, by action.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fallbacks(BTreeMap<&'static str, Fallback>);
+
+impl Fallbacks {
+    /// What is set for this action.
+    pub fn of(&self, action: &Action) -> Option<Fallback> {
+        self.0.get(action.name).copied()
+    }
+}
+
+impl<'de> Deserialize<'de> for Fallbacks {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let named = |(name, fallback): (String, Fallback)| match Action::find(&name) {
+            Some(action) => Ok((action.name, fallback)),
+            None => Err(D::Error::custom(format!("{name:?} is not an action"))),
+        };
+        BTreeMap::deserialize(deserializer)?.into_iter().map(named).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Serialize for Fallbacks {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
 
 /// OCPP versions, by the names of their subprotocols.
 #[derive(Clone, PartialEq, Eq, Debug)]
