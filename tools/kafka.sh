@@ -115,8 +115,10 @@ ${KAFKA_PROPERTIES:-}
 PROPERTIES
     if [ ! -e "$data/logs/meta.properties" ]; then
         prepare
-        rm -rf "$data/logs"
-        cp -r "$template/logs" "$data/logs"
+        # Emptied, not removed: a test may have mounted a small disk there.
+        mkdir -p "$data/logs"
+        find "$data/logs" -mindepth 1 -delete
+        cp -r "$template/logs/." "$data/logs"
     fi
 }
 
