@@ -174,6 +174,33 @@ ACTIONS = [
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+async def test_before_its_boot_an_unknown_action_is_a_security_error(gateway, version):
+    node = gateway()
+    async with await Station.connect(node, "CP-1", version) as station:
+        for action in ("NoSuchAction", "Reset"):
+            assert (await station.call(action, {}))[2] == "SecurityError"
+        await station.boot()
+        assert (await station.call("NoSuchAction", {}))[2] == "NotImplemented"
+
+
+async def test_a_result_that_is_refused_is_told_with_its_action(gateway):
+    """OCPP 2.1: either side refuses a result that it cannot use, of whatever id, with a CALLRESULTERROR, which is not answered."""
+    node = gateway()
+    async with await Station.connect(node, "CP-1", "2.1") as station:
+        [early] = await replies_before_boot(station, '[3,"x"]')
+        await station.boot()
+        [said] = await replies(station, '[3,"x"]')
+        check_error(said, 5, '"x"', "RpcFrameworkError")
+        assert early == said, "whoever the station is"
+        await station.call("NotifyDisplayMessages", {"requestId": 1}, id="7")
+        for id in ("7", "8"):
+            assert await replies(station, f'[5,"{id}","FormatViolation","",{{}}]') == []
+    events = [e for e in node.events(type="ocpp.message.received") if e.data["messageType"] == "CALLRESULTERROR"]
+    assert [violations(event.json) for event in events] == [[], []]
+    assert [event.data.get("action") for event in events] == ["NotifyDisplayMessages", None]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 async def test_actions_that_a_station_may_not_send(gateway, version):
     node = gateway()
     rows = [(action, code) for action, code, versions in ACTIONS if version in versions]

@@ -68,6 +68,9 @@ pub struct Session<H: Host> {
     answers: AnswerQueue<H::Point, H::Trace>,
     outbox: Outbox,
     exchange: Exchange<Box<Outstanding<H::Dispatch>>>,
+    /// The actions of CALLs that were answered with a result, by message id as it was written; the station may refuse the
+    /// result (2.1).
+    answered: Latest<&'static str>,
     /// Commands that ended without an answer, which may still come.
     unanswered: Latest<CommandName>,
     /// A command that leaves once it is noted that it does.
@@ -99,6 +102,7 @@ impl<H: Host> Session<H> {
             answers: AnswerQueue::default(),
             outbox: Outbox::default(),
             exchange: Exchange::new(REMEMBERED_IDS),
+            answered: Latest::default(),
             unanswered: Latest::default(),
             preparing: None,
             grants: Grants::default(),

@@ -2,12 +2,13 @@
 //! CALLs (P1).
 
 use ocpp_protocol::{
-    Action, AnswerContext, BootState, Registration, builtin, write_call_error, write_call_error_with_details,
-    write_call_result, write_call_result_error,
+    Action, AnswerContext, BootState, Registration, Version, builtin, write_call_error,
+    write_call_error_with_details, write_call_result, write_call_result_error,
 };
 use serde_json::value::RawValue;
 
 use super::Session;
+use super::latest::number;
 use crate::answer_queue::{After, Answer, Queued, Ready};
 use crate::content::Content;
 use crate::envelope::{rfc3339, rfc3339_seconds};
@@ -50,6 +51,9 @@ impl<H: Host> Session<H> {
         let (message_type, body) = match &content {
             Content::Result(payload) => {
                 write_call_result(&mut frame, &id_json, payload);
+                if let (Some(action), Version::V21) = (action, version) {
+                    self.answered.insert(number(&id_json), action);
+                }
                 ("CALLRESULT", Body::Payload(payload))
             }
             Content::Error(code, description) => {

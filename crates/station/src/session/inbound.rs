@@ -4,12 +4,13 @@
 //! nothing: events go to the host, answers wait in the queue until they are durable (P1).
 
 use ocpp_protocol::{
-    Action, ActionKind, BootState, Call, ErrorCode, Frame, InboundAction, Malformed, MalformedKind,
-    Registration, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse, start_key,
-    station_may_send, validate_request,
+    Action, ActionKind, BootState, Call, CallError, ErrorCode, Frame, InboundAction, Malformed,
+    MalformedKind, Registration, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse,
+    start_key, station_may_send, validate_request,
 };
 
 use super::Session;
+use super::latest::number;
 use super::message::{call_message, error_message};
 use crate::answer_queue::Ready;
 use crate::close::CloseReason;
@@ -58,13 +59,7 @@ impl<H: Host> Session<H> {
             Ok(Frame::Send(call)) => Self::on_send(now, &call, host),
             Ok(Frame::CallResult(result)) => self.on_call_result(now, &result, host),
             Ok(Frame::CallError(error)) => self.on_call_error(now, &error, host),
-            Ok(Frame::CallResultError(error)) => {
-                host.observe(Observation::Received {
-                    message_type: "CALLRESULTERROR",
-                    action: UNKNOWN_ACTION,
-                });
-                host.publish(Event::Received(now.wall, &error_message("CALLRESULTERROR", &error, None)));
-            }
+            Ok(Frame::CallResultError(error)) => self.on_call_result_error(now, &error, host),
             Err(malformed) => self.on_malformed(now, &malformed, text, host),
         }
     }
@@ -89,15 +84,7 @@ impl<H: Host> Session<H> {
             host.observe(Observation::Shed { action: label });
         }
         let mut trace = host.trace_call(now, label, &call.id.decoded());
-        let decided = match classified {
-            InboundAction::NotImplemented => {
-                Err(refusal(ErrorCode::NotImplemented, "this action is not known"))
-            }
-            InboundAction::NotSupported => {
-                Err(refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version"))
-            }
-            InboundAction::Known(action) => self.refuse(action, call, host).map_or(Ok(action), Err),
-        };
+        let decided = self.decide(classified, call, host);
         let delegation = decided.as_ref().ok().and_then(|action| host.delegation(action));
         // A backend never hears of a message that is shed.
         if let Ok(action) = decided
@@ -194,12 +181,24 @@ impl<H: Host> Session<H> {
         true
     }
 
-    /// Why a CALL whose action is known is not answered with a result, if it is not.
-    fn refuse(&mut self, action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
+    /// The action of a CALL that is in order, or the refusal of one that is not. Until the station is accepted, what it may
+    /// not send yet is refused as such, whether the action is known or not (2.x B01.FR.10; 1.6-J errata 3.8).
+    fn decide(
+        &mut self,
+        classified: InboundAction,
+        call: &Call<'_>,
+        host: &mut H,
+    ) -> Result<&'static Action, Content> {
         let state = self.effective_boot_state(host);
         let grants = &mut self.grants;
-        let take_grant = || grants.take(action, call.payload);
-        if !station_may_send(host.subject().version, state, action, take_grant) {
+        let may_send = match classified {
+            InboundAction::Known(action) => {
+                let take_grant = || grants.take(action, call.payload);
+                station_may_send(host.subject().version, state, action, take_grant)
+            }
+            InboundAction::NotImplemented | InboundAction::NotSupported => state == BootState::Accepted,
+        };
+        if !may_send {
             let why = match state {
                 BootState::Pending => {
                     "the station's registration is pending: it may send BootNotification and what it is asked for, once"
@@ -211,9 +210,17 @@ impl<H: Host> Session<H> {
                     "the station is not registered: BootNotification comes first"
                 }
             };
-            return Some(refusal(ErrorCode::SecurityError, why));
+            return Err(refusal(ErrorCode::SecurityError, why));
         }
-        Self::violation(action, call, host)
+        match classified {
+            InboundAction::Known(action) => Self::violation(action, call, host).map_or(Ok(action), Err),
+            InboundAction::NotImplemented => {
+                Err(refusal(ErrorCode::NotImplemented, "this action is not known"))
+            }
+            InboundAction::NotSupported => {
+                Err(refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version"))
+            }
+        }
     }
 
     fn violation(action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
@@ -276,6 +283,14 @@ impl<H: Host> Session<H> {
         host.observe(Observation::Received { message_type: "SEND", action });
         Self::observe_null(send.payload_was_null, host);
         host.publish(Event::Received(now.wall, &call_message("SEND", send, None)));
+    }
+
+    /// The station cannot use a result that it was given. It is never answered.
+    fn on_call_result_error(&self, now: Now, error: &CallError<'_>, host: &mut H) {
+        let (message_type, action) =
+            ("CALLRESULTERROR", self.answered.find(number(error.id.as_json())).copied());
+        host.observe(Observation::Received { message_type, action: action.unwrap_or(UNKNOWN_ACTION) });
+        host.publish(Event::Received(now.wall, &error_message(message_type, error, action)));
     }
 
     fn on_malformed(&mut self, now: Now, malformed: &Malformed<'_>, text: &str, host: &mut H) {

@@ -43,6 +43,23 @@ fn only_an_accepted_station_is_served_and_any_may_boot() {
 }
 
 #[test]
+fn before_its_acceptance_a_station_is_refused_whether_the_action_is_known_or_not() {
+    for version in Version::ALL {
+        for (action, when_accepted) in [("Nonsense", "NotImplemented"), ("Reset", "NotSupported")] {
+            let call = format!(r#"[2,"1","{action}",{{}}]"#);
+            for state in [BootState::Unregistered, BootState::Pending, BootState::Rejected] {
+                assert_eq!(
+                    answer(&mut bench(version, state), &call),
+                    "SecurityError",
+                    "{version:?} {state:?}"
+                );
+            }
+            assert_eq!(answer(&mut bench(version, BootState::Accepted), &call), when_accepted);
+        }
+    }
+}
+
+#[test]
 fn a_station_that_never_boots_is_served_where_the_operator_says_so() {
     for version in Version::ALL {
         let memory = Memory::default();

@@ -1,6 +1,6 @@
 //! What becomes of each kind of message: its event, its answer, its count.
 
-use ocpp_protocol::Version;
+use ocpp_protocol::{BootState, Version};
 
 use ocpp_station::options::{Validation, ValidationMode};
 
@@ -78,6 +78,32 @@ fn a_send_is_told_and_never_answered() {
     let effects = bench.put(0, &Text(r#"[6,"s","NotifyPeriodicEventStream",{}]"#));
     assert_eq!(effects, ["in SEND s NotifyPeriodicEventStream"]);
     assert!(bench.put(0, &Durable).is_empty());
+}
+
+#[test]
+fn a_result_without_a_payload_is_refused_in_2_1_whatever_its_id() {
+    for state in [BootState::Accepted, BootState::Unregistered] {
+        for (version, is_told) in [(Version::V16, false), (Version::V201, false), (Version::V21, true)] {
+            let memory = Memory::default();
+            memory.boot_state.set(state);
+            let mut bench = Bench::with(version, options(), memory);
+            let answer = answer(&mut bench, r#"[3,"x"]"#);
+            assert_eq!(answer.map(|answer| answer[0] == 5 && answer[1] == "x"), is_told.then_some(true));
+        }
+    }
+}
+
+#[test]
+fn a_result_that_a_station_refuses_is_told_with_the_action_that_it_answered() {
+    let mut bench = bench(Version::V21);
+    for (id, action) in [("1", "Heartbeat"), ("2", "NotifyDisplayMessages"), ("3", "Nonsense")] {
+        answer(&mut bench, &format!(r#"[2,"{id}","{action}",{{"requestId":1}}]"#)).unwrap();
+    }
+    for (id, action) in [("1", " Heartbeat"), ("2", " NotifyDisplayMessages"), ("3", ""), ("4", "")] {
+        let effects = bench.put(0, &Text(&format!(r#"[5,"{id}","FormatViolation","",{{}}]"#)));
+        assert_eq!(effects, [format!("in CALLRESULTERROR {id}{action}")]);
+        assert!(bench.put(0, &Durable).is_empty(), "it is not answered");
+    }
 }
 
 #[test]
