@@ -2,7 +2,7 @@
 
     python docs/examples/backend.py [STATION] [BROKERS]
 
-STATION defaults to CP-16, BROKERS to 127.0.0.1:19092 (`make kafka`). Configure the gateway to delegate two actions:
+STATION defaults to CP-001, BROKERS to 127.0.0.1:19092 (`make kafka`). Configure the gateway to delegate two actions:
 
     [answers.Authorize]
     by = "backend"
@@ -33,7 +33,7 @@ ANSWERS = {
 }
 
 
-def main(station: str = "CP-16", brokers: str = "127.0.0.1:19092") -> None:
+def main(station: str = "CP-001", brokers: str = "127.0.0.1:19092") -> None:
     producer = Producer({"bootstrap.servers": brokers, "enable.idempotence": True})
     # Refresh often, to find topics that are created after the start.
     settings = {"auto.offset.reset": "earliest", "topic.metadata.refresh.interval.ms": 1000}

@@ -1,16 +1,20 @@
 """An OCPP 1.6 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car and disconnects.
 
-    python docs/examples/station_16.py [URL] [IDENTITY]
+    python docs/examples/station_16.py [URL] [IDENTITY] [--stay]
 
-URL is the gateway's listener and defaults to ws://127.0.0.1:9000/ocpp.
+URL is the gateway's listener and defaults to ws://127.0.0.1:9000/ocpp, IDENTITY to CP-001. With --stay it remains connected
+and accepts Reset and RemoteStartTransaction, until Ctrl-C.
 """
 
+import argparse
 import asyncio
-import sys
+import contextlib
 from datetime import UTC, datetime
 
-from ocpp.v16 import ChargePoint, call
+from ocpp.routing import on
+from ocpp.v16 import ChargePoint, call, call_result
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 
 def now() -> str:
@@ -24,6 +28,16 @@ class LoudStation(ChargePoint):
         answer = await self.call(request, suppress=False)
         print(f"{type(request).__name__:18} -> {answer}")
         return answer
+
+    @on("Reset")
+    def reset(self, **request):
+        print(f"{'Reset':18} <- {request}")
+        return call_result.Reset(status="Accepted")
+
+    @on("RemoteStartTransaction")
+    def remote_start(self, **request):
+        print(f"{'RemoteStart':18} <- {request}")
+        return call_result.RemoteStartTransaction(status="Accepted")
 
 
 async def charge(station: LoudStation) -> None:
@@ -47,13 +61,22 @@ async def charge(station: LoudStation) -> None:
     )
 
 
-async def main(url: str = "ws://127.0.0.1:9000/ocpp", identity: str = "CP-16") -> None:
+async def main(url: str, identity: str, stay: bool) -> None:
     async with connect(f"{url}/{identity}", subprotocols=["ocpp1.6"]) as connection:
         station = LoudStation(identity, connection)
         reader = asyncio.create_task(station.start())
         await charge(station)
+        if stay:
+            print("connected until Ctrl-C")
+            with contextlib.suppress(ConnectionClosed):
+                await reader
         reader.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url", nargs="?", default="ws://127.0.0.1:9000/ocpp")
+    parser.add_argument("identity", nargs="?", default="CP-001")
+    parser.add_argument("--stay", action="store_true")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(**vars(parser.parse_args())))

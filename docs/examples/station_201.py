@@ -1,18 +1,22 @@
 """An OCPP 2.0.1 or 2.1 station on the PyPI packages `ocpp` and `websockets`: boots, charges a car and disconnects.
 
-    python docs/examples/station_201.py [URL] [IDENTITY] [VERSION]
+    python docs/examples/station_201.py [URL] [IDENTITY] [VERSION] [--stay]
 
-URL is the gateway's listener and defaults to ws://127.0.0.1:9000/ocpp. VERSION is 2.0.1 (the default) or 2.1.
+URL is the gateway's listener and defaults to ws://127.0.0.1:9000/ocpp, IDENTITY to CP-002. VERSION is 2.0.1 (the default) or
+2.1. With --stay it remains connected and accepts Reset, until Ctrl-C.
 """
 
+import argparse
 import asyncio
-import sys
+import contextlib
 from datetime import UTC, datetime
 from uuid import uuid4
 
 from ocpp import v21, v201
 from ocpp.charge_point import ChargePoint
+from ocpp.routing import on
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 LIBRARY = {"2.0.1": v201, "2.1": v21}
 TOKEN = {"id_token": "04A224B2C51D80", "type": "ISO14443"}
@@ -20,6 +24,16 @@ TOKEN = {"id_token": "04A224B2C51D80", "type": "ISO14443"}
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def station_of(library, identity: str, connection) -> ChargePoint:
+    class Station(library.ChargePoint):
+        @on("Reset")
+        def reset(self, **request):
+            print(f"{'Reset':18} <- {request}")
+            return library.call_result.Reset(status="Accepted")
+
+    return Station(identity, connection)
 
 
 async def ask(station: ChargePoint, request):
@@ -64,14 +78,24 @@ async def charge(station: ChargePoint, call) -> None:
         )
 
 
-async def main(url: str = "ws://127.0.0.1:9000/ocpp", identity: str = "CS-201", version: str = "2.0.1") -> None:
+async def main(url: str, identity: str, version: str, stay: bool) -> None:
     library = LIBRARY[version]
     async with connect(f"{url}/{identity}", subprotocols=[f"ocpp{version}"]) as connection:
-        station = library.ChargePoint(identity, connection)
+        station = station_of(library, identity, connection)
         reader = asyncio.create_task(station.start())
         await charge(station, library.call)
+        if stay:
+            print("connected until Ctrl-C")
+            with contextlib.suppress(ConnectionClosed):
+                await reader
         reader.cancel()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url", nargs="?", default="ws://127.0.0.1:9000/ocpp")
+    parser.add_argument("identity", nargs="?", default="CP-002")
+    parser.add_argument("version", nargs="?", default="2.0.1", choices=LIBRARY)
+    parser.add_argument("--stay", action="store_true")
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(**vars(parser.parse_args())))

@@ -271,6 +271,7 @@ async def test_a_station_that_disconnects_ends_its_commands(gateway, end):
     node = gateway()
     never = (await ask(node, "NEVER-SEEN", "GetConfiguration")).json()
     assert never["status"] == never["error"]["code"] == "offline"
+    assert never["error"]["details"] == {"known": False}
     check_result(node, never)
 
     station = await Station.connect(node, "CP-1")
@@ -285,7 +286,12 @@ async def test_a_station_that_disconnects_ends_its_commands(gateway, end):
     for outcome in [*outcomes, ask(node, "CP-1", "GetConfiguration")]:
         body = (await outcome).json()
         assert body["status"] == body["error"]["code"] == "offline"
+        assert body["error"]["details"] == {}
         check_result(node, body)
+    misspelt = (await ask(node, "CP-l", "GetConfiguration")).json()
+    assert (misspelt["status"], misspelt["error"]["details"]) == ("offline", {"known": False, "nearest": "CP-1"})
+    assert 'did you mean "CP-1"?' in misspelt["error"]["description"]
+    check_result(node, misspelt)
 
 
 @pytest.mark.parametrize(
@@ -327,6 +333,8 @@ async def test_an_action_that_may_not_be_sent_is_invalid(gateway, version, actio
         '{"action":"Reset","payload":{"type":}}',
         '{"action":"Reset","timeoutMs":-1}',
         '{"action":"Reset","timeoutMs":"soon"}',
+        '{"action":"Reset","timeout":"soon"}',
+        '{"action":"Reset","timeout":"1s","timeoutMs":1000}',
         '{"action":"Reset","expiresAt":"soon"}',
         '{"action":"Reset","commandId":""}',
         '{"action":"Reset","surplus":1}',
@@ -338,6 +346,25 @@ def test_a_body_that_is_not_a_command_is_a_bad_request(shared_node, body):
     assert response.headers["Content-Type"] == "application/problem+json"
     assert json.loads(response.text)["status"] == 400
     assert shared_node.events() == [], "no command, no result"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v1/stations/CP-1/commands"),
+        ("POST", "/api/v1/stations/CP-1/answers"),
+        ("POST", "/api/v1/commands"),
+        ("PUT", "/api/v1/stations/CP-1/registration"),
+        ("PUT", "/api/v1/stations/CP-1/tags"),
+        ("PUT", "/api/v1/stations/CP-1/settings"),
+    ],
+)
+def test_an_empty_body_is_told_what_it_must_be(shared_node, method, path):
+    response = requests.request(method, shared_node.admin_url + path, timeout=10)
+    assert response.status_code == 400
+    said, example = response.json()["detail"].split(" like ")
+    assert said == "the body is empty; it must be a JSON object"
+    assert isinstance(json.loads(example), dict)
 
 
 @pytest.fixture(scope="module")

@@ -132,9 +132,18 @@ async def test_a_script_can_tell_how_a_command_ended(gateway):
         result = await sending
         assert result.returncode == 4
         assert result.stdout.startswith("timeout: ")
-    result = ask(node, "send", "CP-002", "Reset", "--if-offline", "fail")
+        sending = asyncio.create_task(in_thread(node, "send", "CP-001", "ClearCache", "--timeout-ms", "300"))
+        await station.next_call()
+        assert (await sending).stdout.startswith("timeout: ")
+        result = ask(node, "send", "CP-001", "reset")
+        told = 'invalid: "reset" is not an action that a backend may send on OCPP 1.6; did you mean "Reset"?\n'
+        assert (result.returncode, result.stdout) == (4, told)
+    result = ask(node, "send", "CP-001", "Reset", "--if-offline", "fail")
     assert (result.returncode, result.stdout) == (4, "offline: the station is not connected\n")
-    result = ask(node, "send", "CP-002", "NoSuchAction")
+    result = ask(node, "send", "CP-O01", "Reset")
+    told = 'offline: no station of this identity is known; did you mean "CP-001"?\n'
+    assert (result.returncode, result.stdout) == (4, told)
+    result = ask(node, "send", "CP-001", "NoSuchAction")
     assert result.returncode == 4
     assert result.stdout.startswith("invalid: ")
 
@@ -143,6 +152,8 @@ def test_invalid_input_is_refused_in_one_line(gateway, tmp_path):
     node = gateway()
     cases = [
         (("send", "CP-001", "Reset", "{type:Soft}"), "the payload is not JSON"),
+        (("send", "CP-001", "Reset", ""), 'the payload is empty; it must be a JSON object like {"type":"Soft"}'),
+        (("stations", "--version", "1.7"), "version must be one of 1.6, 2.0.1, 2.1 (400 Bad Request)"),
         (("send", "CP-001", "Reset", "[]"), "payload must be an object (400 Bad Request)"),
         (("send", "CP-001", "Reset", f"@{tmp_path}/none"), "cannot read the payload from"),
         (("send", "CP-001", "Reset", "--id", "x" * 200), "commandId"),

@@ -169,6 +169,8 @@ INVALID_RECORDS = [
     ("CP-1", STATED | {"commandId": "soon", "expiresAt": "soon"}, "soon", "CP-1", "invalid"),
     ("CP-1", STATED | {"commandId": "wait", "ifOffline": "wait"}, "wait", "CP-1", "invalid"),
     ("CP-1", STATED | {"commandId": "timeout", "timeoutMs": "1"}, "timeout", "CP-1", "invalid"),
+    ("CP-1", STATED | {"commandId": "words", "timeout": "soon"}, "words", "CP-1", "invalid"),
+    ("CP-1", "", None, "CP-1", "invalid"),
     ("CP-1", STATED | {"commandId": 7}, None, "CP-1", "invalid"),
     ("CP-1", STATED | {"commandId": "x" * 129}, None, "CP-1", "invalid"),
     ("CP-1", STATED | {"commandId": "5 MB", "payload": {"a": "x" * 5_000_000}}, None, "CP-1", "invalid"),
@@ -186,7 +188,7 @@ INVALID_RECORDS = [
     # The station in the body takes precedence over the key.
     ("AWAY", STATED | {"commandId": "named", "action": "NoSuchAction"}, "named", "CP-1", "invalid"),
     # A valid command: nothing before it in its partition has stopped the consumer.
-    ("CP-1", body("good"), "good", "CP-1", "answered"),
+    ("CP-1", body("good") | {"timeout": "10s"}, "good", "CP-1", "answered"),
 ]
 
 
@@ -209,6 +211,7 @@ async def test_an_invalid_record_gets_a_result_and_does_not_stop_the_consumer(ga
         assert found[id] == (identity or found[id][0], status), id
         assert status == "answered" or backend.first(id).sent == "no"
     assert {len(results) for results in backend.results.values()} == {1}
+    assert backend.first("offline").event.data["error"]["details"] == {"known": False}
     assert station.arrived == ["good"]
     # The same ids after a crash: nothing is published again under another one.
     node.kill9()

@@ -184,6 +184,7 @@ def test_commands_and_answers():
     command = {"commandId": "c", "stationId": "CP-001", "action": "Reset", "payload": {"type": "Soft"}}
     assert violations(command, "command") == []
     assert violations(command | {"timeoutMs": 30000, "ifOffline": "queue"}, "command") == []
+    assert violations(command | {"timeout": "10s"}, "command") == []
     assert violations(command | {"timeoutMs": 0}, "command")
     assert violations(command | {"ifOffline": "maybe"}, "command")
     answer = {"stationId": "CP-001", "messageId": "42", "sessionId": SESSION["sessionId"]}

@@ -36,7 +36,7 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
     node = gateway({"bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}}, "answers": asked})
     script = REPOSITORY / "docs" / "examples" / "backend.py"
     backend = subprocess.Popen(
-        [sys.executable, "-u", script, "CP-16", own_kafka.address], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", script, "CP-001", own_kafka.address], stdout=subprocess.PIPE, text=True
     )
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(backend.stdout), daemon=True)
@@ -45,8 +45,8 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
         await asyncio.to_thread(
             wait_for, lambda: node.metric("ocpp_gateway_commands_kept") == 1, "the command to be queued", 30
         )
-        async with await Station.connect(node, "CP-16") as connection:
-            station = Charger("CP-16", connection)
+        async with await Station.connect(node, "CP-001") as connection:
+            station = Charger("CP-001", connection)
             listening = asyncio.create_task(station.start())
             answer = await station.call(call.BootNotification(charge_point_vendor="V", charge_point_model="M"))
             assert answer.status == "Accepted"
@@ -69,10 +69,10 @@ async def test_the_example_starts_charging_at_a_station_that_comes_later(own_kaf
         backend.wait(10)
     reader.join(10)
     assert lines == [
-        "CP-16 RemoteStartTransaction: answered {'status': 'Accepted'}\n",
-        "CP-16 Authorize: answered\n",
-        "CP-16 Authorize: answered\n",
-        "CP-16 StartTransaction: answered\n",
+        "CP-001 RemoteStartTransaction: answered {'status': 'Accepted'}\n",
+        "CP-001 Authorize: answered\n",
+        "CP-001 Authorize: answered\n",
+        "CP-001 StartTransaction: answered\n",
     ]
     answered = node.metric("ocpp_gateway_backend_answers_total", outcome="answered")
     assert answered == 3, "none by the fallback"

@@ -31,6 +31,8 @@ CASES = {
         ("", "", None, 200),
         ("", "limit=1", None, 200),
         ("", "limit=0", None, 400),
+        ("", "version=2.1", None, 200),
+        ("", "version=1.7", None, 400),
         ("", "conected=true", None, 400),
     ],
     ("GET", STATION): [
@@ -48,6 +50,7 @@ CASES = {
         ("HERE", "", RESET, 200),
         ("AWAY", "", RESET | {"ifOffline": "fail", "expiresAt": "2100-01-01T00:00:00Z"}, 200),
         ("AWAY", "", RESET | {"action": "Nonsense"}, 200),
+        ("ANYWHERE", "", RESET, 200),
         ("HERE", "", {"payload": {}}, 400),
         ("HERE", "", {"action": "DataTransfer", "payload": {"data": "x" * (2 << 20)}}, 413),
         ("AWAY", "", RESET | {"commandId": "kept", "ifOffline": "queue"}, 202),

@@ -47,7 +47,7 @@ async def test_events_can_be_filtered_and_read_from_a_position(gateway):
 
 @pytest.mark.parametrize(
     ("script", "arguments"),
-    [("station_16.py", ["CP-16"]), ("station_201.py", ["CS-201"]), ("station_201.py", ["CS-21", "2.1"])],
+    [("station_16.py", ["CP-001"]), ("station_201.py", ["CP-002"]), ("station_201.py", ["CP-003", "2.1"])],
 )
 def test_the_scripts_of_the_tour_run(gateway, script, arguments):
     node = gateway()
@@ -68,3 +68,25 @@ def test_the_scripts_of_the_tour_run(gateway, script, arguments):
     node.await_events(
         lambda events: events[-1].type.endswith("disconnected"), "the station to disconnect", station=arguments[0]
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "identity", "kind"), [("station_16.py", "CP-001", "Soft"), ("station_201.py", "CP-002", "OnIdle")]
+)
+def test_a_station_of_the_tour_that_stays_takes_the_command_of_the_readme(gateway, script, identity, kind):
+    node = gateway()
+    url = f"ws://127.0.0.1:{node.port}/ocpp"
+    command = [sys.executable, REPOSITORY / "docs" / "examples" / script, url, "--stay"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as station:
+        try:
+            node.await_events(
+                lambda events: any(event.data.get("action") == "BootNotification" for event in events),
+                "the station to boot",
+                station=identity,
+                type="ocpp.message.sent",
+            )
+            body = {"action": "Reset", "payload": {"type": kind}, "timeout": "10s"}
+            outcome = node.post(f"/api/v1/stations/{identity}/commands", body).json()
+            assert (outcome["status"], outcome["payload"]) == ("answered", {"status": "Accepted"})
+        finally:
+            station.terminate()

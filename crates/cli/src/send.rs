@@ -28,8 +28,11 @@ pub struct Options {
     /// The payload: a JSON object, `@FILE`, or `-` for the standard input. `{}` if not given.
     payload: Option<String>,
     /// How long it may take; the gateway's `commands.default_timeout` if not given.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
     timeout: Option<Duration>,
+    /// The same in milliseconds.
+    #[arg(long, value_name = "MILLISECONDS", conflicts_with = "timeout", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout_ms: Option<u64>,
     /// What to do while the station is away.
     #[arg(long, value_enum)]
     if_offline: Option<IfOffline>,
@@ -84,12 +87,12 @@ struct CommandError {
 
 pub(super) async fn run(api: &Api, options: &Options, mut output: Output) -> Result<u8, Failure> {
     let payload = payload(options.payload.as_deref())?;
+    let timeout = options.timeout.or_else(|| options.timeout_ms.map(Duration::from_millis));
     let command = CommandRequest {
         command_id: options.id.as_deref(),
         action: &options.action,
         payload: &payload,
-        timeout_ms: options
-            .timeout
+        timeout_ms: timeout
             .map(|timeout| u64::try_from(timeout.as_millis()))
             .transpose()
             .map_err(|_| Failure::Usage("--timeout is too long".to_owned()))?,
@@ -97,7 +100,7 @@ pub(super) async fn run(api: &Api, options: &Options, mut output: Output) -> Res
     };
     let body = serde_json::to_vec(&command).map_err(|error| Failure::Usage(error.to_string()))?;
     let path = format!("/api/v1/stations/{}/commands", encoded(&options.station));
-    let limit = options.timeout.map_or(LONGEST, |timeout| timeout.saturating_add(MARGIN));
+    let limit = timeout.map_or(LONGEST, |timeout| timeout.saturating_add(MARGIN));
     let (status, answer) = api.post(&path, body, limit).await?;
     let outcome: CommandResponse =
         serde_json::from_slice(&answer).map_err(|error| Failure::NotUnderstood(error.to_string()))?;
@@ -126,6 +129,11 @@ fn payload(argument: Option<&str>) -> Result<Box<RawValue>, Failure> {
             None => text.to_owned(),
         },
     };
+    if text.trim().is_empty() {
+        return Err(Failure::Usage(
+            r#"the payload is empty; it must be a JSON object like {"type":"Soft"}"#.to_owned(),
+        ));
+    }
     RawValue::from_string(text.trim().to_owned())
         .map_err(|error| Failure::Usage(format!("the payload is not JSON: {error}")))
 }
@@ -142,7 +150,8 @@ fn outcome_line(outcome: &CommandResponse, paint: Paint) -> String {
             }
             line.push_str(": ");
             line.push_str(&plain(&error.description));
-            if error.details.get() != "{}" {
+            // Those of the gateway are in the description, for people.
+            if outcome.status == "error" && error.details.get() != "{}" {
                 line.push(' ');
                 line.push_str(&compact(error.details.get()));
             }
@@ -192,7 +201,7 @@ mod tests {
         );
         assert_eq!(
             line(
-                r#"{"commandId":"c","status":"offline","error":{"code":"offline","description":"not here","details":{}}}"#
+                r#"{"commandId":"c","status":"offline","error":{"code":"offline","description":"not here","details":{"known":false}}}"#
             ),
             "offline: not here"
         );
@@ -211,6 +220,8 @@ mod tests {
     fn a_payload_must_be_json() {
         assert_eq!(payload(None).unwrap().get(), "{}");
         assert_eq!(payload(Some(" {\"a\": 1.50}\n")).unwrap().get(), "{\"a\": 1.50}");
+        let error = payload(Some(" \n")).unwrap_err();
+        assert!(error.to_string().starts_with("the payload is empty"), "{error}");
         let error = payload(Some("{type:Soft}")).unwrap_err();
         assert!(error.to_string().starts_with("the payload is not JSON"), "{error}");
         assert_eq!(error.code(), 2);

@@ -10,21 +10,21 @@ mod offline;
 mod outcome;
 mod pacing;
 mod recovery;
+mod unsendable;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use ocpp_bus::{Bus, Journal};
-use ocpp_protocol::{Action, Version, validate_request};
 use ocpp_station::events::Events;
 use ocpp_station::inbox::Refused;
-use ocpp_station::options::ValidationMode;
 use ocpp_station::{Outcome, Status};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::outcome::cancelled;
+use self::unsendable::action_of;
 use crate::command::{Command, IfOffline};
 use crate::dispatch::{Carried, Dispatched, Report, Session, Sessions, outbound_call};
 use crate::limits::Limits;
@@ -257,14 +257,10 @@ impl Dispatcher {
                 }
                 step => step,
             },
-            None if !Action::find(&command.action).is_some_and(is_for_stations) => Dispatched::Ended(
-                Outcome::failed(
-                    Status::Invalid,
-                    format!("{:?} is not an action that a backend may send", command.action),
-                ),
-                None,
-            ),
-            None => self.away(command),
+            None => match action_of(command, None) {
+                Ok(_) => self.away(command),
+                Err(reason) => Dispatched::Ended(Outcome::failed(Status::Invalid, reason), None),
+            },
         }
     }
 
@@ -287,31 +283,9 @@ impl Dispatcher {
         }
     }
 
-    /// The action of a command, if it may be sent by this session and its payload is in order.
-    fn callable(&self, command: &Command, session: &dyn Session) -> Result<&'static Action, String> {
-        let version = session.subject().version;
-        let action = Action::find(&command.action)
-            .filter(|action| action.csms_may_call(version))
-            .ok_or_else(|| {
-                let version = version.as_str();
-                format!("{:?} is not an action that a backend may send on OCPP {version}", command.action)
-            })?;
-        let validation = session.validation();
-        if validation.commands == ValidationMode::Off {
-            return Ok(action);
-        }
-        let Err(violation) = validate_request(version, action, &command.payload) else { return Ok(action) };
-        self.metrics.violation(action, violation.code().as_str(version));
-        let (command, station) = (&*command.id, &command.station);
-        tracing::debug!(command, station, action = action.name, %violation, "a command violates its schema");
-        if validation.refuses_command(action) { Err(violation.to_string()) } else { Ok(action) }
-    }
-
     fn away(&self, command: &Arc<Command>) -> Dispatched {
         match command.if_offline {
-            IfOffline::Fail => {
-                Dispatched::Ended(Outcome::failed(Status::Offline, "the station is not connected"), None)
-            }
+            IfOffline::Fail => Dispatched::Ended(self.not_connected(command), None),
             IfOffline::Queue => self.queue(command),
         }
     }
@@ -358,8 +332,4 @@ impl Dispatcher {
             Dispatched::Handed(..) => {}
         }
     }
-}
-
-fn is_for_stations(action: &'static Action) -> bool {
-    Version::ALL.iter().any(|version| action.csms_may_call(*version))
 }

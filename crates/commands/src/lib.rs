@@ -19,6 +19,7 @@ pub mod dispatcher;
 pub mod kinds;
 pub mod limits;
 pub mod metrics;
+pub mod nearest;
 pub mod port;
 mod prepared_note;
 pub mod record;

@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 
-use ocpp_protocol::Identity;
+use ocpp_protocol::{Identity, IdentityKey};
 use ocpp_station::Outcome;
 use ocpp_station::trace::TraceParent;
 
@@ -15,6 +15,10 @@ use crate::trace::CommandTrace;
 pub trait Stations: Debug + Send + Sync {
     /// The registered spelling of an identity; the given one if none is registered.
     fn canonical(&self, identity: Identity) -> Identity;
+    /// Whether anything is known of a station.
+    fn knows(&self, station: &IdentityKey) -> bool;
+    /// A known identity that is spelled much like this one. Looks at so many stations only that a person may wait for it.
+    fn similar(&self, identity: &str) -> Option<String>;
     /// The known stations that carry a tag, or all, in order.
     fn members(&self, tag: Option<&str>) -> Vec<String>;
 }

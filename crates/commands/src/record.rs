@@ -42,6 +42,9 @@ impl RecordKind {
             action: Option<IgnoredAny>,
             to: Option<IgnoredAny>,
         }
+        if json.trim_ascii().is_empty() {
+            return Err(InvalidCommand::Empty);
+        }
         let marks: Marks = serde_json::from_slice(json)?;
         Ok(match marks {
             Marks { message_id: Some(_), action: None, .. } => Self::Answer,
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn what_is_no_object_says_why() {
         for (text, reason) in [
-            ("", "not a command: EOF"),
+            (" ", "the record is empty; it must be a JSON object like {\"action\""),
             ("{", "not a command: EOF"),
             ("7", "not a command: invalid type: integer `7`, expected a JSON object"),
             ("{} {}", "not a command: trailing characters"),

@@ -20,13 +20,15 @@ pub const LONGEST_ID: usize = 128;
 pub(crate) const LONGEST_ACTION: usize = 64;
 /// The station in the result of a command that names none.
 pub(crate) const NOBODY: &str = "unknown";
+/// A command, for those who sent none.
+pub const EXAMPLE: &str = r#"{"action":"Reset","payload":{"type":"Soft"}}"#;
 /// Commands a second of a batch.
 pub const RATES: std::ops::RangeInclusive<f64> = 0.01..=100_000.0;
 
 /// A command as a backend writes it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = Command)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a command, which is a JSON object")]
 pub struct CommandRequest {
     /// The backend's name for it; the gateway makes one if there is none.
     #[schema(min_length = 1, max_length = 128)]
@@ -43,6 +45,9 @@ pub struct CommandRequest {
     /// How long it may take, in milliseconds; `commands.default_timeout` if it does not say, at most `commands.max_timeout`.
     #[schema(minimum = 1)]
     pub timeout_ms: Option<u64>,
+    /// The same as text, such as `10s` or `1m 30s`, instead of `timeoutMs`.
+    #[schema(example = "10s")]
+    pub timeout: Option<String>,
     /// Not to be sent after this; RFC 3339 in UTC.
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
@@ -56,7 +61,7 @@ pub struct CommandRequest {
 /// One command for many stations, as a backend writes it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(as = BatchRequest)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a batch, which is a JSON object")]
 pub struct BatchRequest {
     /// The backend's name for it; the gateway makes one if there is none.
     #[schema(min_length = 1, max_length = 128)]
@@ -75,6 +80,9 @@ pub struct BatchRequest {
     pub payload: Option<Box<RawValue>>,
     /// How long each command may take, in milliseconds, from its station's turn.
     pub timeout_ms: Option<u64>,
+    /// The same as text, such as `10s` or `1m 30s`, instead of `timeoutMs`.
+    #[schema(example = "10s")]
+    pub timeout: Option<String>,
     /// None is sent after this; RFC 3339 in UTC.
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
@@ -115,9 +123,18 @@ pub enum InvalidCommand {
     /// It would be over at once.
     #[error("timeoutMs must be at least 1")]
     Timeout,
+    /// The timeout is not a duration.
+    #[error("timeout {0:?} is not a duration of at least 1 ms, such as \"10s\" or \"500ms\"")]
+    NoDuration(String),
+    /// There are two timeouts.
+    #[error("timeout and timeoutMs say the same: leave one out")]
+    TwoTimeouts,
     /// The time is not one.
     #[error("expiresAt {0:?} is not an RFC 3339 time in UTC")]
     Time(String),
+    /// There is nothing.
+    #[error("the record is empty; it must be a JSON object like {EXAMPLE}")]
+    Empty,
     /// Not JSON, or not the fields of a command.
     #[error("not a command: {0}")]
     Unreadable(#[from] serde_json::Error),
@@ -141,6 +158,7 @@ impl Limits {
             action,
             payload,
             timeout_ms,
+            timeout,
             expires_at,
             if_offline,
             traceparent,
@@ -166,10 +184,8 @@ impl Limits {
             Some(payload) if payload.get().starts_with('{') => payload,
             Some(_) => return Err(InvalidCommand::Payload),
         };
-        if timeout_ms == Some(0) {
-            return Err(InvalidCommand::Timeout);
-        }
-        let timeout = timeout_ms.map_or(self.default_timeout, Duration::from_millis).min(self.max_timeout);
+        let stated = stated_timeout(timeout_ms, timeout.as_deref())?;
+        let timeout = stated.unwrap_or(self.default_timeout).min(self.max_timeout);
         let mut expires_at = expires_at.map(|text| time(&text)).transpose()?;
         if if_offline == IfOffline::Queue {
             let latest = taken_at + self.offline_ttl;
@@ -210,6 +226,7 @@ impl Limits {
             action,
             payload,
             timeout_ms,
+            timeout,
             expires_at,
             if_offline,
             traceparent,
@@ -232,6 +249,7 @@ impl Limits {
             action,
             payload,
             timeout_ms,
+            timeout,
             expires_at,
             if_offline,
             traceparent,
@@ -247,6 +265,19 @@ impl Limits {
 
 pub(crate) fn empty_object() -> Box<RawValue> {
     serde_json::value::to_raw_value(&serde_json::Map::new()).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// The timeout in either spelling.
+fn stated_timeout(millis: Option<u64>, text: Option<&str>) -> Result<Option<Duration>, InvalidCommand> {
+    match (millis, text) {
+        (Some(_), Some(_)) => Err(InvalidCommand::TwoTimeouts),
+        (Some(0), None) => Err(InvalidCommand::Timeout),
+        (millis, None) => Ok(millis.map(Duration::from_millis)),
+        (None, Some(text)) => {
+            let duration = humantime::parse_duration(text).ok().filter(|it| *it >= Duration::from_millis(1));
+            duration.map(Some).ok_or_else(|| InvalidCommand::NoDuration(text.to_owned()))
+        }
+    }
 }
 
 fn time(text: &str) -> Result<SystemTime, InvalidCommand> {
@@ -274,6 +305,19 @@ mod tests {
     }
 
     #[test]
+    fn a_timeout_has_two_spellings() {
+        for (text, millis) in [
+            (r#""timeoutMs":1500"#, 1500),
+            (r#""timeout":"1s 500ms""#, 1500),
+            (r#""timeout":"1500ms""#, 1500),
+            (r#""timeout":"1year""#, u64::MAX),
+        ] {
+            let command = read(&format!(r#"{{"stationId":"CP-1","action":"Reset",{text}}}"#)).unwrap();
+            assert_eq!(command.timeout, Duration::from_millis(millis).min(limits().max_timeout), "{text}");
+        }
+    }
+
+    #[test]
     fn a_queued_command_has_an_end() {
         let command =
             read(r#"{"stationId":"CP-1","action":"Reset","ifOffline":"queue","timeoutMs":1000}"#).unwrap();
@@ -295,7 +339,12 @@ mod tests {
             (r#"{"stationId":"CP-1","action":"Reset","payload":[]}"#, "payload"),
             (r#"{"stationId":"CP-1","action":"Reset","payload":null}"#, "payload"),
             (r#"{"stationId":"CP-1","action":"Reset","timeoutMs":0}"#, "timeoutMs"),
+            (r#"{"stationId":"CP-1","action":"Reset","timeout":"soon"}"#, "such as \"10s\""),
+            (r#"{"stationId":"CP-1","action":"Reset","timeout":"10"}"#, "such as \"10s\""),
+            (r#"{"stationId":"CP-1","action":"Reset","timeout":"0s"}"#, "at least 1 ms"),
+            (r#"{"stationId":"CP-1","action":"Reset","timeout":"1s","timeoutMs":1000}"#, "leave one out"),
             (r#"{"stationId":"CP-1","action":"Reset","commandId":""}"#, "commandId"),
+            ("7", "expected a command"),
             (r#"{"stationId":"CP-1","action":"Reset","expiresAt":"soon"}"#, "expiresAt"),
             (r#"{"stationId":"CP-1","action":"Reset","ifOffline":"wait"}"#, "wait"),
             (r#"{"stationId":"CP-1","action":"Reset","timoutMs":1}"#, "timoutMs"),

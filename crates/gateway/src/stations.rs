@@ -13,6 +13,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
+use ocpp_commands::nearest::nearest;
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
 use ocpp_station::StationRecord;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ use crate::kinds;
 use crate::settings::overrides::Overrides;
 use crate::settings::{ListenerTags, Resolver, Settings, Source, Who};
 use ocpp_station::time::millis;
+
+/// Stations among which one is looked for that has a similar identity: a few milliseconds' work.
+const LOOKED_AT: usize = 10_000;
 
 /// The stations.
 #[derive(Debug, Default)]
@@ -95,6 +99,11 @@ impl Stations {
     /// Whether a station's state is kept.
     pub fn knows(&self, key: &IdentityKey) -> bool {
         self.states.contains_key(key)
+    }
+
+    /// A known identity that is spelled much like this one, among the first few thousand.
+    pub fn similar(&self, identity: &str) -> Option<String> {
+        nearest(identity, self.states.iter().take(LOOKED_AT).map(|state| state.identity.clone()))
     }
 
     /// A station's boot state.
@@ -247,6 +256,14 @@ pub fn check_tags(tags: &BTreeSet<String>) -> Result<(), String> {
 impl ocpp_commands::port::Stations for Stations {
     fn canonical(&self, identity: Identity) -> Identity {
         self.canonical(identity)
+    }
+
+    fn knows(&self, station: &IdentityKey) -> bool {
+        self.knows(station)
+    }
+
+    fn similar(&self, identity: &str) -> Option<String> {
+        self.similar(identity)
     }
 
     fn members(&self, tag: Option<&str>) -> Vec<String> {

@@ -12,9 +12,12 @@ use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
 use super::document::Operation;
-use super::extract::{Json, RawBody};
+use super::extract::{Json, RawBody, empty_body};
 use super::problem::Problem;
 use crate::backend::{Answers, Delivery, Written};
+
+/// An answer, for those who sent none.
+const EXAMPLE: &str = r#"{"messageId":"42","payload":{"idTagInfo":{"status":"Accepted"}}}"#;
 
 /// What became of an answer.
 #[derive(Serialize, ToSchema)]
@@ -48,6 +51,9 @@ async fn answer_call(
     Path(station): Path<String>,
     RawBody(body): RawBody,
 ) -> Result<Json<Taken>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Err(empty_body(EXAMPLE));
+    }
     let delivery =
         backend.take_for(&station, &body).map_err(|error| Problem::bad_request(error.to_string()))?;
     let conflict = |detail: &str| Err(Problem::conflict("the answer is not wanted", detail));

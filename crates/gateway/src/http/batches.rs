@@ -17,8 +17,12 @@ use uuid::Uuid;
 
 use super::commands::traceparent;
 use super::document::Operation;
-use super::extract::Json;
+use super::extract::{Json, RequestBody};
 use super::problem::Problem;
+
+impl RequestBody for BatchRequest {
+    const EXAMPLE: &'static str = r#"{"to":{"tag":"depot"},"action":"ClearCache","payload":{}}"#;
+}
 
 pub(super) fn operations(dispatcher: &Arc<Dispatcher>) -> Vec<Operation> {
     [routes!(send_batch), routes!(show_batch), routes!(cancel_batch)]

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::{HeaderMap, LOCATION};
 use ocpp_commands::dispatcher::{Dispatcher, Submitted};
-use ocpp_commands::request::{CommandRequest, InvalidCommand};
+use ocpp_commands::request::{self, CommandRequest, InvalidCommand};
 use ocpp_commands::store::{Accepted, Ended, Progress, Shown, TooLate};
 use ocpp_protocol::Identity;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -24,7 +24,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::document::Operation;
-use super::extract::Json;
+use super::extract::{Json, RequestBody};
 use super::problem::Problem;
 
 /// How a command ended.
@@ -59,7 +59,8 @@ struct OutcomeError<'a> {
     code: &'a str,
     /// For people.
     description: &'a str,
-    /// As the station sent it; an object if it keeps to the specification.
+    /// As the station sent it; an object if it keeps to the specification. Of `offline`, `{"known":false}` if the gateway knows
+    /// no such station, with `nearest` if it knows one of a similar identity.
     #[serde(serialize_with = "object_at_least")]
     #[schema(value_type = serde_json::Value)]
     details: Option<&'a RawValue>,
@@ -101,6 +102,10 @@ fn object_at_least<S: Serializer>(details: &Option<&RawValue>, serializer: S) ->
         Some(details) => details.serialize(serializer),
         None => serializer.serialize_map(Some(0))?.end(),
     }
+}
+
+impl RequestBody for CommandRequest {
+    const EXAMPLE: &'static str = request::EXAMPLE;
 }
 
 pub(super) fn operations(dispatcher: &Arc<Dispatcher>) -> Vec<Operation> {

@@ -14,7 +14,7 @@ use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
 use super::document::Operation;
-use super::extract::Json;
+use super::extract::{Json, RequestBody};
 use super::problem::Problem;
 use crate::registry::Registry;
 
@@ -40,6 +40,11 @@ struct DisconnectAccepted {
     station_id: String,
     /// The session.
     session_id: String,
+}
+
+// `null` is as good as nothing.
+impl RequestBody for Option<DisconnectRequest> {
+    const EXAMPLE: &'static str = r#"{"reason":"stuck since noon"}"#;
 }
 
 pub(super) fn operations(registry: Arc<Registry>) -> Vec<Operation> {

@@ -162,10 +162,21 @@ impl<S: Sync> FromRequest<S> for RawBody {
     }
 }
 
+/// What the body of a request may be read as.
+pub(super) trait RequestBody: DeserializeOwned {
+    /// A whole body, for those who sent none.
+    const EXAMPLE: &'static str;
+}
+
+/// The refusal of an empty body.
+pub(super) fn empty_body(example: &str) -> Problem {
+    Problem::bad_request(format!("the body is empty; it must be a JSON object like {example}"))
+}
+
 /// JSON, in a request (whatever its Content-Type) and in a response. `Option<Json<T>>` also takes an empty body.
 pub(super) struct Json<T>(pub(super) T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<S: Sync, T: RequestBody> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
@@ -174,7 +185,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-impl<S: Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
+impl<S: Sync, T: RequestBody> OptionalFromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Option<Self>, Problem> {
@@ -183,7 +194,10 @@ impl<S: Sync, T: DeserializeOwned> OptionalFromRequest<S> for Json<T> {
     }
 }
 
-fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<Json<T>, Problem> {
+fn from_json<T: RequestBody>(body: &[u8]) -> Result<Json<T>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Err(empty_body(T::EXAMPLE));
+    }
     serde_json::from_slice(body).map(Json).map_err(|error| Problem::bad_request(error.to_string()))
 }
 

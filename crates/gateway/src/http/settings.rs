@@ -16,7 +16,7 @@ use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
 use super::document::Operation;
-use super::extract::Json;
+use super::extract::{Json, RequestBody};
 use super::problem::Problem;
 use super::stations::changeable;
 use crate::registry::Registry;
@@ -110,6 +110,10 @@ fn word(source: &Source) -> String {
         Source::Rule(number) => format!("rule {number}"),
         Source::Station => "station".to_owned(),
     }
+}
+
+impl RequestBody for Overrides {
+    const EXAMPLE: &'static str = r#"{"validation":"warn"}"#;
 }
 
 /// What holds for a station, and where each value comes from.

@@ -9,20 +9,21 @@ use std::time::Instant;
 
 use axum::extract::{Path, State};
 use ocpp_bus::Journal;
-use ocpp_protocol::{Identity, IdentityKey, Registration};
+use ocpp_protocol::{Identity, IdentityKey, Registration, Version};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
 use super::document::Operation;
-use super::extract::{FromQuery, Json, Query, Values};
+use super::extract::{FromQuery, Json, Query, RequestBody, Values};
 use super::problem::Problem;
 use crate::registry::Registry;
 use crate::session::SessionHandle;
 use crate::stations::{Stations, check_tags};
 use crate::twins::{Noticed, Twins};
 use ocpp_commands::CommandStore;
+use ocpp_commands::nearest::did_you_mean;
 use ocpp_station::time::millis;
 
 const DEFAULT_PAGE: usize = 100;
@@ -156,6 +157,10 @@ struct Decision {
     status: String,
 }
 
+impl RequestBody for Decision {
+    const EXAMPLE: &'static str = r#"{"status":"Accepted"}"#;
+}
+
 /// The groups that a station belongs to.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = StationTags)]
@@ -164,6 +169,10 @@ struct Tags {
     /// At most 32, of 1 to 64 bytes each.
     #[schema(max_items = 32)]
     tags: BTreeSet<String>,
+}
+
+impl RequestBody for Tags {
+    const EXAMPLE: &'static str = r#"{"tags":["depot"]}"#;
 }
 
 /// Which stations a page shows, and how many.
@@ -192,9 +201,20 @@ impl FromQuery for Filter {
             after: values.text("after"),
             prefix: values.text("prefix"),
             connected: values.flag("connected")?,
-            version: values.text("version"),
+            version: version(values.text("version"))?,
             tag: values.text("tag"),
         })
+    }
+}
+
+/// A version by its name: a misspelt one would show nothing.
+fn version(name: Option<String>) -> Result<Option<String>, Problem> {
+    let names = Version::ALL.map(Version::as_str);
+    match name {
+        Some(name) if !names.contains(&name.as_str()) => {
+            Err(Problem::bad_request(format!("version must be one of {}", names.join(", "))))
+        }
+        name => Ok(name),
     }
 }
 
@@ -255,9 +275,10 @@ impl Directory {
     }
 
     fn show(&self, id: &str) -> Result<Json<Station>, Problem> {
-        self.station(&IdentityKey::of(id))
-            .map(Json)
-            .ok_or_else(|| Problem::not_found(format!("no station {id:?} is known")))
+        self.station(&IdentityKey::of(id)).map(Json).ok_or_else(|| {
+            let meant = did_you_mean(self.stations.similar(id));
+            Problem::not_found(format!("no station {id:?} is known{meant}"))
+        })
     }
 }
 

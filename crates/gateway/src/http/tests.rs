@@ -22,7 +22,7 @@ use utoipa_axum::routes;
 
 use super::disconnect;
 use super::document::about_itself;
-use super::extract::{BODY_TIMEOUT, FromQuery, Json, MAX_BODY_BYTES, Query, Values};
+use super::extract::{BODY_TIMEOUT, FromQuery, Json, MAX_BODY_BYTES, Query, RequestBody, Values};
 use super::interface::router;
 use super::problem::Problem;
 use super::stations::Directory;
@@ -73,6 +73,10 @@ async fn number(body: Option<Json<u32>>) -> Json<Option<u32>> {
 #[utoipa::path(get, path = "/plain", responses((status = 200)))]
 async fn plain() -> &'static str {
     "plain"
+}
+
+impl RequestBody for u32 {
+    const EXAMPLE: &'static str = "7";
 }
 
 fn sample() -> Router {
@@ -135,7 +139,8 @@ async fn every_refusal_is_a_problem() {
         ("GET", "/things/a?count=", "", 400, "count must be 1 to 9"),
         ("GET", "/things/a?count=ten", "", 400, "count must be 1 to 9"),
         ("GET", "/things/a?flag=yes", "", 400, "flag must be true or false"),
-        ("PUT", "/things/a", "", 400, "EOF while parsing a value at line 1 column 0"),
+        ("PUT", "/things/a", "", 400, "the body is empty; it must be a JSON object like 7"),
+        ("PUT", "/things/a", " \n", 400, "the body is empty; it must be a JSON object like 7"),
         ("PUT", "/things/a", "{", 400, "invalid type: map, expected u32 at line 1 column 0"),
         ("PUT", "/things/a", "-1", 400, "invalid value: integer `-1`, expected u32 at line 1 column 2"),
         ("PUT", "/things/a", &large, 413, "at most 1048576 bytes"),
