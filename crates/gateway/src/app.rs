@@ -4,6 +4,7 @@
 //! accepts; the admin listener comes before the station listeners, so that a start can be watched.
 
 mod derived;
+mod listeners;
 mod metrics;
 mod storage;
 
@@ -24,17 +25,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticate;
 use crate::auth::credentials::CredentialsError;
-use crate::auth::file::FileAuthenticator;
-use crate::auth::metrics::CredentialMetrics;
 use crate::backend::{Answers, HookError};
 use crate::config::Config;
 use crate::consumer;
 use crate::driver::shared::Shared;
 use crate::http;
-use crate::listener::metrics::HandshakeMetrics;
-use crate::listener::options::AuthMode;
-use crate::listener::{self, Listener};
-use crate::rate_limit::RateLimit;
+use crate::listener;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::session_journal::SessionJournal;
@@ -45,6 +41,7 @@ use crate::twins::Twins;
 use ocpp_station::events::Events;
 use ocpp_station::recent_calls::RecentCalls;
 
+use self::listeners::open_authenticator;
 use self::metrics::Metrics;
 
 pub use metrics::every_metric;
@@ -255,17 +252,6 @@ impl App {
         Ok(app)
     }
 
-    fn bind_station_listeners(&self) -> Result<Vec<(String, TcpListener)>, StartupError> {
-        self.config
-            .listeners
-            .iter()
-            .map(|(name, rules)| {
-                let key = format!("listeners.{name}.address");
-                Ok((name.clone(), bind(rules.address, self.config.handshake.backlog, &key)?))
-            })
-            .collect()
-    }
-
     /// Ends what a crash has left open, and reads commands from Kafka.
     fn start_commands(
         &mut self,
@@ -345,43 +331,6 @@ impl App {
         tracing::info!(address = ?listener.local_addr().ok(), "admin listener");
         drop(self.rest.spawn(server.serve(listener)));
     }
-
-    fn start_station_listeners(
-        &self,
-        listeners: Vec<(String, TcpListener)>,
-        authenticator: Option<Arc<dyn Authenticate>>,
-        metrics: &Arc<HandshakeMetrics>,
-    ) -> Result<(), StartupError> {
-        for (name, socket) in listeners {
-            let Some(rules) = self.config.listeners.get(&name).cloned() else { continue };
-            let address = socket.local_addr().ok();
-            if rules.auth == AuthMode::Open {
-                tracing::warn!(
-                    listener = name,
-                    ?address,
-                    "OPEN LISTENER: any client is let in under any identity, without a password; for development only"
-                );
-            }
-            tracing::info!(listener = name, ?address, prefix = rules.path_prefix, "stations may connect");
-            let listener = Arc::new(Listener {
-                authenticator: (rules.auth == AuthMode::Basic).then(|| authenticator.clone()).flatten(),
-                name: name.into(),
-                rules,
-                metrics: Arc::clone(metrics),
-                handshake: self.config.handshake.clone(),
-                hide_unknown: self.config.credentials.hide_unknown_stations,
-                shared: Arc::clone(&self.shared),
-                registry: Arc::clone(&self.registry),
-                tasks: self.tasks.clone(),
-                stop: self.stop_accepting.clone(),
-                request_permits: Arc::new(Semaphore::new(self.config.handshake.max_concurrent)),
-                twins: Arc::clone(&self.twins),
-                rejections: RateLimit::new(self.config.handshake.rejected_events_per_second),
-            });
-            listener.start(socket, &self.rest).map_err(StartupError::Thread)?;
-        }
-        Ok(())
-    }
 }
 
 fn bind(address: std::net::SocketAddr, backlog: i32, key: &str) -> Result<TcpListener, StartupError> {
@@ -415,15 +364,4 @@ async fn sweep(shared: Arc<Shared>, twins: Arc<Twins>, stop: CancellationToken) 
         shared.recent_calls.sweep(now);
         twins.sweep(now);
     }
-}
-
-fn open_authenticator(
-    config: &Config,
-    metrics: CredentialMetrics,
-) -> Result<Option<Arc<FileAuthenticator>>, CredentialsError> {
-    if config.listeners.values().all(|listener| listener.auth == AuthMode::Open) {
-        return Ok(None);
-    }
-    let threads = config.credentials.slow_hash_threads;
-    FileAuthenticator::open(config.credentials.file.clone(), threads, metrics).map(|it| Some(Arc::new(it)))
 }

@@ -14,12 +14,13 @@ pub mod metrics;
 pub mod options;
 mod permits;
 mod response;
+mod told;
 mod upgrade;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use bytesize::ByteSize;
@@ -29,7 +30,6 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use percent_encoding::{CONTROLS, utf8_percent_encode};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -40,20 +40,19 @@ use tokio_util::task::TaskTracker;
 use crate::auth::Authenticate;
 use crate::driver::shared::Shared;
 use crate::driver::{self, Admitted};
-use crate::kinds;
 use crate::rate_limit::RateLimit;
 use crate::registry::{Crowded, Registry};
 use crate::session::{Admission, EndOnDrop, SessionHandle};
 use crate::socket::{Deflate, Socket, SocketLimits, Turn};
-use crate::twins::{Noticed, Twins};
+use crate::twins::Twins;
 use handshake::{Decision, Handshake, Refusal};
-use ocpp_protocol::IdentityKey;
-use ocpp_station::events::{EncodedEvent, Rejected};
+use ocpp_station::events::Rejected;
 use ocpp_station::outbox::Outbox;
 
 use metrics::HandshakeMetrics;
 use options::{HandshakeOptions, ListenerOptions};
 use permits::{HandshakePermit, HandshakePermits};
+use told::shown_path;
 
 /// One listener, and what its connections need.
 pub struct Listener {
@@ -299,18 +298,6 @@ impl Listener {
         Ok(Admitted { session: EndOnDrop(session), entry, replaced })
     }
 
-    fn watch_for_twins(&self, key: &IdentityKey, replaced: &SessionHandle, session: &SessionHandle) {
-        let addresses = [replaced, session].map(|session| session.admission.remote.ip());
-        let Some(noticed) = self.twins.replaced(key, Instant::now(), replaced.silence(), addresses) else {
-            return;
-        };
-        let Noticed { replacements, addresses, is_damped, .. } = noticed;
-        let station = session.admission.identity.as_str();
-        tracing::warn!(station, replacements, ?addresses, is_damped, "two devices use one identity");
-        let event = self.shared.events.twins(SystemTime::now(), station, replacements, &addresses, is_damped);
-        self.publish_or_count("ocpp.station.twins", event);
-    }
-
     fn begin_session(self: Arc<Self>, upgraded: hyper::Result<Upgraded>, admitted: Admitted) {
         let socket = match upgraded {
             Ok(upgraded) => self.socket(upgraded, admitted.session.0.admission.deflate),
@@ -357,65 +344,8 @@ impl Listener {
         drop(tokio::time::timeout(self.shared.limits.close_timeout, Box::pin(closing)).await);
         socket.linger(Duration::from_millis(500)).await;
     }
-
-    fn refuse<B>(&self, request: &Request<B>, remote: SocketAddr, refusal: Refusal) -> Response<Full<Bytes>> {
-        let Refusal { reason, status, text, identity } = refusal;
-        let path = &shown_path(request);
-        self.metrics.handshake_ended(&self.name, reason);
-        let station = identity.as_ref().map(ocpp_protocol::Identity::as_str);
-        tracing::info!(station, %remote, path, reason, status = status.as_u16(), "handshake refused");
-        self.publish_rejection(station, &Rejected { path, remote, reason, status: status.as_u16() });
-        response::refusal(status, format!("{text} (requested path: {path})"))
-    }
-
-    /// Publishes the refusal as an event, or counts it if the rate limit or the bus does not take it. Never waits: the refused
-    /// connection still holds its permits.
-    fn publish_rejection(&self, station: Option<&str>, rejected: &Rejected<'_>) {
-        const EVENT: &str = "ocpp.station.rejected";
-        if !self.rejections.allows() {
-            self.metrics.dropped(EVENT, "tooMany");
-            return;
-        }
-        let event = self.shared.events.rejected(SystemTime::now(), station, rejected);
-        self.publish_or_count(EVENT, event);
-    }
-
-    fn publish_or_count(&self, name: &'static str, event: EncodedEvent) {
-        if self.shared.bus.publisher().try_publish(driver::record(kinds::EVENT, event)).is_err() {
-            self.metrics.dropped(name, "busFull");
-        }
-    }
-}
-
-/// The path of a request for people and events: in printable ASCII, and bounded. Without the query, which may hold a secret.
-fn shown_path<B>(request: &Request<B>) -> String {
-    const MOST: usize = 256;
-    let mut path = utf8_percent_encode(request.uri().path(), CONTROLS).to_string();
-    if path.len() > MOST {
-        path.truncate(MOST);
-        path.push_str("...");
-    }
-    path
 }
 
 fn unavailable(reason: &'static str, text: &str) -> Refusal {
     Refusal { reason, status: StatusCode::SERVICE_UNAVAILABLE, text: text.to_owned(), identity: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_shown_in_printable_ascii_and_bounded() {
-        let shown = |target: &str| {
-            shown_path(
-                &Request::builder().uri(hyper::Uri::try_from(target.as_bytes()).unwrap()).body(()).unwrap(),
-            )
-        };
-        assert_eq!(shown("/ocpp/CP%201?token=secret"), "/ocpp/CP%201");
-        assert_eq!(shown("/caf\u{e9}"), "/caf%C3%A9");
-        assert_eq!(shown(&format!("/{}", "x".repeat(255))).len(), 256);
-        assert_eq!(shown(&format!("/{}", "x".repeat(256))), format!("/{}...", "x".repeat(255)));
-    }
 }
