@@ -26,6 +26,7 @@
 //! `tools/layering/layers.txt` holds it: [`record`], `watermark`, [`health`] and the like at the bottom, then [`queue`], `publisher` and
 //! `status`, then the writers with [`spool`], then [`journal`], [`kafka`] and the [`Bus`] itself.
 
+mod computed;
 mod counters;
 mod dead_letter;
 mod durable;
@@ -60,6 +61,7 @@ use crate::queue::QueueLimits;
 use crate::store::Store;
 use crate::tail::Tail;
 
+pub use crate::computed::ComputedGauge;
 pub use crate::durable::DurableWatermark;
 pub use crate::error::{KafkaError, StartError, chain};
 pub use crate::journal::{Journal, JournalOptions, replay};

@@ -99,12 +99,13 @@ impl LocalWriter {
         }
         counters.batch_records.observe(group.len() as f64);
         counters.durable.inc_by(group.len() as u64);
+        // Before anybody acts on it: who has been answered must not find the journal still holding.
+        self.health.report_oldest(None);
+        self.health.report(BusState::Direct, None);
         for in_flight in group {
             counters.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
             in_flight.acknowledge();
         }
-        self.health.report_oldest(None);
-        self.health.report(BusState::Direct, None);
     }
 
     fn append_and_commit<'a>(&mut self, records: impl Iterator<Item = &'a Record>) -> Result<(), LogError> {
@@ -152,5 +153,59 @@ impl LocalWriter {
                 tracing::warn!(error = chain(&error), "the journal could not be compacted");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::task::{Context, Wake, Waker};
+
+    use ocpp_log::LogOptions;
+
+    use super::*;
+    use crate::metrics::BusMetrics;
+    use crate::publisher::Publisher;
+    use crate::queue::QueueLimits;
+    use crate::record::RecordKind;
+    use crate::registrar::Registrar;
+
+    /// Looks at the health when it is woken.
+    struct Look {
+        health: Arc<HealthCell>,
+        seen: Mutex<Option<BusState>>,
+    }
+
+    impl Wake for Look {
+        fn wake(self: Arc<Self>) {
+            *self.seen.lock().unwrap() = Some(self.health.read().state);
+        }
+    }
+
+    #[test]
+    fn who_learns_that_a_record_is_durable_finds_that_records_become_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let metrics = BusMetrics::register(&Registrar::default(), "events").unwrap();
+        let queue = Arc::new(Queue::new(QueueLimits { records: 10, bytes: 10_000 }, metrics.counters));
+        let health = Arc::new(HealthCell::new("events"));
+        let mut writer = LocalWriter {
+            log: Log::open(LogOptions::new(dir.path().join("log"))).unwrap().0,
+            queue: Arc::clone(&queue),
+            health: Arc::clone(&health),
+            compaction: None,
+            dead_letters: DeadLetters::new(dir.path().to_path_buf()),
+            linger: Duration::ZERO,
+        };
+        health.report(BusState::Holding, Some("the disk is full".into()));
+
+        let mut publisher = Publisher::new(Arc::clone(&queue));
+        let record = Record { kind: RecordKind(0), time_ms: 0, key: "CP-1".into(), value: "{}".into() };
+        publisher.try_publish(record).unwrap();
+        let look = Arc::new(Look { health, seen: Mutex::default() });
+        let waker = Waker::from(Arc::clone(&look));
+        assert!(publisher.watermark().poll_reached(&Context::from_waker(&waker), 1).is_pending());
+        let Taken::Batch(group) = queue.take(10, Duration::ZERO) else { panic!("closed") };
+        writer.store(group);
+        assert_eq!(*look.seen.lock().unwrap(), Some(BusState::Direct));
     }
 }

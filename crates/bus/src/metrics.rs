@@ -81,6 +81,51 @@ mod tests {
     }
 
     #[test]
+    fn a_state_and_its_figures_are_of_one_moment() {
+        let registrar = Registrar::default();
+        let metrics = BusMetrics::register(&registrar, "events").unwrap();
+        let limits = QueueLimits { records: 7, bytes: 4096 };
+        let queue = Arc::new(Queue::new(limits, metrics.counters.clone()));
+        let health = Arc::new(HealthCell::new("events"));
+        let status = Status::new(queue, Arc::clone(&health));
+        metrics.status.show(&status);
+        let spool = |records, alarm| {
+            let (bytes, oldest) = (100 * records, Duration::from_secs(records));
+            move || {
+                Some(SpoolHealth { records, bytes, capacity_bytes: 400, oldest, alarm, time_to_drain: None })
+            }
+        };
+        health.report_with(BusState::Direct, None, spool(0, false));
+        let reader = std::thread::spawn(move || {
+            for _ in 0..2000 {
+                let families = registrar.registry().gather();
+                let value = |name: &str, state: Option<&str>| {
+                    let name = format!("ocpp_gateway_bus_{name}");
+                    let family = families.iter().find(|family| family.name() == name).unwrap();
+                    let metric = family.get_metric().iter().find(|metric| {
+                        state
+                            .is_none_or(|state| metric.get_label().iter().any(|label| label.value() == state))
+                    });
+                    metric.unwrap().get_gauge().get_value()
+                };
+                let spooling = value("state", Some("spooling"));
+                assert_eq!(value("state", Some("direct")), 1.0 - spooling);
+                assert_eq!(value("spool_alarm", None), spooling);
+                assert_eq!(value("spool_records", None), 3.0 * spooling);
+                assert_eq!(value("spool_bytes", None), 300.0 * spooling);
+                assert_eq!(value("spool_oldest_seconds", None), 3.0 * spooling);
+                let shown = status.health();
+                assert_eq!(shown.state == BusState::Spooling, shown.spool.unwrap().alarm);
+            }
+        });
+        while !reader.is_finished() {
+            health.report_with(BusState::Spooling, Some("Kafka is away".into()), spool(3, true));
+            health.report_with(BusState::Direct, None, spool(0, false));
+        }
+        reader.join().unwrap();
+    }
+
+    #[test]
     fn the_gauges_are_listed_like_every_other_metric() {
         let registrar = Registrar::default();
         BusMetrics::register(&registrar, "events").unwrap();

@@ -13,6 +13,8 @@ use prometheus::{
     Opts, Registry,
 };
 
+use crate::computed::ComputedGauge;
+
 /// What every metric's name starts with.
 const PREFIX: &str = "ocpp_gateway_";
 
@@ -135,6 +137,15 @@ impl Registrar {
         self.register(Kind::Gauge, IntGauge::with_opts(self.options(name, help))?)
     }
 
+    /// A gauge of whole numbers that is read when the metrics are gathered.
+    ///
+    /// # Errors
+    /// See [`Registrar`].
+    pub fn computed(&self, name: &str, help: &str) -> Result<ComputedGauge, Error> {
+        let gauge = IntGauge::with_opts(self.options(name, help))?;
+        self.register(Kind::Gauge, ComputedGauge::new(gauge))
+    }
+
     /// A gauge of whole numbers for each combination of the labels' values.
     ///
     /// # Errors
@@ -253,6 +264,21 @@ mod tests {
         assert_eq!(families[0].name, "ocpp_gateway_ready");
         assert_eq!(families[1].labels, ["bus", "kind"]);
         assert_eq!(families[1].kind, Kind::Histogram);
+    }
+
+    #[test]
+    fn a_computed_gauge_is_read_when_the_metrics_are_gathered() {
+        let registrar = Registrar::default();
+        let gauge = registrar.computed("known", "Known").unwrap();
+        let shown = || registrar.registry().gather()[0].get_metric()[0].get_gauge().get_value();
+        assert_eq!(shown(), 0.0, "nothing to read yet");
+        let known = Arc::new(Mutex::new(3));
+        let read = Arc::clone(&known);
+        gauge.show(move || *read.lock().unwrap());
+        assert_eq!(shown(), 3.0);
+        *known.lock().unwrap() = 4;
+        assert_eq!(shown(), 4.0);
+        assert_eq!(registrar.families()[0].kind, Kind::Gauge);
     }
 
     #[test]

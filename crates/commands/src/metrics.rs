@@ -1,17 +1,19 @@
 //! What is counted about commands: how they ended, what was wrong with them, and how many are queued and remembered.
 
-use ocpp_bus::Registrar;
+use ocpp_bus::{ComputedGauge, Registrar};
 use ocpp_protocol::Action;
 use ocpp_station::Status;
-use prometheus::{IntCounterVec, IntGauge};
+use prometheus::IntCounterVec;
 
 /// The metrics of commands.
 #[derive(Debug)]
 pub struct CommandMetrics {
     ended: IntCounterVec,
     violations: IntCounterVec,
-    queued: IntGauge,
-    remembered: IntGauge,
+    /// Commands queued for stations that are away.
+    pub queued: ComputedGauge,
+    /// Ended commands that are remembered.
+    pub remembered: ComputedGauge,
 }
 
 impl CommandMetrics {
@@ -31,8 +33,8 @@ impl CommandMetrics {
                 "Commands whose payload violates its schema, by action and error code",
                 &["action", "code"],
             )?,
-            queued: registrar.gauge("commands_kept", "Commands kept for stations that are away")?,
-            remembered: registrar.gauge(
+            queued: registrar.computed("commands_kept", "Commands kept for stations that are away")?,
+            remembered: registrar.computed(
                 "commands_remembered",
                 "Ended commands whose outcome is remembered, so that a repeated one is not sent again",
             )?,
@@ -47,11 +49,5 @@ impl CommandMetrics {
     /// A command's payload violates its schema; `code` is the error code for that.
     pub fn violation(&self, action: &Action, code: &str) {
         self.violations.with_label_values(&[action.name, code]).inc();
-    }
-
-    /// This many commands are queued for stations that are away, and this many ended ones are remembered.
-    pub fn commands_known(&self, queued: usize, remembered: usize) {
-        self.queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
-        self.remembered.set(i64::try_from(remembered).unwrap_or(i64::MAX));
     }
 }

@@ -17,7 +17,6 @@ use ocpp_bus::metrics::BusMetrics;
 use ocpp_bus::{Bus, Registrar, StartError};
 use ocpp_commands::Dispatcher;
 use ocpp_commands::store::Unfinished;
-use prometheus::IntGauge;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -161,6 +160,9 @@ impl App {
 
         let registry = Arc::new(Registry::default());
         let events = Events::new(&config.node.id, uuid::Uuid::now_v7);
+        let (queued, remembered) = (Arc::clone(&store), Arc::clone(&store));
+        metrics.commands.queued.show(move || queued.counts().0);
+        metrics.commands.remembered.show(move || remembered.counts().1);
         let stop_accepting = CancellationToken::new();
         let dispatcher = Arc::new(Dispatcher {
             store,
@@ -216,8 +218,10 @@ impl App {
             bus.status().clone(),
             journal.status().clone(),
             commands.status().clone(),
-            metrics.ready,
         ));
+        let (ready, known) = (Arc::clone(&readiness), Arc::clone(&shared.stations));
+        metrics.ready.show(move || usize::from(ready.check().is_ok()));
+        metrics.stations_known.show(move || known.len());
         let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),
@@ -236,7 +240,7 @@ impl App {
         drop(app.tasks.spawn(end_lost_sessions(Arc::clone(&app.shared))));
         drop(app.rest.spawn(Arc::clone(&app.shared.sessions).keep(app.stop_accepting.clone())));
         app.start_commands(&dispatcher, unfinished, &registrar)?;
-        app.start_admin(admin_listener, registrar.registry().clone(), metrics.stations_known);
+        app.start_admin(admin_listener, registrar.registry().clone());
         if let Some(authenticator) = &authenticator {
             let watch = Arc::clone(authenticator)
                 .watch(app.config.credentials.reload_interval, app.stop_rest.clone());
@@ -280,7 +284,7 @@ impl App {
         Ok(())
     }
 
-    fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry, stations_known: IntGauge) {
+    fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry) {
         let Shared { dispatcher, backend, stations, settings, bus, journal, registration, .. } =
             &*self.shared;
         let listeners = self.config.listeners.iter();
@@ -291,10 +295,6 @@ impl App {
                 registry: Arc::clone(&self.registry),
                 stations: Arc::clone(stations),
                 metrics,
-                stations_known,
-                bus: bus.status().clone(),
-                stations_journal: journal.status().clone(),
-                commands_journal: dispatcher.journal.status().clone(),
             },
             stations: http::Directory {
                 registry: Arc::clone(&self.registry),

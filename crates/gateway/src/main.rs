@@ -9,7 +9,7 @@ use ocpp_cli::output::{fail, say};
 use ocpp_gateway::app::App;
 use ocpp_gateway::auth::hash_password;
 use ocpp_gateway::config::Config;
-use ocpp_gateway::{readiness, telemetry};
+use ocpp_gateway::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Returns memory to the system after large messages and storms of connections (docs/adr/0014); librdkafka uses it, too. Its
@@ -104,12 +104,9 @@ async fn serve(config: Config) -> Result<(), String> {
     let (mut terminate, mut interrupt) =
         (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
     let app = App::start(config).map_err(|error| ocpp_bus::chain(&error))?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = tokio::time::sleep(readiness::CHECK_INTERVAL) => drop(app.readiness.check()),
-        }
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
     tokio::select! {
         () = Box::pin(app.drain()) => Ok(()),

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use self::callbacks::Context;
 use self::unacknowledged::{Ticket, Unacknowledged};
 use super::options::{KafkaOptions, refused};
+use crate::computed::ComputedGauge;
 use crate::error::{KafkaError, StartError};
 use crate::registrar::Registrar;
 use crate::thread::Worker;
@@ -100,7 +101,7 @@ pub struct ConsumerMetrics {
     records: IntCounter,
     failures: IntCounter,
     pauses: IntCounter,
-    open: IntGauge,
+    open: ComputedGauge,
     partitions: IntGauge,
 }
 
@@ -117,7 +118,7 @@ impl ConsumerMetrics {
             records: counter("records_total", "Records read from the topic of commands")?,
             failures: counter("failures_total", "Errors of the consumer of commands")?,
             pauses: counter("pauses_total", "Times the consumer paused because too many records were open")?,
-            open: gauge("open_records", "Records read and not acknowledged yet")?,
+            open: registrar.computed("open_records", "Records read and not acknowledged yet")?,
             partitions: gauge("partitions", "Partitions of the topic of commands that this node reads")?,
         })
     }
@@ -141,12 +142,11 @@ impl Consumer {
         options: ConsumerOptions,
         metrics: ConsumerMetrics,
     ) -> Result<(Self, mpsc::Receiver<Delivery>), StartError> {
-        let context = Context {
-            topic: options.topic.clone(),
-            unacknowledged: Arc::default(),
-            metrics,
-            logged: Mutex::default(),
-        };
+        let unacknowledged = Arc::<Unacknowledged>::default();
+        let shown = Arc::clone(&unacknowledged);
+        metrics.open.show(move || shown.open());
+        let context =
+            Context { topic: options.topic.clone(), unacknowledged, metrics, logged: Mutex::default() };
         let consumer: BaseConsumer<Context> =
             kafka.consumer_config(&options)?.create_with_context(context).map_err(|error| refused(&error))?;
         consumer.subscribe(&[&options.topic]).map_err(|error| refused(&error))?;
@@ -196,7 +196,6 @@ impl Reader {
         let mut leave_by = None;
         loop {
             let open = context.unacknowledged.open();
-            context.metrics.open.set(i64::try_from(open).unwrap_or(i64::MAX));
             if self.leave.load(Ordering::Acquire) {
                 // What is out may be acknowledged in the next moments; it need not come again then.
                 let leave_by = *leave_by.get_or_insert_with(|| Instant::now() + LAST_COMMIT);

@@ -74,7 +74,5 @@ impl Dispatcher {
             })
             .await;
         self.store.sweep();
-        let (queued, remembered) = self.store.counts();
-        self.metrics.commands_known(queued, remembered);
     }
 }

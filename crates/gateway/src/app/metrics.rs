@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ocpp_bus::Registrar;
 use ocpp_bus::kafka::consumer::ConsumerMetrics;
 use ocpp_bus::metrics::BusMetrics;
+use ocpp_bus::{ComputedGauge, Registrar};
 use prometheus::IntGauge;
 
 use crate::auth::metrics::CredentialMetrics;
@@ -25,9 +25,9 @@ pub(super) struct Metrics {
     pub(super) credentials: CredentialMetrics,
     pub(super) settings: SettingsMetrics,
     pub(super) spans: Arc<SpanMetrics>,
-    pub(super) stations_known: IntGauge,
+    pub(super) stations_known: ComputedGauge,
     pub(super) twins: IntGauge,
-    pub(super) ready: IntGauge,
+    pub(super) ready: ComputedGauge,
 }
 
 impl Metrics {
@@ -42,9 +42,9 @@ impl Metrics {
             credentials: CredentialMetrics::register(registrar)?,
             settings: SettingsMetrics::register(registrar)?,
             spans: Arc::new(SpanMetrics::register(registrar)?),
-            stations_known: registrar.gauge("stations_known", "Stations whose state is kept")?,
+            stations_known: registrar.computed("stations_known", "Stations whose state is kept")?,
             twins: registrar.gauge("twins", "Identities that two devices use, which push each other out")?,
-            ready: registrar.gauge("ready", "1 while /readyz says yes")?,
+            ready: registrar.computed("ready", "1 while /readyz says yes")?,
         })
     }
 }

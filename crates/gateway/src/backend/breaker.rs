@@ -57,47 +57,60 @@ impl Breaker {
         }
     }
 
-    /// Reports that a request was answered. Returns whether that closed the breaker.
-    pub(super) fn succeeded(&self) -> bool {
+    /// Reports that a request was answered. If that closes the breaker, `closed` is called before anything else can change it.
+    pub(super) fn succeeded(&self, closed: impl FnOnce()) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let was_closed = matches!(*state, State::Closed { .. });
+        if !matches!(*state, State::Closed { .. }) {
+            closed();
+        }
         *state = State::Closed { failures: 0 };
-        !was_closed
     }
 
-    /// Reports that a request failed. Returns whether that opened the breaker.
-    pub(super) fn failed(&self, now: Instant) -> bool {
+    /// Reports that a request failed. If that opens the breaker, `opened` is called before anything else can change it.
+    pub(super) fn failed(&self, now: Instant, opened: impl FnOnce()) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match *state {
             State::Closed { failures } if failures + 1 < self.failures_to_open => {
                 *state = State::Closed { failures: failures + 1 };
-                false
             }
             State::Closed { .. } => {
                 *state = State::Open { until: now + self.pause };
-                true
+                opened();
             }
             // A request that was sent before the breaker opened. Only a failed probe restarts the pause.
-            State::Open { .. } => false,
-            State::Probing { .. } => {
-                *state = State::Open { until: now + self.pause };
-                false
-            }
+            State::Open { .. } => {}
+            State::Probing { .. } => *state = State::Open { until: now + self.pause },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     const PAUSE: Duration = Duration::from_secs(5);
+
+    /// Reports a failure; whether that opened the breaker.
+    fn opens(breaker: &Breaker, now: Instant) -> bool {
+        let mut has_opened = false;
+        breaker.failed(now, || has_opened = true);
+        has_opened
+    }
+
+    /// Reports an answer; whether that closed the breaker.
+    fn closes(breaker: &Breaker) -> bool {
+        let mut has_closed = false;
+        breaker.succeeded(|| has_closed = true);
+        has_closed
+    }
 
     fn opened(now: Instant) -> Breaker {
         let breaker = Breaker::new(3, PAUSE);
         for count in 1..=3 {
             assert!(breaker.admits(now));
-            assert_eq!(breaker.failed(now), count == 3);
+            assert_eq!(opens(&breaker, now), count == 3);
         }
         breaker
     }
@@ -107,9 +120,9 @@ mod tests {
         let now = Instant::now();
         let breaker = Breaker::new(3, PAUSE);
         for _ in 0..5 {
-            assert!(!breaker.failed(now));
-            assert!(!breaker.failed(now));
-            assert!(!breaker.succeeded(), "it was closed already");
+            assert!(!opens(&breaker, now));
+            assert!(!opens(&breaker, now));
+            assert!(!closes(&breaker), "it was closed already");
             assert!(breaker.admits(now));
         }
         assert!(!opened(now).admits(now));
@@ -125,10 +138,10 @@ mod tests {
         assert!(breaker.admits(later));
         assert!(breaker.is_open(later), "for everybody else");
         assert!(!breaker.admits(later), "only one");
-        assert!(!breaker.failed(later), "it is open already");
+        assert!(!opens(&breaker, later), "it is open already");
         assert!(!breaker.admits(later + PAUSE / 2));
         assert!(breaker.admits(later + PAUSE));
-        assert!(breaker.succeeded(), "this closes it");
+        assert!(closes(&breaker), "this closes it");
         assert!(breaker.admits(later + PAUSE) && breaker.admits(later + PAUSE));
     }
 
@@ -144,7 +157,25 @@ mod tests {
     fn a_stray_failure_does_not_prolong_the_pause() {
         let now = Instant::now();
         let breaker = opened(now);
-        assert!(!breaker.failed(now + PAUSE / 2), "sent before it opened");
+        assert!(!opens(&breaker, now + PAUSE / 2), "sent before it opened");
         assert!(breaker.admits(now + PAUSE));
+    }
+
+    #[test]
+    fn what_is_shown_is_what_it_is() {
+        let (breaker, now, is_shown_open) = (Breaker::new(1, PAUSE), Instant::now(), AtomicBool::new(false));
+        let opened = || assert!(!is_shown_open.swap(true, Ordering::Relaxed), "it was shown as open");
+        let closed = || assert!(is_shown_open.swap(false, Ordering::Relaxed), "it was shown as closed");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        breaker.failed(now, opened);
+                        breaker.succeeded(closed);
+                    }
+                });
+            }
+        });
+        assert_eq!(is_shown_open.load(Ordering::Relaxed), breaker.is_open(now));
     }
 }

@@ -209,30 +209,25 @@ impl Hooks {
             Err(_) => (Attempt::Failed, "timeout"),
         };
         metrics.hook_asked(hook.action, result, began.elapsed());
-        let breaker = &hook.guard.breaker;
-        // A URL that refuses is alive.
-        let changed = match attempt {
-            Attempt::Failed => breaker.failed(Instant::now()).then_some(true),
-            Attempt::Replied(_) | Attempt::Deferred | Attempt::Refused => {
-                breaker.succeeded().then_some(false)
-            }
-        };
-        if let Some(is_open) = changed {
-            for action in &hook.guard.actions {
-                metrics.breaker(action, is_open);
-            }
-            let (host, port) = (hook.uri.host().unwrap_or_default(), hook.uri.port_u16());
-            if is_open {
+        let Guard { breaker, actions, .. } = &*hook.guard;
+        let (host, port) = (hook.uri.host().unwrap_or_default(), hook.uri.port_u16());
+        let show = |is_open| actions.iter().for_each(|action| metrics.breaker(action, is_open));
+        match attempt {
+            Attempt::Failed => breaker.failed(Instant::now(), || {
+                show(true);
                 tracing::warn!(
                     host,
                     port,
-                    actions = ?hook.guard.actions,
+                    ?actions,
                     result,
                     "a hook keeps failing; it is left alone for a while"
                 );
-            } else {
-                tracing::info!(host, port, actions = ?hook.guard.actions, "a hook answers again");
-            }
+            }),
+            // A URL that refuses is alive.
+            Attempt::Replied(_) | Attempt::Deferred | Attempt::Refused => breaker.succeeded(|| {
+                show(false);
+                tracing::info!(host, port, ?actions, "a hook answers again");
+            }),
         }
         attempt
     }

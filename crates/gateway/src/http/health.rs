@@ -9,9 +9,9 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use hyper::header::CONTENT_TYPE;
-use ocpp_bus::Status;
+use ocpp_bus::health;
 use ocpp_protocol::Version;
-use prometheus::{IntGauge, TextEncoder};
+use prometheus::TextEncoder;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouterExt;
@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use super::document::Operation;
 use super::extract::Json;
 use super::problem::Problem;
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, Report};
 use crate::registry::Registry;
 use crate::stations::Stations;
 use ocpp_station::time::millis;
@@ -32,11 +32,6 @@ pub(crate) struct Sources {
     pub(crate) stations: Arc<Stations>,
     /// Every metric of this process.
     pub(crate) metrics: prometheus::Registry,
-    /// Brought up to date when the metrics are asked for.
-    pub(crate) stations_known: IntGauge,
-    pub(crate) bus: Status,
-    pub(crate) stations_journal: Status,
-    pub(crate) commands_journal: Status,
 }
 
 /// Whether the gateway is ready, and how its buses are.
@@ -156,17 +151,18 @@ async fn readyz(State(sources): State<Arc<Sources>>) -> Response {
     (status = 503, description = "Not ready", body = Health),
 ))]
 async fn health(State(sources): State<Arc<Sources>>) -> (StatusCode, Json<Health>) {
-    let (code, status, reason) = match sources.readiness.check() {
-        Ok(()) => (StatusCode::OK, "ok", None),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(reason)),
+    let Report { reason, events, stations, commands } = sources.readiness.report();
+    let (code, status) = match reason {
+        None => (StatusCode::OK, "ok"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
     let health = Health {
         status,
         reason,
         version: env!("CARGO_PKG_VERSION"),
-        bus: bus_health(&sources.bus),
-        stations_journal: bus_health(&sources.stations_journal),
-        commands_journal: bus_health(&sources.commands_journal),
+        bus: events.into(),
+        stations_journal: stations.into(),
+        commands_journal: commands.into(),
     };
     (code, Json(health))
 }
@@ -181,6 +177,7 @@ async fn stats(State(sources): State<Arc<Sources>>) -> Json<Stats> {
     for session in &sessions {
         *by_version.entry(session.admission.version.as_str()).or_default() += 1;
     }
+    let Report { events, stations, commands, .. } = sources.readiness.report();
     Json(Stats {
         version: env!("CARGO_PKG_VERSION"),
         started_at: ocpp_station::envelope::rfc3339(sources.readiness.started_at),
@@ -188,9 +185,9 @@ async fn stats(State(sources): State<Arc<Sources>>) -> Json<Stats> {
         sessions: sessions.len(),
         sessions_by_version: by_version,
         stations_known: sources.stations.len(),
-        bus: bus_health(&sources.bus),
-        stations_journal: bus_health(&sources.stations_journal),
-        commands_journal: bus_health(&sources.commands_journal),
+        bus: events.into(),
+        stations_journal: stations.into(),
+        commands_journal: commands.into(),
     })
 }
 
@@ -200,31 +197,35 @@ async fn stats(State(sources): State<Arc<Sources>>) -> Json<Stats> {
     (status = 500, description = "A metric cannot be written"),
 ))]
 async fn metrics(State(sources): State<Arc<Sources>>) -> Result<Response, Problem> {
-    sources.stations_known.set(i64::try_from(sources.stations.len()).unwrap_or(i64::MAX));
-    // Brings the gauge of readiness up to date.
-    drop(sources.readiness.check());
     let page = TextEncoder::new()
         .encode_to_string(&sources.metrics.gather())
         .map_err(|error| Problem::internal("metrics cannot be written", error.to_string()))?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
 }
 
-fn bus_health(status: &Status) -> BusHealth {
-    let health = status.health();
-    BusHealth {
-        state: health.state.as_str(),
-        detail: health.detail,
-        oldest_unacknowledged_ms: millis(health.oldest_unacknowledged),
-        in_flight_records: health.in_flight_records,
-        in_flight_bytes: health.in_flight_bytes,
-        holding_ms: health.holding_for.map(millis),
-        spool: health.spool.map(|spool| SpoolHealth {
+impl From<health::BusHealth> for BusHealth {
+    fn from(health: health::BusHealth) -> Self {
+        Self {
+            state: health.state.as_str(),
+            detail: health.detail,
+            oldest_unacknowledged_ms: millis(health.oldest_unacknowledged),
+            in_flight_records: health.in_flight_records,
+            in_flight_bytes: health.in_flight_bytes,
+            holding_ms: health.holding_for.map(millis),
+            spool: health.spool.map(SpoolHealth::from),
+        }
+    }
+}
+
+impl From<health::SpoolHealth> for SpoolHealth {
+    fn from(spool: health::SpoolHealth) -> Self {
+        Self {
             records: spool.records,
             bytes: spool.bytes,
             capacity_bytes: spool.capacity_bytes,
             oldest_ms: millis(spool.oldest),
             alarm: spool.alarm,
             time_to_drain_ms: spool.time_to_drain.map(millis),
-        }),
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{GROUP_RECORDS, KafkaWriter, Mode, PROBE_EVERY, RETRY, TICK};
 use crate::health::BusState;
 use crate::kafka::client::{Retry, Returned};
+use crate::queue::InFlight;
 use crate::spool::SpoolError;
 
 /// Records that share one sync of the spool, and that a nearly full spool takes or refuses together.
@@ -63,30 +64,40 @@ impl KafkaWriter {
     /// Makes the backlog durable in the spool. What the spool does not take stays, and is held back.
     pub(super) fn spool_backlog(&mut self) {
         while !self.backlog.is_empty() {
-            if let Err(error) = self.spool_some() {
-                self.queue.counters().failures.inc();
-                self.report(BusState::Holding, Some(error.to_string()));
-                // While the spool drains, room may come back at any moment.
-                std::thread::sleep(if matches!(self.mode, Mode::Draining { .. }) {
-                    Duration::from_millis(20)
-                } else {
-                    RETRY
-                });
-                return;
-            }
+            let durable = match self.spool_some() {
+                Ok(durable) => durable,
+                Err(error) => {
+                    self.queue.counters().failures.inc();
+                    self.report(BusState::Holding, Some(error.to_string()));
+                    // While the spool drains, room may come back at any moment.
+                    std::thread::sleep(if matches!(self.mode, Mode::Draining { .. }) {
+                        Duration::from_millis(20)
+                    } else {
+                        RETRY
+                    });
+                    return;
+                }
+            };
+            // Before anybody acts on it: who has been answered must not find the bus still holding.
             match self.mode {
                 Mode::Draining { .. } => self.report(BusState::Draining, None),
                 Mode::Direct | Mode::Spooling { .. } => {
                     self.report(BusState::Spooling, Some(self.why.clone()));
                 }
             }
+            let counters = self.queue.counters();
+            for in_flight in durable {
+                self.tail.publish(&in_flight.record);
+                counters.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
+                in_flight.acknowledge();
+            }
         }
         self.health.report_oldest(None);
     }
 
-    /// Makes the first records of the backlog durable in the spool.
-    fn spool_some(&mut self) -> Result<(), SpoolError> {
-        let Some(spool) = &mut self.spool else { return Ok(()) };
+    /// Makes the first records of the backlog durable in the spool, and gives them to be acknowledged.
+    fn spool_some(&mut self) -> Result<Vec<InFlight>, SpoolError> {
+        let Some(spool) = &mut self.spool else { return Ok(Vec::new()) };
         let count =
             self.backlog.iter().take(SPOOL_RECORDS).take_while(|next| spool.takes(&next.record)).count();
         self.health.report_oldest(self.backlog.front().map(|in_flight| in_flight.accepted_at));
@@ -97,17 +108,12 @@ impl KafkaWriter {
                 reason: "larger than the spool's largest record".to_owned(),
             });
             self.give_up(too_large.into_iter().collect());
-            return Ok(());
+            return Ok(Vec::new());
         }
         spool.store(self.backlog.iter().take(count).map(|in_flight| &in_flight.record))?;
         let counters = self.queue.counters();
         counters.spooled.inc_by(count as u64);
         counters.durable.inc_by(count as u64);
-        for in_flight in self.backlog.drain(..count) {
-            self.tail.publish(&in_flight.record);
-            counters.latency_seconds.observe(in_flight.accepted_at.elapsed().as_secs_f64());
-            in_flight.acknowledge();
-        }
-        Ok(())
+        Ok(self.backlog.drain(..count).collect())
     }
 }
