@@ -57,7 +57,7 @@ async def test_carriage_returns_in_a_payload_survive(gateway, kafka, topics):
 
 async def test_every_kind_of_event_is_valid(gateway, kafka, topics):
     """One of every event in the contract, so that every schema is checked against real records."""
-    node = gateway(kafka_config(kafka, topics))
+    node = gateway(kafka_config(kafka, topics) | {"twins": {"replacements": 1}})
 
     def command(action, payload, **more):
         body = {"action": action, "payload": payload} | more
