@@ -18,6 +18,7 @@ from harness.waiting import wait_for
 
 VERSIONS = ["1.6", "2.0.1", "2.1"]
 POOL = ThreadPoolExecutor(16)
+ENFORCE = {"validation": {"mode": "enforce"}}
 
 
 def command(node: Gateway, action: str, payload: Any, **more: Any) -> dict[str, Any]:
@@ -140,3 +141,55 @@ async def test_a_backends_answer_to_every_action_is_checked_against_its_schema(g
 
 def delegated(node: Gateway) -> float:
     return node.metric("ocpp_gateway_answers_awaited")
+
+
+# -- messages of stations -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_stations_call_of_every_action_is_checked_against_its_schema(gateway, version):
+    node = gateway(ENFORCE | {"registration": {"before_boot": "accept"}})
+    right, wrong = [], []
+    async with await Station.connect(node, "CP-1", version) as station:
+        for action in from_stations(version):
+            for number, case in enumerate(cases(version, action, "Request")):
+                id = f"{action}-{number}"
+                answer = await station.call(action, case.payload, id=id)
+                (wrong if case.wrong else right).append(id)
+                assert answer[0] == (4 if case.wrong else 3), (action, case, answer)
+                assert not case.wrong or names(answer[3], case), (answer, case)
+    events = {event.data["messageId"]: event for event in node.events(type="ocpp.message.received")}
+    assert [id for id in right if "violation" in events[id].json] == []
+    assert [id for id in wrong if "violation" not in events[id].json] == []
+    for id in wrong[:20]:
+        assert violations(events[id].json) == []
+    assert node.metric("ocpp_gateway_payload_violations_total") == len(wrong) > 100
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_stations_answer_to_every_command_is_checked_against_its_schema(gateway, version):
+    """The backend has it all the same; a station of 2.1 is told."""
+    node = gateway(ENFORCE)
+    wrong = 0
+    async with await connected(node, version) as station:
+        for action in to_stations(version):
+            for case in cases(version, action, "Response"):
+                outcome = ask(node, action, example(version, action, "Request"))
+                call = await station.next_call()
+                await station.answer(call, case.payload)
+                ended = await outcome
+                assert (ended["status"], ended["payload"]) == ("answered", case.payload)
+                if case.wrong is None:
+                    assert "violation" not in ended, (action, case, ended)
+                    continue
+                wrong += 1
+                assert names(ended["violation"], case), (ended, case)
+                if version == "2.1":
+                    refusal = await station.receive()
+                    assert (refusal[:2], refusal[3]) == ([5, call[1]], ended["violation"])
+        await station.silence(0.1)
+    results = [event for event in node.events(type="ocpp.command.result") if "violation" in event.data]
+    answers = [event for event in node.events(type="ocpp.message.received") if "violation" in event.json]
+    assert len(results) == len(answers) == wrong > 100
+    assert violations(results[0].json) == violations(answers[0].json) == []
+    assert results[0].data["violation"] == answers[0].json["violation"]

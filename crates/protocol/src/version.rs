@@ -48,6 +48,11 @@ impl Version {
         self != Self::V16
     }
 
+    /// Whether a CALLRESULT can be refused (message type 5).
+    pub fn has_call_result_error(self) -> bool {
+        self == Self::V21
+    }
+
     /// The position in [`Version::ALL`], below 3, for arrays of counters.
     pub fn index(self) -> usize {
         match self {

@@ -112,6 +112,8 @@ pub struct Message<'a> {
     pub answered_by: Option<AnsweredBy>,
     /// The command that it carries or answers.
     pub command_id: Option<&'a str>,
+    /// How its payload violates its schema, if somebody looked.
+    pub violation: Option<&'a str>,
     /// The trace that it belongs to, if it is known.
     pub traceparent: Option<TraceParent>,
 }
@@ -263,7 +265,7 @@ impl Events {
                 writer.string("answeredBy", "backend").optional("answerUntil", until.map(rfc3339).as_deref())
             }
         };
-        let writer = traced(writer, message.traceparent);
+        let writer = traced(writer, message.traceparent).extension("violation", message.violation);
         encoded(subject.identity.as_str(), time, writer)
     }
 
@@ -289,6 +291,7 @@ impl Events {
         if let Some(payload) = &outcome.payload {
             writer = writer.raw("payload", payload.get());
         }
+        writer = writer.optional("violation", outcome.violation.as_deref());
         if let Some(error) = &outcome.error {
             writer = writer.raw("error", &error.to_json());
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ocpp_protocol::{Registration, Violation};
+use ocpp_protocol::{Findings, Registration};
 
 use crate::delegated_calls::FallbackReason;
 
@@ -47,14 +47,16 @@ pub enum Observation<'a> {
     },
     /// A deviation was let through.
     Leniency(&'static str),
-    /// A payload violates its schema.
-    Violation {
+    /// A payload of the station violates its schema.
+    Violations {
+        /// `CALL`, `CALLRESULT` or `SEND`.
+        message_type: &'static str,
         /// Its action.
         action: &'static str,
-        /// The error code for it in the station's version.
-        code: &'static str,
-        /// Which member, and how.
-        violation: &'a Violation,
+        /// Which members, and how; at least one.
+        found: &'a Findings,
+        /// The message is refused for it.
+        is_refused: bool,
     },
     /// A message is not OCPP-J.
     Malformed(&'static str),

@@ -113,6 +113,9 @@ pub struct Outcome {
     /// The station's answer, byte for byte.
     #[serde(default, deserialize_with = "whatever_is_there")]
     pub payload: Option<Box<RawValue>>,
+    /// How the answer violates its schema, if somebody looked.
+    #[serde(default)]
+    pub violation: Option<String>,
     /// What went wrong.
     pub error: Option<CommandError>,
 }
@@ -130,19 +133,25 @@ pub fn whatever_is_there<'de, D: Deserializer<'de>>(
 impl Outcome {
     /// The station's CALLRESULT.
     pub fn answered(payload: Box<RawValue>) -> Self {
-        Self { status: Status::Answered, sent: Sent::Yes, payload: Some(payload), error: None }
+        Self {
+            status: Status::Answered,
+            sent: Sent::Yes,
+            payload: Some(payload),
+            violation: None,
+            error: None,
+        }
     }
 
     /// The station's CALLERROR.
     pub fn error(error: CommandError) -> Self {
-        Self { status: Status::Error, sent: Sent::Yes, payload: None, error: Some(error) }
+        Self { status: Status::Error, sent: Sent::Yes, payload: None, violation: None, error: Some(error) }
     }
 
     /// An end without a word from the station, before the command was sent.
     pub fn failed(status: Status, description: impl Into<String>) -> Self {
         let error =
             CommandError { code: status.as_str().into(), description: description.into(), details: None };
-        Self { status, sent: Sent::No, payload: None, error: Some(error) }
+        Self { status, sent: Sent::No, payload: None, violation: None, error: Some(error) }
     }
 
     /// The same for a command that was sent, or may have been.

@@ -25,6 +25,7 @@ mod ending;
 mod inbound;
 mod latest;
 mod message;
+mod validation;
 
 use std::time::{Duration, Instant};
 

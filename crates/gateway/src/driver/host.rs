@@ -400,10 +400,24 @@ impl Host for SocketHost {
                 metrics.leniency(kind);
                 session.log(|| tracing::debug!(kind, "a message deviates, and is let through"));
             }
-            Observation::Violation { action, code, violation } => {
-                metrics.violation(action, code);
-                let (field, description) = (&violation.field, &violation.description);
-                session.log(|| tracing::debug!(action, ?field, ?description, "payload violates its schema"));
+            Observation::Violations { message_type, action, found, is_refused } => {
+                let tolerate = self.settings.session.validation.tolerate;
+                for violation in found.all().iter().filter(|violation| tolerate.contains(violation.kind)) {
+                    metrics.leniency(violation.kind.as_str());
+                }
+                if let Some(violation) = found.refusal() {
+                    metrics.violation(action, violation.code().as_str(session.admission.version));
+                }
+                let violation = found.foremost().map(tracing::field::display);
+                session.log(|| {
+                    tracing::debug!(
+                        message_type,
+                        action,
+                        violation,
+                        is_refused,
+                        "payload violates its schema"
+                    )
+                });
             }
             Observation::Malformed(reason) => {
                 metrics.malformed(reason);

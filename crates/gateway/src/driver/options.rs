@@ -185,7 +185,8 @@ mod registration {
 #[serde(default)]
 pub struct ValidationOptions {
     /// What is done about messages of stations that violate their schemas. They are counted
-    /// (`ocpp_gateway_payload_violations_total`); a CALL that is refused is answered with CALLERROR.
+    /// (`ocpp_gateway_payload_violations_total`), and their events say how (`violation`). A CALL that is refused is answered with
+    /// CALLERROR. The answer to a command is refused in OCPP 2.1 only, with CALLRESULTERROR, and reaches the backend all the same.
     #[serde(deserialize_with = "word")]
     pub mode: ValidationMode,
     /// What is done about commands that violate the schema of their action in the station's version. They are counted

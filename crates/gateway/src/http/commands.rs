@@ -46,6 +46,9 @@ struct Outcome<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     payload: Option<&'a RawValue>,
+    /// Of `answered`: how the answer violates its schema, with `validation.mode` on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    violation: Option<&'a str>,
     /// Of the others: what went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<OutcomeError<'a>>,
@@ -290,6 +293,7 @@ fn outcome(ended: &Ended) -> Result<Response, Problem> {
         status: outcome.status.as_str(),
         sent: outcome.sent.as_str(),
         payload: outcome.payload.as_deref(),
+        violation: outcome.violation.as_deref(),
         error,
     });
     Ok(Json(written).into_response())

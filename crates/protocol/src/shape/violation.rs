@@ -184,8 +184,13 @@ impl Findings {
     ///
     /// # Errors
     /// If there is one.
-    pub fn into_result(mut self) -> Result<(), Violation> {
-        self.refusal.map_or(Ok(()), |at| Err(self.violations.swap_remove(at)))
+    pub fn into_result(self) -> Result<(), Violation> {
+        self.into_refusal().map_or(Ok(()), Err)
+    }
+
+    /// The first violation that is not tolerated.
+    pub fn into_refusal(mut self) -> Option<Violation> {
+        self.refusal.map(|at| self.violations.swap_remove(at))
     }
 
     pub(super) fn note(

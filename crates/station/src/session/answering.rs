@@ -81,6 +81,7 @@ impl<H: Host> Session<H> {
                 body,
                 answered_by: by,
                 command_id: None,
+                violation: None,
                 traceparent,
             };
             host.publish(Event::Sent(now.wall, &message));

@@ -10,6 +10,8 @@ use ocpp_protocol::{Answered, BootState, CallError, CallResult, csms_may_send, w
 use super::Session;
 use super::latest::number;
 use super::message::error_message;
+use super::validation::Examined;
+use crate::content::Content;
 use crate::events::{Body, Message};
 use crate::host::{Backlog, Event, Host};
 use crate::observation::{Observation, UNKNOWN_ACTION};
@@ -100,6 +102,7 @@ impl<H: Host> Session<H> {
             body: Body::Payload(call.payload.get()),
             answered_by: None,
             command_id: Some(&call.id),
+            violation: None,
             traceparent,
         };
         host.publish(Event::Sent(now.wall, &message));
@@ -123,6 +126,9 @@ impl<H: Host> Session<H> {
         let command = self.command_of(&id, outstanding.as_deref(), host);
         Self::observe_answer("CALLRESULT", command.as_ref(), host);
         Self::observe_null(result.payload_was_null, host);
+        let examined = outstanding.as_ref().map_or_else(Examined::default, |outstanding| {
+            Self::examine_result(outstanding.call.action, result.payload, host)
+        });
         let message = Message {
             message_type: "CALLRESULT",
             id_json: Some(result.id.as_json()),
@@ -130,12 +136,20 @@ impl<H: Host> Session<H> {
             body: Body::Payload(result.payload.get()),
             answered_by: None,
             command_id: command.as_ref().map(|command| &*command.id),
+            violation: examined.told.as_deref(),
             traceparent: command.as_ref().and_then(|command| command.traceparent),
         };
         host.publish(Event::Received(now.wall, &message));
+        if let Some(violation) = examined.refusal {
+            // 2.1 Part 2, FR.06. The backend has the answer all the same.
+            let content = Content::ResultError(violation.code(), violation.to_string());
+            let action = command.as_ref().map(|command| command.action);
+            self.refuse_message(now, result.id.as_json(), action, content, host);
+        }
         if let Some(outstanding) = outstanding {
             host.observe(Observation::CommandAnswered(now.monotonic - outstanding.sent_at));
-            host.finished(outstanding.call, Outcome::answered(result.payload.to_owned()));
+            let outcome = Outcome::answered(result.payload.to_owned());
+            host.finished(outstanding.call, Outcome { violation: examined.told, ..outcome });
         }
     }
 

@@ -33,12 +33,14 @@ impl<H: Host> Session<H> {
         key: CallKey,
         action: &'static Action,
         delegation: Delegation,
+        violation: Option<&str>,
         trace: H::Trace,
         host: &mut H,
     ) {
         let until = (now.monotonic + delegation.deadline, now.wall + delegation.deadline);
         let by = AnsweredBy::Backend { until: Some(until.1) };
-        let message = Message { traceparent: trace.context(), ..call_message("CALL", call, Some(by)) };
+        let message = call_message("CALL", call, Some(by));
+        let message = Message { violation, traceparent: trace.context(), ..message };
         host.publish(Event::Received(now.wall, &message));
         let (session, version) = (host.subject().session, host.subject().version);
         let outlives_session = is_unmistakable(action, call.payload);

@@ -6,19 +6,19 @@
 use ocpp_protocol::{
     Action, ActionKind, BootState, Call, CallError, ErrorCode, Frame, InboundAction, Malformed,
     MalformedKind, Registration, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse,
-    start_key, station_may_send, validate_request,
+    start_key, station_may_send,
 };
 
 use super::Session;
 use super::latest::number;
 use super::message::{call_message, error_message};
+use super::validation::Examined;
 use crate::answer_queue::Ready;
 use crate::close::CloseReason;
 use crate::content::Content;
 use crate::events::{AnsweredBy, Body, Message};
 use crate::host::{Delegation, Event, Host, RegisteredBy, Trace};
 use crate::observation::{Observation, UNKNOWN_ACTION};
-use crate::options::ValidationMode;
 use crate::outcome::CommandError;
 use crate::recent_calls::{CallKey, DurablePoint, Recorded};
 use crate::time::Now;
@@ -84,19 +84,24 @@ impl<H: Host> Session<H> {
             host.observe(Observation::Shed { action: label });
         }
         let mut trace = host.trace_call(now, label, &call.id.decoded());
-        let decided = self.decide(classified, call, host);
+        let mut examined = match classified {
+            InboundAction::Known(action) => Self::examine("CALL", action, call.payload, host),
+            InboundAction::NotSupported | InboundAction::NotImplemented => Examined::default(),
+        };
+        let decided = self.decide(classified, call, &mut examined, host);
         let delegation = decided.as_ref().ok().and_then(|action| host.delegation(action));
         // A backend never hears of a message that is shed.
         if let Ok(action) = decided
             && !is_shed
             && let Some(delegation) = delegation
         {
-            self.delegate(now, call, key, action, delegation, trace, host);
+            self.delegate(now, call, key, action, delegation, examined.told.as_deref(), trace, host);
             return;
         }
         if !is_shed {
             let message = call_message("CALL", call, Some(AnsweredBy::Gateway));
-            let message = Message { traceparent: trace.context(), ..message };
+            let violation = examined.told.as_deref();
+            let message = Message { violation, traceparent: trace.context(), ..message };
             host.publish(Event::Received(now.wall, &message));
         }
         let content = match decided {
@@ -187,7 +192,8 @@ impl<H: Host> Session<H> {
         &mut self,
         classified: InboundAction,
         call: &Call<'_>,
-        host: &mut H,
+        examined: &mut Examined,
+        host: &H,
     ) -> Result<&'static Action, Content> {
         let state = self.effective_boot_state(host);
         let grants = &mut self.grants;
@@ -213,7 +219,10 @@ impl<H: Host> Session<H> {
             return Err(refusal(ErrorCode::SecurityError, why));
         }
         match classified {
-            InboundAction::Known(action) => Self::violation(action, call, host).map_or(Ok(action), Err),
+            InboundAction::Known(action) => match examined.refusal.take() {
+                Some(violation) => Err(Content::Error(violation.code(), violation.to_string())),
+                None => Ok(action),
+            },
             InboundAction::NotImplemented => {
                 Err(refusal(ErrorCode::NotImplemented, "this action is not known"))
             }
@@ -221,18 +230,6 @@ impl<H: Host> Session<H> {
                 Err(refusal(ErrorCode::NotSupported, "this action is not sent by a station in this version"))
             }
         }
-    }
-
-    fn violation(action: &'static Action, call: &Call<'_>, host: &mut H) -> Option<Content> {
-        let validation = host.options().validation;
-        if validation.mode == ValidationMode::Off {
-            return None;
-        }
-        let version = host.subject().version;
-        let violation = validate_request(version, action, call.payload).err()?;
-        let code = violation.code().as_str(version);
-        host.observe(Observation::Violation { action: action.name, code, violation: &violation });
-        validation.refuses(action).then(|| Content::Error(violation.code(), violation.to_string()))
     }
 
     /// The gateway's answer to a CALL that is in order. What is delegated and shed gets its fallback, as a result.
@@ -282,7 +279,11 @@ impl<H: Host> Session<H> {
         let action = known.map_or(UNKNOWN_ACTION, |action| action.name);
         host.observe(Observation::Received { message_type: "SEND", action });
         Self::observe_null(send.payload_was_null, host);
-        host.publish(Event::Received(now.wall, &call_message("SEND", send, None)));
+        let examined =
+            known.map_or_else(Examined::default, |action| Self::examine("SEND", action, send.payload, host));
+        let message = call_message("SEND", send, None);
+        let message = Message { violation: examined.told.as_deref(), ..message };
+        host.publish(Event::Received(now.wall, &message));
     }
 
     /// The station cannot use a result that it was given. It is never answered.
@@ -310,6 +311,7 @@ impl<H: Host> Session<H> {
             body: Body::Malformed { reason, raw: text },
             answered_by: None,
             command_id: None,
+            violation: None,
             traceparent: None,
         };
         host.publish(Event::Received(now.wall, &message));
@@ -332,9 +334,21 @@ impl<H: Host> Session<H> {
             ReplyKind::CallError => Content::Error(reply.code, description),
             ReplyKind::CallResultError => Content::ResultError(reply.code, description),
         };
+        self.refuse_message(now, reply.id_json, None, content, host);
+    }
+
+    /// Answers a message that cannot be used.
+    pub(super) fn refuse_message(
+        &mut self,
+        now: Now,
+        id_json: &str,
+        action: Option<&'static str>,
+        content: Content,
+        host: &H,
+    ) {
         let ready = Ready {
-            id_json: reply.id_json.to_owned(),
-            action: None,
+            id_json: id_json.to_owned(),
+            action,
             content,
             read_at: now.monotonic,
             without_event: false,

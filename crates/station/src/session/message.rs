@@ -16,6 +16,7 @@ pub(super) fn call_message<'a>(
         body: Body::Payload(call.payload.get()),
         answered_by,
         command_id: None,
+        violation: None,
         traceparent: None,
     }
 }
@@ -36,6 +37,7 @@ pub(super) fn error_message<'a>(
         },
         answered_by: None,
         command_id: None,
+        violation: None,
         traceparent: None,
     }
 }

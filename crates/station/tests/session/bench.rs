@@ -128,6 +128,10 @@ fn described(direction: &str, message: &Message<'_>) -> String {
         text.push(' ');
         text.push_str(reason);
     }
+    if let Some(violation) = message.violation {
+        text.push_str(" ! ");
+        text.push_str(violation);
+    }
     text
 }
 
@@ -246,7 +250,8 @@ impl Host for World {
     }
 
     fn finished(&mut self, call: OutboundCall<()>, outcome: Outcome) {
-        self.log(format!("end {} {} {}", call.id, outcome.status.as_str(), outcome.sent.as_str()));
+        let violation = outcome.violation.map(|violation| format!(" ! {violation}")).unwrap_or_default();
+        self.log(format!("end {} {} {}{violation}", call.id, outcome.status.as_str(), outcome.sent.as_str()));
     }
 
     fn has_unpublished_results(&self) -> bool {
@@ -280,7 +285,11 @@ impl Host for World {
             Observation::Repeated(kind) => format!("seen repeated {kind}"),
             Observation::Shed { action } => format!("seen shed {action}"),
             Observation::Leniency(kind) => format!("seen leniency {kind}"),
-            Observation::Violation { action, code, .. } => format!("seen violation {action} {code}"),
+            Observation::Violations { message_type, action, found, is_refused } => {
+                let refused = if is_refused { " refused" } else { "" };
+                let kinds = found.all().iter().map(|one| one.kind.as_str()).collect::<Vec<_>>().join(",");
+                format!("seen violation {message_type} {action} {kinds}{refused}")
+            }
             Observation::UnmatchedAnswer(kind) => format!("seen {kind} answer"),
             Observation::DelegationEnded { action, outcome } => format!("seen delegated {action} {outcome}"),
             Observation::PingRoundTrip(took) => format!("seen pong after {}ms", took.as_millis()),

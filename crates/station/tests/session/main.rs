@@ -15,3 +15,4 @@ mod keepalive;
 mod messages;
 mod model;
 mod repeats;
+mod validation;

@@ -2,8 +2,6 @@
 
 use ocpp_protocol::{BootState, Version};
 
-use ocpp_station::options::{Validation, ValidationMode};
-
 use crate::bench::Input::*;
 use crate::bench::{Bench, Memory, options};
 
@@ -113,23 +111,4 @@ fn a_payload_of_null_counts_as_an_empty_one() {
         Text(r#"[2,"1","Heartbeat",null]"#),
         &["seen leniency nullPayload", "in CALL 1 Heartbeat"],
     )]);
-}
-
-#[test]
-fn payloads_are_checked_as_configured() {
-    let wrong =
-        r#"[2,"1","StatusNotification",{"connectorId":"one","errorCode":"NoError","status":"Available"}]"#;
-    for (mode, is_seen, kind) in
-        [(ValidationMode::Off, false, 3), (ValidationMode::Warn, true, 3), (ValidationMode::Enforce, true, 4)]
-    {
-        let options =
-            ocpp_station::Options { validation: Validation { mode, ..Validation::OFF }, ..options() };
-        let mut bench = Bench::with(Version::V16, options, Memory::default());
-        let mut effects = bench.put(0, &Text(wrong));
-        let seen = effects.iter().any(|line| line.starts_with("seen violation StatusNotification"));
-        assert_eq!(seen, is_seen, "{mode:?}");
-        effects.extend(bench.put(0, &Durable));
-        let written = effects.iter().find(|line| line.starts_with("> ")).unwrap();
-        assert!(written.starts_with(&format!("> [{kind},")), "{mode:?}: {written}");
-    }
 }
