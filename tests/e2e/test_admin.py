@@ -12,7 +12,7 @@ import time
 import pytest
 import requests
 from harness.events import parse_stream
-from harness.station import BOOT
+from harness.station import BOOT, Station
 from harness.waiting import free_port, wait_for
 from harness.wire import Wire
 from prometheus_client.parser import text_string_to_metric_families
@@ -350,6 +350,32 @@ async def test_with_kafka_the_stream_is_live_only(gateway, kafka, topics):
 
 
 # -- invalid requests -----------------------------------------------------------------------------------------------
+
+
+async def test_waiting_commands_keep_nobody_from_asking_how_the_gateway_is(gateway):
+    node = gateway({"admin": {"max_connections": 2}, "commands": {"grace": "10ms"}})
+
+    def send(number: int) -> str:
+        body = {"action": "ClearCache", "commandId": f"c{number}", "timeoutMs": 3000}
+        return node.post("/api/v1/stations/CP-1/commands", body).json()["status"]
+
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        async with asyncio.TaskGroup() as tasks:
+            # These hold both connections.
+            sent = [tasks.create_task(asyncio.to_thread(send, number)) for number in range(2)]
+            # Two notes that one was taken in and leaves, and one that the other was taken in.
+            notes = lambda: node.metric(PREFIX + "bus_accepted_total", bus="commands") >= 3  # noqa: E731
+            await asyncio.to_thread(wait_for, notes, "both commands")
+            # Of four more requests two wait for their turn, and two are refused.
+            more = [tasks.create_task(asyncio.to_thread(node.get, "/api/v1/stations")) for _ in range(4)]
+            await asyncio.wait(more, return_when=asyncio.FIRST_COMPLETED)
+            for path in ["/livez", "/readyz", "/health", "/metrics"]:
+                assert (await asyncio.to_thread(requests.get, node.admin_url + path, timeout=1)).status_code == 200
+            assert not any(task.done() for task in sent)
+        assert [task.result() for task in sent] == ["timeout", "timeout"]
+        # The connection that asked for the metric may have been in the way of one.
+        assert sorted(task.result().status_code for task in more) in ([200, 200, 503, 503], [200, 503, 503, 503])
 
 
 def assert_problem(response, status, *parts):

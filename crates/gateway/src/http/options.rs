@@ -13,7 +13,8 @@ pub struct AdminOptions {
     /// Address and port. Must differ from every station listener's.
     #[serde(deserialize_with = "address")]
     pub address: SocketAddr,
-    /// Connections at once, including those that follow events.
+    /// Connections at once, including those that follow events. As many again wait for their turn, and more are refused with 503;
+    /// `/livez`, `/readyz`, `/health` and `/metrics` are answered in any case.
     #[schemars(extend("x-tuning" = true))]
     pub max_connections: usize,
 }
