@@ -12,7 +12,7 @@ import time
 
 import pytest
 from harness.fleet import Fleet
-from harness.gateway import binary, to_toml
+from harness.gateway import binary, merged, to_toml
 from harness.mounts import IS_ROOT, read_only_disk, small_disk
 from harness.station import BOOT
 from harness.waiting import free_port, wait_for
@@ -113,13 +113,109 @@ def test_a_misspelt_override_is_refused():
     assert "session.ping_intervall" in line
 
 
+@pytest.mark.parametrize("command", ["run", "check-config"])
+def test_a_variable_with_single_underscores_is_refused(command):
+    line = the_line(launch(command, environment={"OCPP_GATEWAY_BUS_KIND": "kafka"}), code=2)
+    assert "OCPP_GATEWAY_BUS_KIND" in line
+    assert "OCPP_GATEWAY__BUS__KIND" in line
+
+
+def test_variables_that_only_begin_like_ours_are_let_be():
+    """Kubernetes makes these for a service of the gateway's name."""
+    environment = {"OCPP_GATEWAY_PORT": "tcp://10.0.0.1:9000", "OCPP_GATEWAY_SERVICE_HOST": "10.0.0.1"}
+    assert launch("check-config", environment=environment).returncode == 0
+
+
 def test_a_valid_configuration_is_accepted_and_starts_nothing(tmp_path, config):
     with socket.create_server(("127.0.0.1", int(config["admin"]["address"].split(":")[1]))):
-        file = tmp_path / "gateway.toml"
-        file.write_text(to_toml(config))
-        done = launch("check-config", "--config", str(file))
+        done = check(tmp_path, config)
     assert (done.returncode, done.stderr) == (0, "")
-    assert not (tmp_path / "data").exists()
+    assert f"admin.address {config['admin']['address']} is in use now" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gateway.toml"]
+
+
+# What `run` refuses once it opens things -> what `check-config` must say of it.
+UNUSABLE = {
+    "a missing credentials file": (
+        {"listeners": {"main": {"auth": "basic"}}, "credentials": {"file": "DIR/none"}},
+        ["DIR/none", "No such file"],
+    ),
+    "a wrong credentials file": (
+        {"listeners": {"main": {"auth": "basic"}}, "credentials": {"file": "DIR/wrong"}},
+        ["DIR/wrong", "line 1"],
+    ),
+    "a wrong rules file": ({"rules": {"file": "DIR/wrong"}}, ["DIR/wrong"]),
+    "a missing token": (
+        {"answers": {"Authorize": {"url": "http://127.0.0.1:1/", "bearer_token_file": "DIR/none"}}},
+        ["answers.Authorize.bearer_token_file", "DIR/none", "No such file"],
+    ),
+    "a mechanism that the client lacks": (
+        {
+            "bus": {
+                "kind": "kafka",
+                "kafka": {"options": {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "NONE-SUCH"}},
+            }
+        },
+        ["bus.kafka", "NONE-SUCH"],
+    ),
+    "a missing certificate": (
+        {"bus": {"kind": "kafka", "kafka": {"options": {"security.protocol": "SSL", "ssl.ca.location": "DIR/none"}}}},
+        ["bus.kafka", "ssl.ca.location"],
+    ),
+    "an address of another machine": ({"admin": {"address": "192.0.2.1:9100"}}, ["admin.address", "192.0.2.1"]),
+    "a file in place of the data folder": ({"node": {"data_dir": "DIR/wrong/data"}}, ["node.data_dir", "DIR/wrong"]),
+    "a file in place of the spool": (
+        {"bus": {"kind": "kafka", "spool": {"dir": "DIR/wrong"}}},
+        ["bus.spool.dir", "DIR/wrong"],
+    ),
+}
+
+
+def placed(value, folder):
+    """The same with DIR replaced by the folder."""
+    if isinstance(value, dict):
+        return {key: placed(one, folder) for key, one in value.items()}
+    return value.replace("DIR", str(folder)) if isinstance(value, str) else value
+
+
+def check(tmp_path, config):
+    file = tmp_path / "gateway.toml"
+    file.write_text(to_toml(config))
+    return launch("check-config", "--config", str(file))
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_run_refuses_check_config_refuses(tmp_path, config, case):
+    change, expected = UNUSABLE[case]
+    (tmp_path / "wrong").write_text("CP-1 no colon\n")
+    config = merged(config, placed(change, tmp_path))
+    line = the_line(check(tmp_path, config), code=2)
+    for part in expected:
+        assert part.replace("DIR", str(tmp_path)) in line
+    done = run(tmp_path, config)
+    assert done.returncode == 1, done.stderr
+    assert not (tmp_path / "data").exists() or case != "a file in place of the data folder"
+
+
+def test_everything_that_is_wrong_is_told_at_once(tmp_path, config):
+    (tmp_path / "wrong").write_text("CP-1 no colon\n")
+    changes = [change for case, (change, _) in UNUSABLE.items() if "file in place" not in case]
+    for change in changes:
+        config = merged(config, placed(change, tmp_path))
+    done = check(tmp_path, config)
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("ocpp-gateway: ") for line in lines)
+    # The two credentials files, and the two faults of the Kafka client, are one each.
+    assert len(lines) == len(changes) - 2, done.stderr
+
+
+@needs_root
+def test_a_read_only_folder_is_found_beforehand(tmp_path, config):
+    with read_only_disk(tmp_path / "disk") as folder:
+        config["node"]["data_dir"] = str(folder / "data")
+        line = the_line(check(tmp_path, config), code=2)
+    assert f"node.data_dir {config['node']['data_dir']}: Read-only file system" in line
 
 
 # -- ports and folders ----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 mod derived;
 mod listeners;
 mod metrics;
+mod preflight;
 mod storage;
 
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ use self::listeners::open_authenticator;
 use self::metrics::Metrics;
 
 pub use metrics::every_metric;
+pub use preflight::Preflight;
 pub use storage::start_bus;
 
 /// Why the gateway cannot start: one line that says what and where.

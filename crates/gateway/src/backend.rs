@@ -128,6 +128,11 @@ impl Answers {
         Ok(Self { policies, hooks, largest, registry, recent_calls, metrics, tasks, stop })
     }
 
+    /// Everything that keeps [`open`](Self::open) from succeeding.
+    pub fn problems(rules: &Rules<'_>) -> Vec<HookError> {
+        Hooks::problems(rules.answers, rules.hooks)
+    }
+
     /// How a backend answers this action; none if the gateway does.
     pub(crate) fn delegation(&self, action: &Action) -> Option<Delegation> {
         self.policy(action).map(|policy| policy.delegation)

@@ -2,12 +2,13 @@
 //!
 //! Owns the order of sources (built-in default, TOML file, environment, `--set`), the names of the sections, and the checks that
 //! concern more than one of them. A section's keys, defaults and own checks belong to its feature. The only part that reads the
-//! environment. Opens nothing: that a file exists or a port is free shows when `app.rs` builds the parts. Only the composition
-//! root uses this module.
+//! environment. Opens nothing: whether a file exists or an address can be had is a matter of `app/preflight.rs`, and of the start. Only
+//! the composition root uses this module.
 
 mod unknown;
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ocpp_options::Problems;
@@ -33,44 +34,13 @@ const ENVIRONMENT_PREFIX: &str = "OCPP_GATEWAY";
 /// The action whose table stands for that of every action in the tree of known keys.
 const EXAMPLE_ACTION: &str = "Authorize";
 
-/// Why a configuration cannot be used. One line, for people.
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read or is not TOML, or a value has the wrong type.
-    #[error("configuration{}: {message}", origin(.file))]
-    Unreadable {
-        /// The file, if there is one.
-        file: Option<PathBuf>,
-        /// What is wrong, with the key.
-        message: String,
-    },
-    /// A key that nothing reads.
-    #[error("configuration{}: unknown key `{key}`{}", origin(.file), suggestion(.nearest))]
-    UnknownKey {
-        /// The file, if there is one.
-        file: Option<PathBuf>,
-        /// The key, as a dotted path.
-        key: String,
-        /// The nearest key that exists.
-        nearest: Option<String>,
-    },
-    /// Values that make no sense together.
-    #[error("configuration{}: {}", origin(.file), .problems.join("; "))]
-    Senseless {
-        /// The file, if there is one.
-        file: Option<PathBuf>,
-        /// Everything that is wrong.
-        problems: Vec<String>,
-    },
-}
-
-fn origin(file: &Option<PathBuf>) -> String {
-    file.as_ref().map_or_else(String::new, |file| format!(" {}", file.display()))
-}
-
-fn suggestion(nearest: &Option<String>) -> String {
-    nearest.as_ref().map_or_else(String::new, |nearest| format!("; did you mean `{nearest}`?"))
-}
+#[error("{}", .0.join("; "))]
+pub struct ConfigError(
+    /// Everything that is wrong: a line each, for people.
+    pub Vec<String>,
+);
 
 /// Everything that can be configured. Durations are written `10s`, `5m`, `1h 30m`; sizes `64MiB`, `2MB`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
@@ -123,13 +93,15 @@ impl Config {
     /// Reads, merges and checks: built-in defaults, then the file, then the environment, then `key=value` overrides.
     ///
     /// # Errors
-    /// One line that says what is wrong and where.
+    /// Everything that is wrong. What values mean together is checked once each of them can be read.
     pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
-        let origin = file.map(Path::to_path_buf);
-        let unreadable = |error: config::ConfigError| ConfigError::Unreadable {
-            file: origin.clone(),
-            message: error.to_string().replace('\n', " "),
-        };
+        let origin = file.map_or_else(String::new, |file| format!(" {}", file.display()));
+        Self::read(file, overrides).map_err(|problems| {
+            ConfigError(problems.iter().map(|problem| format!("configuration{origin}: {problem}")).collect())
+        })
+    }
+
+    fn read(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, Vec<String>> {
         let mut builder = config::Config::builder();
         if let Some(file) = file {
             builder = builder.add_source(config::File::from(file).format(config::FileFormat::Toml));
@@ -142,16 +114,23 @@ impl Config {
                 .try_parsing(true),
         );
         for (key, value) in overrides {
-            builder = builder.set_override(key, value.as_str()).map_err(unreadable)?;
+            builder = builder.set_override(key, value.as_str()).map_err(|error| vec![line(&error)])?;
         }
-        let merged = builder.build().map_err(unreadable)?;
-        let tree: serde_json::Value = merged.clone().try_deserialize().map_err(unreadable)?;
-        if let Some((key, nearest)) = unknown::first_unknown(&tree, &Self::key_tree()) {
-            return Err(ConfigError::UnknownKey { file: origin, key, nearest });
+        let merged = builder.build().map_err(|error| vec![line(&error)])?;
+        let tree: serde_json::Value = merged.clone().try_deserialize().map_err(|error| vec![line(&error)])?;
+        let known = Self::key_tree();
+        let mut problems: Vec<_> =
+            unknown::keys(&tree, &known).into_iter().chain(unknown::variables(&tree, &known)).collect();
+        match merged.try_deserialize::<Self>() {
+            Ok(config) => {
+                problems.extend(config.problems());
+                if problems.is_empty() { Ok(config) } else { Err(problems) }
+            }
+            Err(error) => {
+                problems.extend(unreadable_values(tree, error));
+                Err(problems)
+            }
         }
-        let config: Self = merged.try_deserialize().map_err(unreadable)?;
-        let problems = config.problems();
-        if problems.is_empty() { Ok(config) } else { Err(ConfigError::Senseless { file: origin, problems }) }
     }
 
     /// Every key with its default: what is not in it is unknown. Has the listener `main` and the table of one action.
@@ -219,14 +198,54 @@ impl Config {
                 format!("listeners.{name}.auth = \"basic\" needs credentials.file"),
             );
             let key = format!("listeners.{name}.address");
-            if listener.address.port() != 0
-                && let Some((other, _)) = addresses.iter().find(|(_, address)| *address == listener.address)
+            if let Some((other, _)) =
+                addresses.iter().find(|(_, address)| overlap(*address, listener.address))
             {
-                problems.demand(false, format!("{key} and {other} are the same"));
+                problems.demand(false, format!("{key} and {other} are the same, or one includes the other"));
             }
             addresses.push((key, listener.address));
         }
     }
+}
+
+/// Whether only one of two addresses can be listened on. `[::]` includes the addresses of IPv4.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let includes = |one: IpAddr, other: IpAddr| one.is_unspecified() && (one.is_ipv6() || other.is_ipv4());
+    let (ip, other_ip) = (one.ip(), other.ip());
+    one.port() != 0
+        && one.port() == other.port()
+        && (ip == other_ip || includes(ip, other_ip) || includes(other_ip, ip))
+}
+
+fn line(error: &config::ConfigError) -> String {
+    error.to_string().replace('\n', " ")
+}
+
+/// Every value that cannot be read, and the first one's error: each is taken out in its turn, to find the next.
+fn unreadable_values(mut tree: serde_json::Value, first: config::ConfigError) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut next = Some(first);
+    while let Some(error) = next {
+        problems.push(line(&error));
+        let is_taken_out = match &error {
+            config::ConfigError::At { key: Some(key), .. }
+            | config::ConfigError::Type { key: Some(key), .. } => take_out(&mut tree, key),
+            _ => false,
+        };
+        next = is_taken_out
+            .then(|| {
+                config::Config::try_from(&tree).and_then(config::Config::try_deserialize::<Config>).err()
+            })
+            .flatten();
+    }
+    problems
+}
+
+fn take_out(tree: &mut serde_json::Value, path: &str) -> bool {
+    let (parent, key) = path.rsplit_once('.').map_or(("", path), |(parent, key)| (parent, key));
+    let parent =
+        parent.split('.').filter(|part| !part.is_empty()).try_fold(tree, |tree, part| tree.get_mut(part));
+    parent.and_then(serde_json::Value::as_object_mut).is_some_and(|parent| parent.remove(key).is_some())
 }
 
 #[cfg(test)]

@@ -87,15 +87,24 @@ pub struct Listener {
 /// What a connection holds until it is a session.
 type Permits = (HandshakePermit, OwnedSemaphorePermit);
 
-/// Binds an address.
+/// Takes an address, and does not listen on it yet.
 ///
 /// # Errors
 /// The operating system's error, most often that the address is in use.
-pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
+pub fn claim(address: SocketAddr) -> std::io::Result<RawSocket> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// The operating system's error, most often that the address is in use.
+pub fn bind(address: SocketAddr, backlog: i32) -> std::io::Result<TcpListener> {
+    let socket = claim(address)?;
     socket.listen(backlog)?;
     TcpListener::from_std(socket.into())
 }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use ocpp_cli::output::{fail, say};
-use ocpp_gateway::app::App;
+use ocpp_gateway::app::{App, Preflight};
 use ocpp_gateway::auth::hash_password;
-use ocpp_gateway::config::Config;
+use ocpp_gateway::config::{Config, ConfigError};
 use ocpp_gateway::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,10 +58,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Run(cli.sources)) {
         Command::Run(sources) => run(&sources),
-        Command::CheckConfig(sources) => match load(&sources) {
-            Ok(_) => say("the configuration can be used"),
-            Err(code) => code,
-        },
+        Command::CheckConfig(sources) => check_config(&sources),
         Command::HashPassword(options) => match hash_password::hash(&options) {
             Ok(hash) => say(&hash),
             Err(error) => fail(1, &error),
@@ -72,6 +69,20 @@ fn main() -> ExitCode {
 
 fn load(sources: &Sources) -> Result<Config, ExitCode> {
     Config::load(sources.config.as_deref(), &sources.overrides).map_err(|error| fail(2, &error.to_string()))
+}
+
+/// Tells everything that is wrong, a line each.
+fn check_config(sources: &Sources) -> ExitCode {
+    let found = match Config::load(sources.config.as_deref(), &sources.overrides) {
+        Ok(config) => Preflight::of(&config),
+        Err(ConfigError(problems)) => Preflight { problems, notes: Vec::new() },
+    };
+    if found.problems.is_empty() {
+        let lines: Vec<_> =
+            found.notes.iter().map(String::as_str).chain(["the configuration can be used"]).collect();
+        return say(&lines.join("\n"));
+    }
+    found.problems.iter().fold(ExitCode::SUCCESS, |_, problem| fail(2, problem))
 }
 
 fn run(sources: &Sources) -> ExitCode {

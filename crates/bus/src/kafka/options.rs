@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError as ClientError;
+use rdkafka::producer::BaseProducer;
 
 use crate::error::KafkaError;
 use crate::queue::QueueLimits;
@@ -74,6 +75,19 @@ impl KafkaOptions {
             .create_native_config()
             .map(|_| ())
             .map_err(|error| refused(&error))
+    }
+
+    /// Checks what only a client can say: whether it has been built with what the options need, and can read the files that
+    /// they name. It is created and dropped, and connects to nothing.
+    ///
+    /// # Errors
+    /// When there would be no client with these options.
+    pub fn check_client(&self) -> Result<(), KafkaError> {
+        let mut config = self.client_config(QueueLimits { records: 1, bytes: 1024 })?;
+        for brokers in ["bootstrap.servers", "metadata.broker.list"] {
+            config.remove(brokers);
+        }
+        config.create::<BaseProducer>().map(|_| ()).map_err(|error| refused(&error))
     }
 
     pub(super) fn client_config(&self, limits: QueueLimits) -> Result<ClientConfig, KafkaError> {

@@ -156,6 +156,13 @@ impl Hooks {
         Ok((this, hooks))
     }
 
+    /// Everything that keeps the hooks from being opened.
+    pub(super) fn problems(answers: &AnswersOptions, limits: &HookOptions) -> Vec<HookError> {
+        let hooks = answers.actions.iter().filter(|(_, answer)| !answer.url.is_empty());
+        let tokens: Vec<_> = hooks.filter_map(|(action, answer)| token(action, answer).err()).collect();
+        if tokens.is_empty() { Self::open(answers, limits).err().into_iter().collect() } else { tokens }
+    }
+
     /// Asks until the hook answers, asking again would not help, or the CALL's deadline `until` has passed.
     pub(super) async fn ask(
         &self,

@@ -51,6 +51,48 @@ fn a_wrong_value_is_named_with_its_key() {
 }
 
 #[test]
+fn everything_that_cannot_be_read_is_named_at_once() {
+    let text = "[node]\nworker_threads = \"many\"\n\
+                [session]\nidle_timeout = \"soon\"\nmax_message_size = \"much\"\nping = 1\n\
+                [listeners.main]\naddress = \"here\"\n[listeners.lan]\naddress = \"there\"\n\
+                [bus]\nkind = \"rabbit\"\n[buss]\nkind = 1\n";
+    let ConfigError(problems) = load(text).unwrap_err();
+    let keys = [
+        "`session.ping`",
+        "`buss`",
+        "`node.worker_threads`",
+        "`session.idle_timeout`",
+        "`session.max_message_size`",
+        "`listeners.main.address`",
+        "`listeners.lan.address`",
+        "`bus.kind`",
+    ];
+    assert!(keys.iter().all(|key| problems.iter().any(|problem| problem.contains(key))), "{problems:#?}");
+    assert_eq!(problems.len(), keys.len(), "{problems:#?}");
+    let text = error("[session]\nping = 1\ncommand_queue = 0\n");
+    assert!(
+        text.contains("`session.ping`") && text.contains("command_queue"),
+        "values are judged, too: {text}"
+    );
+}
+
+#[test]
+fn addresses_that_include_one_another_are_refused() {
+    for (one, other, are_refused) in [
+        ("0.0.0.0:1", "127.0.0.1:1", true),
+        ("127.0.0.1:1", "0.0.0.0:1", true),
+        ("[::]:1", "127.0.0.1:1", true),
+        ("0.0.0.0:1", "[::1]:1", false),
+        ("127.0.0.1:1", "127.0.0.2:1", false),
+        ("127.0.0.1:1", "127.0.0.1:2", false),
+        ("127.0.0.1:0", "127.0.0.1:0", false),
+    ] {
+        let text = format!("[listeners.main]\naddress = \"{one}\"\n[listeners.lan]\naddress = \"{other}\"\n");
+        assert_eq!(load(&text).is_err(), are_refused, "{one} and {other}");
+    }
+}
+
+#[test]
 fn senseless_values_are_refused_together() {
     let text = error("[session]\nping_interval = \"1h\"\ncommand_queue = 0\n");
     assert!(text.contains("ping_interval") && text.contains("command_queue"), "{text}");

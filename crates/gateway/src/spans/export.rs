@@ -57,12 +57,10 @@ impl Exporter {
         metrics: Arc<SpanMetrics>,
     ) -> Result<(Self, Tracer), StartError> {
         let exporter = Self { tasks: TaskTracker::new(), stop: CancellationToken::new() };
-        if telemetry.otlp_endpoint.is_empty() {
+        let Some(collector) = Self::open(telemetry)? else {
             return Ok((exporter, Tracer::off(metrics)));
-        }
-        let endpoint = Endpoint::parse(&telemetry.otlp_endpoint, telemetry.protocol)?;
-        tracing::info!(%endpoint, sampling = telemetry.sampling, "spans are exported");
-        let collector = Collector::open(endpoint, telemetry.export_timeout).map_err(StartError::Roots)?;
+        };
+        tracing::info!(endpoint = %collector.endpoint(), sampling = telemetry.sampling, "spans are exported");
         let (sender, queue) = mpsc::channel(telemetry.queue_spans);
         let tracer = Tracer::on(Arc::clone(&metrics), sender, telemetry.sampling);
         let sending = Sending {
@@ -75,6 +73,22 @@ impl Exporter {
         };
         drop(exporter.tasks.spawn(sending.run(queue)));
         Ok((exporter, tracer))
+    }
+
+    /// Checks whether exporting could start.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn check(telemetry: &TelemetryOptions) -> Result<(), StartError> {
+        Self::open(telemetry).map(|_| ())
+    }
+
+    fn open(telemetry: &TelemetryOptions) -> Result<Option<Collector>, StartError> {
+        if telemetry.otlp_endpoint.is_empty() {
+            return Ok(None);
+        }
+        let endpoint = Endpoint::parse(&telemetry.otlp_endpoint, telemetry.protocol)?;
+        Collector::open(endpoint, telemetry.export_timeout).map(Some).map_err(StartError::Roots)
     }
 
     /// Sends the spans that still wait. Gives up at the deadline, or after [`FAREWELL`] if that is sooner: a collector that
