@@ -253,6 +253,23 @@ async def test_one_station_in_full(gateway):
 # -- events ---------------------------------------------------------------------------------------------------------
 
 
+async def test_a_forgotten_station_stays_forgotten_and_may_come_again(gateway):
+    node = gateway({"registration": {"max_stations": 1}})
+    async with await Station.connect(node, "CP-1") as station:
+        await station.boot()
+        assert requests.delete(node.admin_url + "/api/v1/stations/CP-1", timeout=5).status_code == 409
+    path = node.admin_url + "/api/v1/stations/cp-1"
+    wait_for(lambda: requests.delete(path, timeout=5).status_code == 204, "the end of the session")
+    node.kill9()
+    node.start()
+    assert names(node) == []
+    async with await Station.connect(node, "CP-2") as other:
+        await other.boot()
+        assert names(node) == ["CP-2"], "there is room for another"
+    node.restart()
+    assert names(node) == ["CP-2"]
+
+
 async def test_events_are_filtered_and_positions_are_consecutive(gateway):
     node = gateway()
     for identity in ("CP-1", "CP-2", "CP-3"):

@@ -73,6 +73,7 @@ CASES = {
         ("NEW", "", {"lenient": True}, 409),
     ],
     ("GET", "/api/v1/rules"): [("", "", None, 200)],
+    ("DELETE", STATION): [("HERE", "", None, 409), ("NEVER", "", None, 404), ("AWAY", "", None, 204)],
     ("POST", "/api/v1/commands"): [
         ("", "", BATCH, 202),
         ("", "", BATCH, 202),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -30,6 +31,8 @@ const LOOKED_AT: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Stations {
     states: DashMap<IdentityKey, State>,
+    /// The greatest revision of a station that was forgotten.
+    forgotten: AtomicU64,
 }
 
 /// One station's state, as the journal keeps it.
@@ -45,6 +48,9 @@ struct State {
     /// What an operator set for this station alone, as it was written: another version may know other settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     settings: Option<serde_json::Value>,
+    /// The station was forgotten; only in the journal, so that older records of it do not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    forgotten: bool,
     #[serde(flatten)]
     record: StationRecord,
 }
@@ -75,6 +81,25 @@ impl Stations {
             }
             Err(error) => tracing::error!(%error, "a station's state in the journal is not readable"),
         }
+    }
+
+    /// Forgets what the journal says is forgotten. To be called after its last record.
+    pub fn restored(&self) {
+        self.states.retain(|_, state| {
+            if state.forgotten {
+                self.forgotten.fetch_max(state.revision, Ordering::AcqRel);
+            }
+            !state.forgotten
+        });
+    }
+
+    /// Forgets a station. None if it is not known.
+    pub fn forget(&self, key: &IdentityKey) -> Option<Record> {
+        let (_, State { revision, identity, .. }) = self.states.remove(key)?;
+        let mut forgotten = State { revision, identity, forgotten: true, ..State::default() };
+        let record = changed(&mut forgotten);
+        self.forgotten.fetch_max(forgotten.revision, Ordering::AcqRel);
+        Some(record)
     }
 
     /// How many stations are known.
@@ -232,6 +257,8 @@ impl Stations {
         let mut state = self.states.entry(identity.folded()).or_default();
         if state.identity.is_empty() {
             state.identity = identity.as_str().to_owned();
+            // Greater than what the journal may hold of a station of this name that was forgotten.
+            state.revision = self.forgotten.load(Ordering::Acquire);
         }
         state
     }
@@ -327,6 +354,27 @@ mod tests {
         replayed.restore(&old.value);
         assert_eq!(replayed.boot_state(&station().folded()), BootState::Accepted);
         assert_eq!(replayed.transaction(&station(), &start("a"), UNIX_EPOCH).0, id);
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_forgotten_until_the_station_comes_again() {
+        let (stations, key) = (Stations::default(), station().folded());
+        assert!(stations.forget(&key).is_none());
+        let (_, known) = stations.boot(&station(), Registration::Accepted);
+        let forgotten = stations.forget(&key).unwrap();
+        let (_, again) = stations.boot(&station(), Registration::Pending);
+        for records in [vec![&known, &forgotten], vec![&forgotten, &known]] {
+            let replayed = Stations::default();
+            records.iter().for_each(|record| replayed.restore(&record.value));
+            replayed.restored();
+            assert!(replayed.is_empty());
+            replayed.restore(&again.value);
+            assert_eq!(replayed.len(), 1);
+        }
+        let replayed = Stations::default();
+        [&again, &known, &forgotten].iter().for_each(|record| replayed.restore(&record.value));
+        replayed.restored();
+        assert_eq!(replayed.get(&key).unwrap().registration, Some("Pending"));
     }
 
     #[test]

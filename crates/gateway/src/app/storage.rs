@@ -91,6 +91,7 @@ pub(super) fn start_journal(
         }
         sessions.take(record);
     })?;
+    stations.restored();
     let sessions = Arc::new(sessions.finish(SystemTime::now()));
     let options = JournalOptions {
         limits: JOURNAL_LIMITS,

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::extract::{Path, State};
+use hyper::StatusCode;
 use ocpp_bus::Journal;
 use ocpp_protocol::{Identity, IdentityKey, Registration, Version};
 use serde::{Deserialize, Serialize};
@@ -230,9 +231,15 @@ impl Filter {
 impl Directory {
     pub(super) fn operations(self) -> Vec<Operation> {
         let directory = Arc::new(self);
-        [routes!(list_stations), routes!(show_station), routes!(decide_registration), routes!(tag_station)]
-            .map(|operation| operation.with_state(Arc::clone(&directory)))
-            .into()
+        [
+            routes!(list_stations),
+            routes!(show_station),
+            routes!(decide_registration),
+            routes!(tag_station),
+            routes!(forget_station),
+        ]
+        .map(|operation| operation.with_state(Arc::clone(&directory)))
+        .into()
     }
 
     fn page(&self, filter: &Filter) -> Page {
@@ -364,6 +371,31 @@ async fn tag_station(
         session.refresh_settings();
     }
     directory.show(&id)
+}
+
+/// Forgets a station that is not connected: its registration, tags, settings and transaction ids.
+///
+/// Durable when it is answered. A station that comes back later is a new one.
+#[utoipa::path(delete, path = "/api/v1/stations/{id}", tag = "stations",
+    params(("id" = String, Path, description = "Its identity, in any case")),
+    responses(
+        (status = 204, description = "It is forgotten"),
+        (status = 404, description = "It is not known"),
+        (status = 409, description = "It is connected"),
+    ))]
+async fn forget_station(
+    State(directory): State<Arc<Directory>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let key = IdentityKey::of(&id);
+    if directory.registry.holder(&key).is_some() {
+        return Err(Problem::conflict("the station is connected", "disconnect it first"));
+    }
+    let forgotten = directory.stations.forget(&key);
+    let record = forgotten.ok_or_else(|| Problem::not_found(format!("no station {id:?} is known")))?;
+    directory.journal.store(record).await;
+    tracing::info!(station = id, "station forgotten");
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn connected(session: &SessionHandle) -> Connected {
