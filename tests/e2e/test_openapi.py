@@ -124,6 +124,8 @@ def disagreements(document, operation, response):
     status = str(response.status_code) if str(response.status_code) in answers else "default"
     if status not in answers:
         return [f"status {response.status_code} is not in the document"]
+    if status == "204":
+        return ["204 has a body"] if response.content or "content" in answers[status] else []
     kind = response.headers["content-type"].partition(";")[0]
     if kind not in answers[status]["content"]:
         return [f"{kind} is not among {list(answers[status]['content'])}"]
