@@ -293,7 +293,7 @@ async def decide(node, station, status, count):
 
 @pytest.mark.parametrize("version", ["1.6", "2.0.1"])
 async def test_the_backends_decision_on_a_boot_applies_and_persists(gateway, version):
-    node = gateway(by_backend("BootNotification"))
+    node = gateway(by_backend("BootNotification") | {"registration": {"trigger_boot": False}})
 
     async def heartbeat(station):
         given = await station.call("Heartbeat", {})

@@ -48,6 +48,8 @@ async def test_without_kafka_stations_are_held_and_nothing_is_dropped(gateway, o
         {
             "bus": {"kind": "kafka", "kafka": {"brokers": own_kafka.address}, "queue_events": 64},
             "topics": topics,
+            # The flooders never boot.
+            "registration": {"trigger_boot": False},
             "log": {"level": "info"},
         },
         until="/livez",

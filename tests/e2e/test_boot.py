@@ -66,6 +66,16 @@ PAYLOADS = {
     "RequestStopTransaction": {"transactionId": "t"},
 }
 
+READ_ANSWERS = {
+    "1.6": {},
+    "2.0.1": {
+        "getVariableResult": [
+            {"attributeStatus": "UnknownVariable", "component": {"name": "c"}, "variable": {"name": "v"}}
+        ]
+    },
+}
+READ_ANSWERS["2.1"] = READ_ANSWERS["2.0.1"]
+
 # Requests that trigger a pending station, and what it may send then.
 TRIGGERS = {
     "1.6": [
@@ -118,17 +128,94 @@ def everything(version: str) -> set[str]:
 # -- the matrix ---------------------------------------------------------------------------------------------------
 
 
+async def asked_to_boot(station: Station, status: str = "Accepted") -> None:
+    """The gateway's next CALL asks the station to boot; it answers with this status."""
+    trigger = await station.next_call()
+    assert trigger[2:] == ["TriggerMessage", {"requestedMessage": "BootNotification"}]
+    await station.answer(trigger, {"status": status})
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_a_station_that_never_booted(gateway, version):
+async def test_a_station_that_believes_to_be_registered_is_asked_to_boot(gateway, version):
+    """Its registration is lost, or in another node's folder: it reconnects without a BootNotification, and sends on."""
+    former, node = gateway(), gateway()
+    async with await Station.connect(former, "CP-1", version) as station:
+        assert (await station.boot())["status"] == "Accepted"
+        assert await served(station) == everything(version)
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await served(station, "not registered") == set()
+        await asked_to_boot(station)
+        assert (await station.boot())["status"] == "Accepted"
+        assert await served(station) == everything(version)
+        assert not station.calls, "once"
+    assert node.metric("ocpp_gateway_boot_triggers_total", outcome="accepted") == 1
+    assert node.metric("ocpp_gateway_boot_triggers_total") == 1
+    exchange = [
+        event
+        for event in node.await_events(lambda events: events[-1].type == "ocpp.station.disconnected", "the end")
+        if event.data.get("action") == "TriggerMessage"
+    ]
+    assert [(event.type, event.data["messageType"]) for event in exchange] == [
+        ("ocpp.message.sent", "CALL"),
+        ("ocpp.message.received", "CALLRESULT"),
+    ]
+    assert [violations(event.json) for event in exchange] == [[], []]
+
+
+async def test_a_silent_station_is_asked_to_boot_and_one_that_boots_is_not(gateway):
+    node = gateway()
+    async with (
+        await Station.connect(node, "CP-1", "1.6") as silent,
+        await Station.connect(node, "CP-2", "2.0.1") as booting,
+    ):
+        await booting.boot()
+        await asked_to_boot(silent, "Rejected")
+        await booting.silence(0.3)
+    assert node.metric("ocpp_gateway_boot_triggers_total", outcome="refused") == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_commands_that_may_help_reach_a_station_that_never_booted(gateway, version):
+    node = gateway({"registration": {"trigger_boot": False}, "commands": {"grace": "100ms"}})
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await served(station) == set()
+        start = command(node, START[version])
+        reset = {"type": "Hard" if version == "1.6" else "Immediate"}
+        for action, payload in (
+            (READ[version], None),
+            ("Reset", reset),
+            ("TriggerMessage", {"requestedMessage": "BootNotification"}),
+        ):
+            outcome = command(node, action, payload)
+            call = await station.next_call()
+            assert call[2] == action
+            answer = READ_ANSWERS[version] if action == READ[version] else {"status": "Accepted"}
+            await station.answer(call, answer)
+            assert (await outcome)["status"] == "answered"
+        await station.silence(0.2)
+        assert (await station.boot())["status"] == "Accepted"
+        await station.answer(await station.next_call(), {"status": "Accepted"})
+        assert (await start)["status"] == "answered", "it waited for the registration"
+    assert node.metric("ocpp_gateway_boot_triggers_total") == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_an_operators_decision_counts_at_once(gateway, version):
+    """A station that is locked in, and will not boot: the operator can let it in, and out again."""
     node = gateway()
     async with await Station.connect(node, "CP-1", version) as station:
         assert await served(station) == set()
-        outcome = command(node, READ[version])
-        await station.silence(0.3)
-        assert (await station.boot())["status"] == "Accepted"
-        await station.answer(await station.next_call(), {})
-        assert (await outcome)["status"] == "answered", "it waited for the registration"
-        assert await served(station) == everything(version)
+        await asked_to_boot(station, "Rejected")
+        for status, word in (("Accepted", None), ("Rejected", "rejected"), ("Pending", "pending"), ("Accepted", None)):
+            decide(node, status)
+            await asked_to_boot(station, "Rejected")
+            assert await served(station, word or "") == (set() if word else everything(version)), status
+        outcome = command(node, START[version])
+        await station.answer(await station.next_call(), {"status": "Accepted"})
+        assert (await outcome)["status"] == "answered", "commands reach it as well"
+    node.restart()
+    async with await Station.connect(node, "CP-1", version) as station:
+        assert await served(station) == everything(version), "it is remembered"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -164,9 +251,11 @@ async def test_pending(gateway, version):
             assert (await command(node, action))["status"] == "invalid"
         await station.silence(0.2)
 
-        # The operator's decision applies from the next BootNotification on.
+        # The operator's decision counts at once; the station learns of it by its next BootNotification.
         decide(node, "Accepted")
-        assert await served(station) == set()
+        await asked_to_boot(station)
+        assert await served(station) == everything(version)
+        assert (await command(node, START[version]))["status"] == "invalid", "it would refuse"
         assert (await station.boot())["status"] == "Accepted"
         assert await served(station) == everything(version)
         outcome = command(node, START[version])
@@ -188,12 +277,17 @@ async def test_rejected(gateway, version):
             assert outcome["status"] == "invalid", "a rejected station is sent nothing"
         assert await served(station) == set()
         decide(node, "Accepted")
+        assert await served(station) == everything(version), "it counts at once"
         assert (await station.boot())["status"] == "Accepted"
         assert await served(station) == everything(version)
         decide(node, "Rejected")
-        assert await served(station) == everything(version)
+        assert await served(station, "rejected") == set(), "it counts at once"
+        outcome = command(node, READ[version])
+        await station.answer(await station.next_call(), READ_ANSWERS[version])
+        assert (await outcome)["status"] == "answered", "it was accepted, and can be reset"
         assert (await station.boot())["status"] == "Rejected"
-        assert await served(station) == set()
+        assert await served(station, "rejected") == set()
+        assert not station.calls, "a station that was accepted or rejected is not asked to boot"
 
 
 def test_the_operator_chooses_one_of_three_statuses(gateway):

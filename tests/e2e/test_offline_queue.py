@@ -106,7 +106,7 @@ async def test_expired_commands_are_reported_and_not_sent(gateway, away):
 
 @pytest.mark.parametrize("first", ["Pending", "Rejected"])
 async def test_queued_commands_wait_until_the_station_is_accepted(gateway, first):
-    node = gateway(SOON | {"registration": {"default": first}})
+    node = gateway(SOON | {"registration": {"default": first, "trigger_boot": False}})
     for id in ("c-1", "c-2"):
         assert (await post(node, "CP-1", body(id, ifOffline="queue"))).status_code == 202
     station = await Obedient("CP-1").connect(node)

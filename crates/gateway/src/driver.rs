@@ -5,7 +5,7 @@
 //! for:
 //!
 //! * the timer: ping, idle, slow reader, command timeout, the end of the ending;
-//! * the inbox: a command to send, or the request to end;
+//! * the inbox: a command to send, an operator's decision, or the request to end;
 //! * the note that a command leaves: it leaves when that is durable;
 //! * backends: their responses to what the station asked;
 //! * durability: held answers and results may go;
@@ -35,7 +35,7 @@ use ocpp_station::events::EncodedEvent;
 use ocpp_station::host::{Host, Position};
 use ocpp_station::inbox::Signal;
 use ocpp_station::time::millis;
-use ocpp_station::{CloseReason, Link, Now, Session};
+use ocpp_station::{CloseReason, Link, Now, Session, Wanted};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::host::SocketHost;
@@ -129,17 +129,17 @@ async fn asked_to_end_before(
         tokio::select! {
             biased;
             () = &mut other => return None,
-            signal = next_signal(session, false) => match signal {
+            signal = next_signal(session, Wanted::None) => match signal {
                 Signal::End(reason) => return Some(reason),
                 // Commands wait in the inbox until the session serves.
-                Signal::Changed | Signal::Command(_) => {}
+                Signal::Changed | Signal::Decided | Signal::Command(_) => {}
             },
         }
     }
 }
 
-async fn next_signal(session: &SessionHandle, wants_command: bool) -> Signal<Dispatch> {
-    poll_fn(|context| session.inbox.poll_next(context, wants_command)).await
+async fn next_signal(session: &SessionHandle, wanted: Wanted) -> Signal<Dispatch> {
+    poll_fn(|context| session.inbox.poll_next(context, |action| wanted.takes(action))).await
 }
 
 /// An event as a record of this kind.
@@ -161,8 +161,8 @@ struct Driver {
 impl Driver {
     fn start(mut host: SocketHost, entry: Entry) -> Self {
         let seed = host.session.id.spread();
-        let boot_state = host.shared.stations.boot_state(host.station());
-        let core = Session::start(now(), boot_state, seed, &mut host);
+        let standing = host.shared.stations.standing(host.station());
+        let core = Session::start(now(), standing, seed, &mut host);
         Self { core, host, entry: Some(entry) }
     }
 
@@ -190,7 +190,7 @@ impl Driver {
             let (core, host) = (&mut self.core, &mut self.host);
             let moment = turn_began.monotonic;
             let wants_read = core.wants_read(host);
-            let wants_command = core.wants_command(moment, host);
+            let wanted = core.wants_command(moment, host);
             let awaited = core.awaited(durable, host);
             let has_delegated = core.delegated() > 0;
             let waiting = host.unpublished();
@@ -210,9 +210,13 @@ impl Driver {
                     armed = self.core.deadline(now.monotonic, &self.host);
                     timer.as_mut().reset(armed.into());
                 }
-                signal = next_signal(&session, wants_command) => match signal {
+                signal = next_signal(&session, wanted) => match signal {
                     Signal::End(reason) => self.core.on_end(now(), reason, &mut self.host),
                     Signal::Command(call) => self.core.on_command(now(), call, &mut self.host),
+                    Signal::Decided => {
+                        let standing = self.host.shared.stations.standing(self.host.station());
+                        self.core.on_decision(standing, &mut self.host);
+                    }
                     Signal::Changed => {}
                 },
                 () = noted(note) => {

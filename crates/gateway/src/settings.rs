@@ -243,6 +243,7 @@ pub(crate) mod test_support {
             hold_limit: Duration::ZERO,
             grace: Duration::from_secs(2),
             before_boot: BeforeBoot::Refuse,
+            trigger_boot: true,
             boot_interval: Duration::from_secs(300),
             authorization: Authorization::Accepted,
             validation: Validation::OFF,

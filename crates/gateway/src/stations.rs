@@ -16,7 +16,7 @@ use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
 use ocpp_commands::nearest::nearest;
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
-use ocpp_station::StationRecord;
+use ocpp_station::{Standing, StationRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::kinds;
@@ -63,7 +63,7 @@ pub struct StationState {
     pub identity: String,
     /// What the last BootNotification was answered with.
     pub registration: Option<&'static str>,
-    /// What the operator decided for the next one.
+    /// What the operator decided.
     pub decision: Option<&'static str>,
     /// What groups it belongs to.
     pub tags: Vec<String>,
@@ -131,9 +131,10 @@ impl Stations {
         nearest(identity, self.states.iter().take(LOOKED_AT).map(|state| state.identity.clone()))
     }
 
-    /// A station's boot state.
-    pub fn boot_state(&self, key: &IdentityKey) -> BootState {
-        self.states.get(key).map_or(BootState::Unregistered, |state| state.record.boot_state())
+    /// How far a station's registration has come.
+    pub fn standing(&self, key: &IdentityKey) -> Standing {
+        let unknown = || Standing::of(BootState::Unregistered);
+        self.states.get(key).map_or_else(unknown, |state| state.record.standing())
     }
 
     /// Decides a BootNotification: the operator's word, or the default.
@@ -146,7 +147,7 @@ impl Stations {
         self.change(identity, |record| record.registered(registration)).1
     }
 
-    /// Notes what the operator decided for a station's next BootNotification.
+    /// Notes what the operator decided about a station.
     pub fn decide(&self, identity: &Identity, decision: Registration) -> Record {
         self.change(identity, |record| record.decide(decision)).1
     }
@@ -352,7 +353,7 @@ mod tests {
         let replayed = Stations::default();
         replayed.restore(&newer.value);
         replayed.restore(&old.value);
-        assert_eq!(replayed.boot_state(&station().folded()), BootState::Accepted);
+        assert_eq!(replayed.standing(&station().folded()), Standing::of(BootState::Accepted));
         assert_eq!(replayed.transaction(&station(), &start("a"), UNIX_EPOCH).0, id);
     }
 

@@ -3,6 +3,8 @@
 //! Owns the rules of OCPP 1.6 section 4.2 and 2.x use cases B01 to B03. Does not store the state, and
 //! does not decide whether a station is accepted.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use crate::action::{Action, ActionKind, Direction};
@@ -68,23 +70,32 @@ pub fn station_may_send(
 }
 
 /// Whether the CSMS may send this CALL now: the version has the action, and the station is accepted,
-/// or pending and the action does not start or stop charging (1.6 section 4.2; 2.x B02.FR.01,
-/// B02.FR.05). A rejected station is sent nothing (B03.FR.03), and neither is one that has not
-/// booted, because some stations fail on it.
+/// or the action does not start or stop charging and the station is pending (1.6 section 4.2; 2.x
+/// B02.FR.01, B02.FR.05) or has not booted: that it is asked to boot, read, configured or reset may be
+/// all that helps. A rejected station is sent nothing (B03.FR.03).
 pub fn csms_may_send(version: Version, state: BootState, action: &Action) -> bool {
     action.csms_may_call(version)
         && match state {
             BootState::Accepted => true,
-            BootState::Pending => action.kind() != ActionKind::RemoteControl,
-            BootState::Unregistered | BootState::Rejected => false,
+            BootState::Pending | BootState::Unregistered => action.kind() != ActionKind::RemoteControl,
+            BootState::Rejected => false,
         }
 }
 
 /// The `status` in the payload of an answer to BootNotification; `None` if it is missing or
 /// misspelled.
 pub fn registration_in(answer: &RawValue) -> Option<Registration> {
+    Registration::parse(&status_in(answer)?)
+}
+
+/// Whether the `status` in the payload of an answer is `Accepted`.
+pub fn is_accepted(answer: &RawValue) -> bool {
+    status_in(answer).as_deref() == Some("Accepted")
+}
+
+fn status_in(answer: &RawValue) -> Option<Cow<'_, str>> {
     let [status] = literal::fields(answer, ["status"]);
-    Registration::parse(&literal::decode(status?)?)
+    literal::decode(status?)
 }
 
 pub(crate) fn is_from_station(version: Version, action: &Action) -> bool {
@@ -126,14 +137,17 @@ mod tests {
         let v16 = |state, name| csms_may_send(Version::V16, state, action(name));
         let v21 = |state, name| csms_may_send(Version::V21, state, action(name));
         assert!(v16(BootState::Pending, "ChangeConfiguration") && v21(BootState::Pending, "SetVariables"));
-        for name in ["RemoteStartTransaction", "RemoteStopTransaction"] {
-            assert!(!v16(BootState::Pending, name) && v16(BootState::Accepted, name));
-        }
-        for name in ["RequestStartTransaction", "RequestStopTransaction"] {
-            assert!(!v21(BootState::Pending, name) && v21(BootState::Accepted, name));
-        }
-        for state in [BootState::Unregistered, BootState::Rejected] {
-            assert!(!v16(state, "TriggerMessage") && !v21(state, "TriggerMessage"));
+        for state in [BootState::Pending, BootState::Unregistered] {
+            for name in ["RemoteStartTransaction", "RemoteStopTransaction"] {
+                assert!(!v16(state, name) && v16(BootState::Accepted, name));
+            }
+            for name in ["RequestStartTransaction", "RequestStopTransaction"] {
+                assert!(!v21(state, name) && v21(BootState::Accepted, name));
+            }
+            for name in ["TriggerMessage", "Reset"] {
+                assert!(v16(state, name) && v21(state, name));
+                assert!(!v16(BootState::Rejected, name) && !v21(BootState::Rejected, name));
+            }
         }
         // Not the CSMS's to send, or not in this version.
         assert!(!v16(BootState::Accepted, "Heartbeat") && !v16(BootState::Accepted, "SetVariables"));

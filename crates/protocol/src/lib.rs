@@ -60,7 +60,7 @@ pub use action::{
     Action, ActionKind, ActionSet, Direction, InboundAction, Mark, classify_call, classify_send,
 };
 pub use answer::{AnswerContext, Registration, builtin};
-pub use boot::{BootState, csms_may_send, registration_in, station_may_send};
+pub use boot::{BootState, csms_may_send, is_accepted, registration_in, station_may_send};
 pub use error_code::ErrorCode;
 pub use exchange::{Answered, Busy, Exchange};
 pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse};

@@ -94,15 +94,13 @@ pub trait Host {
     /// Begins the trace of a station's CALL.
     fn trace_call(&mut self, now: Now, action: &'static str, message_id: &str) -> Self::Trace;
     /// Begins the trace of the CALL that carries a command, which ends with [`Host::finished`]. Gives what its event
-    /// says.
+    /// says, and that of its answer.
     fn trace_command(
         &mut self,
         now: Now,
         call: &mut OutboundCall<Self::Dispatch>,
         message_id: &str,
     ) -> Option<TraceParent>;
-    /// What `traceparent` is for whatever comes of a command's CALL.
-    fn command_context(&self, call: &OutboundCall<Self::Dispatch>) -> Option<TraceParent>;
     /// Counts, and logs where a person wants to know.
     fn observe(&mut self, what: Observation<'_>);
 }

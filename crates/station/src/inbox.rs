@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::task::AtomicWaker;
+use ocpp_protocol::Action;
 
 use crate::close::CloseReason;
 use crate::outbound_call::OutboundCall;
@@ -28,6 +29,8 @@ struct Inner<D> {
     end: Option<CloseReason>,
     /// The request to end was read; it is not read twice.
     end_read: bool,
+    /// An operator has decided since the reader last looked.
+    decided: bool,
     /// Something came since the reader last looked.
     arrived: bool,
     closed: bool,
@@ -49,6 +52,8 @@ pub enum Signal<D> {
     End(CloseReason),
     /// A command to send.
     Command(OutboundCall<D>),
+    /// An operator has decided about the station's registration.
+    Decided,
     /// A command arrived and is not wanted yet, so its deadline counts; or something else has changed.
     Changed,
 }
@@ -61,6 +66,7 @@ impl<D> Inbox<D> {
             normal: VecDeque::new(),
             end: None,
             end_read: false,
+            decided: false,
             arrived: false,
             closed: false,
         };
@@ -97,14 +103,24 @@ impl<D> Inbox<D> {
         self.waker.wake();
     }
 
+    /// Says that an operator has decided about the station's registration.
+    pub fn decide(&self) {
+        self.lock().decided = true;
+        self.waker.wake();
+    }
+
     /// Makes the session look at how things are.
     pub fn nudge(&self) {
         self.lock().arrived = true;
         self.waker.wake();
     }
 
-    /// Waits for the request to end, for a command if one is wanted, or for a change. One waiter.
-    pub fn poll_next(&self, context: &Context<'_>, wants_command: bool) -> Poll<Signal<D>> {
+    /// Waits for the request to end, for a decision, for a command that is wanted, or for a change. One waiter.
+    pub fn poll_next(
+        &self,
+        context: &Context<'_>,
+        wants_command: impl Fn(&Action) -> bool,
+    ) -> Poll<Signal<D>> {
         self.waker.register(context.waker());
         let mut inner = self.lock();
         if let Some(reason) = inner.end
@@ -113,7 +129,15 @@ impl<D> Inbox<D> {
             inner.end_read = true;
             return Poll::Ready(Signal::End(reason));
         }
-        if wants_command && let Some(call) = inner.urgent.pop_front().or_else(|| inner.normal.pop_front()) {
+        if std::mem::take(&mut inner.decided) {
+            return Poll::Ready(Signal::Decided);
+        }
+        let Inner { urgent, normal, .. } = &mut *inner;
+        let wanted = [urgent, normal].into_iter().find_map(|queue| {
+            let at = queue.iter().position(|call| wants_command(call.action))?;
+            queue.remove(at)
+        });
+        if let Some(call) = wanted {
             return Poll::Ready(Signal::Command(call));
         }
         if std::mem::take(&mut inner.arrived) { Poll::Ready(Signal::Changed) } else { Poll::Pending }
@@ -175,7 +199,6 @@ impl<D> Inbox<D> {
 mod tests {
     use super::*;
     use crate::outbound_call::{Overdue, Patience};
-    use ocpp_protocol::Action;
     use serde_json::value::RawValue;
     use std::time::Duration;
 
@@ -194,10 +217,15 @@ mod tests {
     }
 
     fn next(inbox: &Inbox<()>, wants_command: bool) -> Option<String> {
+        next_of(inbox, |_| wants_command)
+    }
+
+    fn next_of(inbox: &Inbox<()>, wants_command: impl Fn(&Action) -> bool) -> Option<String> {
         let context = Context::from_waker(std::task::Waker::noop());
         match inbox.poll_next(&context, wants_command) {
             Poll::Ready(Signal::End(reason)) => Some(reason.as_str().into()),
             Poll::Ready(Signal::Command(call)) => Some(call.id.as_ref().into()),
+            Poll::Ready(Signal::Decided) => Some("decided".into()),
             Poll::Ready(Signal::Changed) => Some("changed".into()),
             Poll::Pending => None,
         }
@@ -234,6 +262,19 @@ mod tests {
         inbox.end(CloseReason::Shutdown);
         let read: Vec<_> = std::iter::from_fn(|| next(&inbox, true)).collect();
         assert_eq!(read, ["operator", "a", "changed"]);
+    }
+
+    #[test]
+    fn a_command_that_is_not_wanted_lets_others_pass() {
+        let (inbox, now) = (Inbox::new(8), Instant::now());
+        let start = Action::find("RemoteStartTransaction").unwrap();
+        inbox.submit(OutboundCall { action: start, ..call("start", 1, true, now) }).unwrap();
+        inbox.submit(call("reset", 2, false, now)).unwrap();
+        inbox.decide();
+        let without_start = |action: &Action| action.name != start.name;
+        let order: Vec<_> = std::iter::from_fn(|| next_of(&inbox, without_start)).collect();
+        assert_eq!(order, ["decided", "reset", "changed"]);
+        assert_eq!(next(&inbox, true).as_deref(), Some("start"));
     }
 
     #[test]

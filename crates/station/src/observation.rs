@@ -80,6 +80,9 @@ pub enum Observation<'a> {
         /// Why.
         reason: FallbackReason,
     },
+    /// The station was asked to boot: that was `accepted`, `refused`, or not answered in time (`timeout`), or the connection
+    /// ended first (`abandoned`).
+    BootTriggered(&'static str),
     /// The station is registered.
     Registered(Registration),
     /// A ping came in.

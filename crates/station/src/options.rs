@@ -25,6 +25,8 @@ pub struct Options {
     pub grace: Duration,
     /// CALLs of a station that was never registered.
     pub before_boot: BeforeBoot,
+    /// A station that is refused because it is not registered is asked to send BootNotification.
+    pub trigger_boot: bool,
     /// The `interval` in answers to BootNotification.
     pub boot_interval: Duration,
     /// The status that built-in answers give to every idTag and idToken.

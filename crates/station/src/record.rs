@@ -18,6 +18,22 @@ const REMEMBERED_STARTS: usize = 16;
 /// 2020-01-01T00:00:00Z, in seconds since 1970.
 const ID_EPOCH_SECONDS: u64 = 1_577_836_800;
 
+/// How far a station's registration has come: what the station knows, and what is true.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// What its last BootNotification was answered with.
+    pub told: BootState,
+    /// The same, or what an operator has decided since.
+    pub counts: BootState,
+}
+
+impl Standing {
+    /// That of a station which has just been told.
+    pub fn of(told: BootState) -> Self {
+        Self { told, counts: told }
+    }
+}
+
 /// One station's record.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,6 +44,9 @@ pub struct StationRecord {
     /// What the operator decided for the next one.
     #[serde(default, with = "word", skip_serializing_if = "Option::is_none")]
     decision: Option<Registration>,
+    /// It was decided after the last BootNotification was answered, and counts in place of that answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    decision_counts: bool,
     #[serde(default)]
     last_transaction: i32,
     /// Start keys (hashed) with their transaction ids, oldest first.
@@ -37,8 +56,10 @@ pub struct StationRecord {
 
 impl StationRecord {
     /// How far the station's registration has come.
-    pub fn boot_state(&self) -> BootState {
-        self.registration.map_or(BootState::Unregistered, BootState::from)
+    pub fn standing(&self) -> Standing {
+        let told = self.registration.map_or(BootState::Unregistered, BootState::from);
+        let decided = self.decision.filter(|_| self.decision_counts);
+        Standing { told, counts: decided.map_or(told, BootState::from) }
     }
 
     /// What the last BootNotification was answered with.
@@ -61,11 +82,13 @@ impl StationRecord {
     /// A backend has answered a BootNotification with this.
     pub fn registered(&mut self, registration: Registration) {
         self.registration = Some(registration);
+        self.decision_counts = false;
     }
 
-    /// An operator decides what the next BootNotification is answered with.
+    /// An operator decides about the station: that counts at once, and every BootNotification is answered with it.
     pub fn decide(&mut self, decision: Registration) {
         self.decision = Some(decision);
+        self.decision_counts = true;
     }
 
     /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one.
@@ -150,11 +173,15 @@ mod tests {
     #[test]
     fn the_operator_decides_and_the_default_fills_in() {
         let mut station = StationRecord::default();
-        assert_eq!(station.boot_state(), BootState::Unregistered);
+        assert_eq!(station.standing(), Standing::of(BootState::Unregistered));
         assert_eq!(station.boot(Registration::Pending), Registration::Pending);
         station.decide(Registration::Accepted);
-        assert_eq!(station.boot_state(), BootState::Pending, "until its next BootNotification");
+        let decided = Standing { told: BootState::Pending, counts: BootState::Accepted };
+        assert_eq!(station.standing(), decided, "it counts before the station has been told");
         assert_eq!(station.boot(Registration::Pending), Registration::Accepted);
+        assert_eq!(station.standing(), Standing::of(BootState::Accepted));
+        station.registered(Registration::Rejected);
+        assert_eq!(station.standing(), Standing::of(BootState::Rejected), "a backend has the last word");
     }
 
     #[test]
@@ -164,6 +191,6 @@ mod tests {
         let station: StationRecord = serde_json::from_str(earlier).unwrap();
         assert_eq!(serde_json::to_string(&station).unwrap(), earlier);
         let strange: StationRecord = serde_json::from_str(r#"{"registration":"Odd"}"#).unwrap();
-        assert_eq!(strange.boot_state(), BootState::Unregistered);
+        assert_eq!(strange.standing(), Standing::of(BootState::Unregistered));
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   driver ── on_text · on_binary · on_ping · on_pong · on_close · on_broken · on_lost ──► Session ── Host ──► events, …
-//!          ── on_command · on_prepared · on_decided · on_end · on_timeout ──────────────►    │
+//!          ── on_command · on_prepared · on_decided · on_decision · on_end · on_timeout ►    │
 //!          ── advance(durable, link), after each of them ───────────────────────────────►    │
 //!          ◄─ pop · wants_read · wants_command · awaited · deadline · ended ─────────────────┘
 //! ```
@@ -25,23 +25,26 @@ mod ending;
 mod inbound;
 mod latest;
 mod message;
+mod registration;
 mod validation;
 
 use std::time::{Duration, Instant};
 
-use ocpp_protocol::{BootState, Exchange, Grants};
+use ocpp_protocol::{Exchange, Grants};
 
 use self::commands::{CommandName, Outstanding};
 use self::ending::Ending;
 use self::latest::Latest;
+pub use self::registration::Wanted;
 use crate::answer_queue::{Answer, AnswerQueue};
 use crate::close::CloseReason;
 use crate::host::{Backlog, Event, Host, Position};
 use crate::keepalive::{Due, Keepalive};
 use crate::observation::Observation;
-use crate::options::{BeforeBoot, Options};
+use crate::options::Options;
 use crate::outbound_call::OutboundCall;
 use crate::outbox::{Outbox, Outgoing};
+use crate::record::Standing;
 use crate::time::Now;
 
 /// Message ids of ended commands that a session remembers, to tell a late answer from an unknown one.
@@ -49,6 +52,9 @@ const REMEMBERED_IDS: usize = 16;
 
 /// How often a repeated CALL looks whether its first event, published by an earlier session, is durable.
 const EARLIER_CHECK: Duration = Duration::from_millis(50);
+
+/// How long a station is given to boot by itself, however short the grace for commands.
+const LEAST_SILENCE: Duration = Duration::from_secs(2);
 
 /// How far away the deadline is when nothing is due.
 const NOTHING_DUE: Duration = Duration::from_secs(3600);
@@ -77,7 +83,11 @@ pub struct Session<H: Host> {
     /// A command that leaves once it is noted that it does.
     preparing: Option<Box<OutboundCall<H::Dispatch>>>,
     grants: Grants,
-    boot_state: BootState,
+    standing: Standing,
+    /// The station is to be asked to boot, if that is called for …
+    owes_trigger: bool,
+    /// … and by then it has said nothing that says so earlier.
+    trigger_at: Instant,
     /// BootNotifications whose answer is held.
     boot_answers_held: usize,
     /// An answer has been handed to the socket.
@@ -94,9 +104,9 @@ pub struct Session<H: Host> {
 }
 
 impl<H: Host> Session<H> {
-    /// A session that begins: its first event is published. `boot_state` is how far the station's registration is, `seed`
-    /// differs between sessions that begin together.
-    pub fn start(now: Now, boot_state: BootState, seed: u64, host: &mut H) -> Self {
+    /// A session that begins: its first event is published. `standing` is the station's registration, `seed` differs between
+    /// sessions that begin together.
+    pub fn start(now: Now, standing: Standing, seed: u64, host: &mut H) -> Self {
         host.publish(Event::Connected);
         let Options { ping_interval, idle_timeout, grace, .. } = *host.options();
         Self {
@@ -107,7 +117,9 @@ impl<H: Host> Session<H> {
             unanswered: Latest::default(),
             preparing: None,
             grants: Grants::default(),
-            boot_state,
+            standing,
+            owes_trigger: true,
+            trigger_at: now.monotonic + grace.max(LEAST_SILENCE),
             boot_answers_held: 0,
             call_answered: false,
             grace_until: now.monotonic + grace,
@@ -131,6 +143,7 @@ impl<H: Host> Session<H> {
     /// goes on. To be called at every turn, before the driver asks what to wait for.
     pub fn advance(&mut self, now: Now, durable: Position, link: Link, host: &mut H) {
         self.release(now, durable, host);
+        self.trigger_boot(now, host);
         self.advance_ending(now, link, host);
         self.note_link(now, link, host);
     }
@@ -252,6 +265,7 @@ impl<H: Host> Session<H> {
             self.preparing.as_ref().map(|call| call.send_by),
             queued,
             queued.map(|_| self.grace_until).filter(|until| *until > now),
+            self.wants_boot(host).then_some(self.trigger_at).filter(|at| *at > now),
             self.writing_since.map(|since| since + options.write_timeout),
             // At the limit, and then every second.
             hold_limit.map(|limit| limit.max(now + Duration::from_secs(1))),
@@ -284,13 +298,5 @@ impl<H: Host> Session<H> {
     /// When the oldest answer that is held was asked for, if that can end the session.
     fn held_since(&self, host: &H) -> Option<Instant> {
         self.answers.oldest().filter(|_| !host.options().hold_limit.is_zero())
-    }
-
-    /// The boot state, with the operator's leniency for stations that never boot.
-    fn effective_boot_state(&self, host: &H) -> BootState {
-        match (self.boot_state, host.options().before_boot) {
-            (BootState::Unregistered, BeforeBoot::Accept) => BootState::Accepted,
-            (state, _) => state,
-        }
     }
 }

@@ -25,6 +25,7 @@ fn session_options(config: &Config) -> ocpp_station::Options {
         hold_limit: config.bus.hold_limit,
         grace: config.commands.grace,
         before_boot: config.registration.before_boot,
+        trigger_boot: config.registration.trigger_boot,
         boot_interval: config.registration.interval,
         authorization: config.answers.authorization,
         validation: config.validation.rules(),

@@ -383,10 +383,6 @@ impl Host for SocketHost {
         call.dispatch.span.insert(Box::new(trace)).context()
     }
 
-    fn command_context(&self, call: &OutboundCall<Dispatch>) -> Option<TraceParent> {
-        call.dispatch.span.as_ref().and_then(|span| span.context())
-    }
-
     fn observe(&mut self, what: Observation<'_>) {
         let (metrics, session) = (&self.shared.metrics, &self.session);
         match what {
@@ -429,6 +425,10 @@ impl Host for SocketHost {
             Observation::BackendResponded(wait) => metrics.answers.waited(wait),
             Observation::FellBack { action, reason } => {
                 session.log(|| tracing::debug!(action, why = reason.as_str(), "no answer by a backend"));
+            }
+            Observation::BootTriggered(outcome) => {
+                metrics.boot_triggered(outcome);
+                session.log(|| tracing::info!(outcome, "station asked to boot"));
             }
             Observation::Registered(registration) => {
                 session.log(|| tracing::info!(registration = registration.as_str(), "station registered"));

@@ -29,6 +29,7 @@ pub struct SessionMetrics {
     malformed: IntCounterVec,
     unmatched_answers: IntCounterVec,
     leniencies: IntCounterVec,
+    boot_triggers: IntCounterVec,
     repeated: IntCounterVec,
     answer_latency: Histogram,
     ping_round_trip: Histogram,
@@ -96,6 +97,11 @@ impl SessionMetrics {
                 "unmatched_answers_total",
                 "Answers that came after the timeout, or to no CALL of ours",
                 &["kind"],
+            )?,
+            boot_triggers: counters(
+                "boot_triggers_total",
+                "Stations asked to send BootNotification, by outcome",
+                &["outcome"],
             )?,
             leniencies: counters("leniencies_total", "Deviations that were let through, by kind", &["kind"])?,
             repeated: counters(
@@ -197,6 +203,11 @@ impl SessionMetrics {
     /// A station's payload violated its schema.
     pub fn violation(&self, action: &str, code: &str) {
         self.violations.count(action, code);
+    }
+
+    /// A station was asked to boot; the outcome is one of a closed set.
+    pub fn boot_triggered(&self, outcome: &str) {
+        self.boot_triggers.with_label_values(&[outcome]).inc();
     }
 
     /// A deviation from the specification was let through.

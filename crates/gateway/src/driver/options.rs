@@ -123,7 +123,7 @@ impl SessionOptions {
 #[serde(default)]
 pub struct RegistrationOptions {
     /// The status for a station about which the operator has decided nothing: `Accepted`, `Pending` or `Rejected`. Decide for one
-    /// station with `PUT /api/v1/stations/{id}/registration`.
+    /// station with `PUT /api/v1/stations/{id}/registration`; that counts at once.
     #[serde(with = "registration")]
     #[schemars(with = "String")]
     pub default: Registration,
@@ -133,6 +133,10 @@ pub struct RegistrationOptions {
     /// How CALLs of a station that was never registered are answered.
     #[serde(deserialize_with = "word")]
     pub before_boot: BeforeBoot,
+    /// Ask a station to boot (TriggerMessage for a BootNotification) that was never registered, once a connection: after its first
+    /// CALL was refused, or after `commands.grace` (2s at least) in silence. And one that was told Pending or nothing, when an operator
+    /// decides otherwise. Else it would be refused until it boots by itself. There are stations that reboot on this request.
+    pub trigger_boot: bool,
     /// Stations whose state is kept. Beyond, unknown stations are refused with 503.
     #[schemars(extend("x-tuning" = true))]
     pub max_stations: usize,
@@ -144,6 +148,7 @@ impl Default for RegistrationOptions {
             default: Registration::Accepted,
             interval: Duration::from_secs(300),
             before_boot: BeforeBoot::Refuse,
+            trigger_boot: true,
             max_stations: 1_000_000,
         }
     }

@@ -57,7 +57,8 @@ struct Station {
     session: Option<Connected>,
     /// What its last BootNotification was answered with; null if it never sent one.
     registration: Option<&'static str>,
-    /// What its next one is answered with, if somebody has decided that.
+    /// What an operator has decided about it: its next one is answered with this. Counts at once, until a backend answers one
+    /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_decision: Option<&'static str>,
     /// The groups that it belongs to, for commands to many.
@@ -148,7 +149,7 @@ struct Page {
     next: Option<String>,
 }
 
-/// What a station's next BootNotification is to be answered with.
+/// How a station is to be registered.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = RegistrationDecision)]
 #[serde(deny_unknown_fields)]
@@ -325,9 +326,11 @@ async fn show_station(
     directory.show(&id)
 }
 
-/// Decides what a station's next BootNotification is answered with.
+/// Decides about a station's registration.
 ///
-/// Durable when it is answered.
+/// It counts at once: the station's CALLs are served or refused accordingly, and its BootNotifications are answered so. A connected
+/// station that was never registered, or was told Pending, is asked to boot, unless `registration.trigger_boot` is off. Durable when
+/// it is answered.
 #[utoipa::path(put, path = "/api/v1/stations/{id}/registration", tag = "stations",
     params(("id" = String, Path, description = "Its identity")),
     request_body = Decision,
@@ -345,6 +348,9 @@ async fn decide_registration(
         .ok_or_else(|| Problem::bad_request("status must be Accepted, Pending or Rejected"))?;
     let identity = changeable(&directory.stations, directory.max_stations, &id)?;
     directory.journal.store(directory.stations.decide(&identity, status)).await;
+    if let Some(session) = directory.registry.get(&identity.folded()) {
+        session.inbox.decide();
+    }
     directory.show(&id)
 }
 

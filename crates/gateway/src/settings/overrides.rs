@@ -34,6 +34,9 @@ pub struct Overrides {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
     #[schema(value_type = Option<String>)]
     pub before_boot: Option<BeforeBoot>,
+    /// `registration.trigger_boot`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trigger_boot: Option<bool>,
     /// `registration.interval`, such as `"5m"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -83,6 +86,7 @@ impl Overrides {
             validation: Some(session.validation.mode),
             validate_commands: Some(session.validation.commands),
             before_boot: Some(session.before_boot),
+            trigger_boot: Some(session.trigger_boot),
             boot_interval: Some(Span(session.boot_interval)),
             authorization: Some(session.authorization),
             fallback: Some(settings.fallback.clone()),
@@ -108,6 +112,7 @@ impl Overrides {
         set(&mut session.validation.mode, self.validation.as_ref());
         set(&mut session.validation.commands, self.validate_commands.as_ref());
         set(&mut session.before_boot, self.before_boot.as_ref());
+        set(&mut session.trigger_boot, self.trigger_boot.as_ref());
         set(&mut session.boot_interval, span(&self.boot_interval).as_ref());
         set(&mut session.authorization, self.authorization.as_ref());
         set(&mut settings.fallback, self.fallback.as_ref());

@@ -100,7 +100,7 @@ impl<H: Host> Session<H> {
         }
         let is_first = !std::mem::replace(&mut self.call_answered, true);
         if is_first || settles_boot {
-            host.station_ready(self.effective_boot_state(host) == BootState::Accepted);
+            host.station_ready(self.command_state(host) == BootState::Accepted);
         }
     }
 
@@ -117,7 +117,7 @@ impl<H: Host> Session<H> {
         let options = host.options();
         let context = AnswerContext {
             now: &|| if options.fractional_seconds { rfc3339(now.wall) } else { rfc3339_seconds(now.wall) },
-            registration: self.boot_state.registration().unwrap_or(Registration::Accepted),
+            registration: self.standing.told.registration().unwrap_or(Registration::Accepted),
             interval_seconds: u32::try_from(options.boot_interval.as_secs()).unwrap_or(u32::MAX),
             transaction_id,
             authorization: options.authorization.as_str(),

@@ -1,11 +1,14 @@
-//! The CALLs that a session sends: commands, one at a time (ocpp-j 2.3).
+//! The CALLs that a session sends: commands, and its own request to boot, one at a time (ocpp-j 2.3).
 //!
-//! Owns when one may leave, that it leaves once, and which outcome ends it. Where its result goes is the host's affair.
+//! Owns that each leaves once, and which outcome ends it. Which may leave now is in `registration.rs`; where a command's result
+//! goes is the host's affair.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use ocpp_protocol::{Answered, BootState, CallError, CallResult, csms_may_send, write_call};
+use ocpp_protocol::{Action, Answered, BootState, CallError, CallResult, csms_may_send, write_call};
+
+use serde_json::value::RawValue;
 
 use super::Session;
 use super::latest::number;
@@ -13,49 +16,42 @@ use super::message::error_message;
 use super::validation::Examined;
 use crate::content::Content;
 use crate::events::{Body, Message};
-use crate::host::{Backlog, Event, Host};
+use crate::host::{Event, Host};
 use crate::observation::{Observation, UNKNOWN_ACTION};
 use crate::outbound_call::OutboundCall;
 use crate::outcome::{CommandError, Outcome, Sent, Status};
 use crate::time::Now;
 use crate::trace::TraceParent;
 
-/// A command that the station has and has not answered.
+/// A CALL that the station has and has not answered.
 #[derive(Debug)]
 pub(super) struct Outstanding<D> {
-    pub(super) call: OutboundCall<D>,
-    pub(super) sent_at: Instant,
+    /// None is the session's own request to boot.
+    command: Option<OutboundCall<D>>,
+    name: CommandName,
+    sent_at: Instant,
     /// The number of its message id.
-    pub(super) message: u64,
+    message: u64,
 }
 
-/// What the events of a command's CALL and of its answer say of the command.
+/// What the events of a CALL and of its answer say of it.
 #[derive(Clone, Debug)]
 pub(super) struct CommandName {
-    id: Arc<str>,
-    action: &'static str,
-    traceparent: Option<TraceParent>,
+    /// The command that it carries.
+    pub(super) id: Option<Arc<str>>,
+    pub(super) action: &'static Action,
+    pub(super) traceparent: Option<TraceParent>,
 }
 
-impl CommandName {
-    fn of<H: Host>(call: &OutboundCall<H::Dispatch>, host: &H) -> Self {
-        let traceparent = host.command_context(call);
-        Self { id: Arc::clone(&call.id), action: call.action.name, traceparent }
-    }
+/// A CALL about to leave.
+pub(super) struct Leaving<'a> {
+    pub(super) id: String,
+    pub(super) name: CommandName,
+    pub(super) payload: &'a RawValue,
+    pub(super) answer_by: Instant,
 }
 
 impl<H: Host> Session<H> {
-    /// Whether a command may leave now: none is outstanding, the station has booted and had its answer, and the first
-    /// instants of the connection are over (ocpp-j 4.2, pitfalls 2 and 3).
-    pub fn wants_command(&self, now: Instant, host: &H) -> bool {
-        self.ending.is_none()
-            && !self.has_command()
-            && host.backlog() != Backlog::Unpublished
-            && self.boot_answers_held == 0
-            && self.effective_boot_state(host) != BootState::Unregistered
-            && (self.call_answered || now >= self.grace_until)
-    }
-
     /// Whether a command is about to be sent and waits for its note to be durable.
     pub fn is_preparing(&self) -> bool {
         self.preparing.is_some()
@@ -68,7 +64,7 @@ impl<H: Host> Session<H> {
             host.finished(call, outcome);
             return;
         }
-        let state = self.effective_boot_state(host);
+        let state = self.command_state(host);
         if !csms_may_send(host.subject().version, state, call.action) {
             if let Err(call) = host.defer(call) {
                 let text = format!("{} may not be sent while the station is {state:?}", call.action.name);
@@ -86,56 +82,83 @@ impl<H: Host> Session<H> {
     pub fn on_prepared(&mut self, now: Now, host: &mut H) {
         let Some(call) = self.preparing.take() else { return };
         let mut call = *call;
-        if self.effective_boot_state(host) == BootState::Pending {
+        if self.station_state(host) == BootState::Pending {
             self.grants.record(host.subject().version, call.action, &call.payload);
         }
-        let action = call.action.name;
         let id = host.message_id();
-        let id_json = format!("\"{id}\"");
-        let mut frame = String::with_capacity(call.payload.get().len() + 96);
-        write_call(&mut frame, &id, action, call.payload.get());
         let traceparent = host.trace_command(now, &mut call, &id);
+        let name = CommandName { id: Some(Arc::clone(&call.id)), action: call.action, traceparent };
+        let (payload, answer_by) = (Arc::clone(&call.payload), call.answer_by(now));
+        self.send_call(now, Leaving { id, name, payload: &payload, answer_by }, Some(call), host);
+    }
+
+    /// Sends a CALL, and begins to wait for its answer.
+    pub(super) fn send_call(
+        &mut self,
+        now: Now,
+        call: Leaving<'_>,
+        command: Option<OutboundCall<H::Dispatch>>,
+        host: &mut H,
+    ) {
+        let Leaving { id, name, payload, answer_by } = call;
+        let action = name.action.name;
+        let id_json = format!("\"{id}\"");
+        let mut frame = String::with_capacity(payload.get().len() + 96);
+        write_call(&mut frame, &id, action, payload.get());
         let message = Message {
             message_type: "CALL",
             id_json: Some(&id_json),
             action: Some(action),
-            body: Body::Payload(call.payload.get()),
+            body: Body::Payload(payload.get()),
             answered_by: None,
-            command_id: Some(&call.id),
+            command_id: name.id.as_deref(),
             violation: None,
-            traceparent,
+            traceparent: name.traceparent,
         };
         host.publish(Event::Sent(now.wall, &message));
         self.messages_out += 1;
         host.observe(Observation::Sent { message_type: "CALL", action });
-        let answer_by = call.answer_by(now);
-        let outstanding = Outstanding { call, sent_at: now.monotonic, message: number(&id) };
+        let outstanding = Outstanding { command, name, sent_at: now.monotonic, message: number(&id) };
         match self.exchange.begin(id, answer_by, Box::new(outstanding)) {
             Ok(()) => self.outbox.command(frame),
             // Only asked for while the exchange is idle; a command that comes all the same is not lost.
             Err(busy) => {
                 let outcome = Outcome::failed(Status::QueueFull, "another command is outstanding");
-                host.finished(busy.0.call, outcome);
+                self.finish(now, busy.0.command, outcome, host);
             }
+        }
+    }
+
+    /// A CALL has ended like this.
+    fn finish(
+        &mut self,
+        now: Now,
+        command: Option<OutboundCall<H::Dispatch>>,
+        outcome: Outcome,
+        host: &mut H,
+    ) {
+        match command {
+            Some(call) => host.finished(call, outcome),
+            None => self.end_trigger(now, &outcome, host),
         }
     }
 
     pub(super) fn on_call_result(&mut self, now: Now, result: &CallResult<'_>, host: &mut H) {
         let id = result.id.decoded();
         let outstanding = self.match_answer(&id, host);
-        let command = self.command_of(&id, outstanding.as_deref(), host);
+        let command = self.command_of(&id, outstanding.as_deref());
         Self::observe_answer("CALLRESULT", command.as_ref(), host);
         Self::observe_null(result.payload_was_null, host);
         let examined = outstanding.as_ref().map_or_else(Examined::default, |outstanding| {
-            Self::examine_result(outstanding.call.action, result.payload, host)
+            Self::examine_result(outstanding.name.action, result.payload, host)
         });
         let message = Message {
             message_type: "CALLRESULT",
             id_json: Some(result.id.as_json()),
-            action: command.as_ref().map(|command| command.action),
+            action: command.as_ref().map(|command| command.action.name),
             body: Body::Payload(result.payload.get()),
             answered_by: None,
-            command_id: command.as_ref().map(|command| &*command.id),
+            command_id: command.as_ref().and_then(|command| command.id.as_deref()),
             violation: examined.told.as_deref(),
             traceparent: command.as_ref().and_then(|command| command.traceparent),
         };
@@ -143,13 +166,14 @@ impl<H: Host> Session<H> {
         if let Some(violation) = examined.refusal {
             // 2.1 Part 2, FR.06. The backend has the answer all the same.
             let content = Content::ResultError(violation.code(), violation.to_string());
-            let action = command.as_ref().map(|command| command.action);
+            let action = command.as_ref().map(|command| command.action.name);
             self.refuse_message(now, result.id.as_json(), action, content, host);
         }
         if let Some(outstanding) = outstanding {
             host.observe(Observation::CommandAnswered(now.monotonic - outstanding.sent_at));
             let outcome = Outcome::answered(result.payload.to_owned());
-            host.finished(outstanding.call, Outcome { violation: examined.told, ..outcome });
+            let outcome = Outcome { violation: examined.told, ..outcome };
+            self.finish(now, outstanding.command, outcome, host);
         }
     }
 
@@ -162,31 +186,31 @@ impl<H: Host> Session<H> {
         } else {
             self.match_answer(&id, host)
         };
-        let command = self.command_of(&id, outstanding.as_deref(), host);
+        let command = self.command_of(&id, outstanding.as_deref());
         Self::observe_answer("CALLERROR", command.as_ref(), host);
         let message = Message {
-            command_id: command.as_ref().map(|command| &*command.id),
+            command_id: command.as_ref().and_then(|command| command.id.as_deref()),
             traceparent: command.as_ref().and_then(|command| command.traceparent),
-            ..error_message("CALLERROR", error, command.as_ref().map(|command| command.action))
+            ..error_message("CALLERROR", error, command.as_ref().map(|command| command.action.name))
         };
         host.publish(Event::Received(now.wall, &message));
         if let Some(outstanding) = outstanding {
             if id == "-1" {
-                self.unanswered.insert(outstanding.message, CommandName::of(&outstanding.call, host));
+                self.unanswered.insert(outstanding.message, outstanding.name);
             }
             let outcome = Outcome::error(CommandError {
                 code: error.code.clone().into_owned(),
                 description: error.description.clone().into_owned(),
                 details: error.details.map(ToOwned::to_owned),
             });
-            host.finished(outstanding.call, outcome);
+            self.finish(now, outstanding.command, outcome, host);
         }
     }
 
     /// A message that is not OCPP-J ends the command whose answer it was meant to be.
-    pub(super) fn on_malformed_answer(&mut self, id: &str, error: CommandError, host: &mut H) {
+    pub(super) fn on_malformed_answer(&mut self, now: Now, id: &str, error: CommandError, host: &mut H) {
         if let Some(outstanding) = self.match_answer(id, host) {
-            host.finished(outstanding.call, Outcome::error(error));
+            self.finish(now, outstanding.command, Outcome::error(error), host);
         }
     }
 
@@ -199,10 +223,11 @@ impl<H: Host> Session<H> {
             let (text, sent) = if self.outbox.withdraw_command() {
                 ("the station did not take the command in time", Sent::No)
             } else {
-                self.unanswered.insert(outstanding.message, CommandName::of(&outstanding.call, host));
+                self.unanswered.insert(outstanding.message, outstanding.name);
                 ("the station did not answer in time", Sent::Yes)
             };
-            host.finished(outstanding.call, Outcome::failed(Status::Timeout, text).after(sent));
+            let outcome = Outcome::failed(Status::Timeout, text).after(sent);
+            self.finish(now, outstanding.command, outcome, host);
         }
         let preparing = self.preparing.take_if(|call| call.send_by <= now.monotonic).map(|call| *call);
         let overdue = host.inbox().take_overdue(now.monotonic);
@@ -213,14 +238,15 @@ impl<H: Host> Session<H> {
     }
 
     /// Gives up every command that this session has, because it ends.
-    pub(super) fn give_up_commands(&mut self, status: Status, host: &mut H) {
+    pub(super) fn give_up_commands(&mut self, now: Now, status: Status, host: &mut H) {
         let why = match status {
             Status::Replaced => "a newer connection of the station took over",
             _ => "the station's connection ended",
         };
         if let Some(outstanding) = self.exchange.abandon() {
             let text = format!("{why} before it answered; whether the station acted on it is not known");
-            host.finished(outstanding.call, Outcome::failed(status, text).after(Sent::Yes));
+            let outcome = Outcome::failed(status, text).after(Sent::Yes);
+            self.finish(now, outstanding.command, outcome, host);
         }
         let preparing = self.preparing.take().map(|call| *call);
         let waiting = host.inbox().close();
@@ -243,21 +269,13 @@ impl<H: Host> Session<H> {
         None
     }
 
-    /// The command that an answer with this id belongs to: the outstanding one, or one that ended without its answer.
-    fn command_of(
-        &self,
-        id: &str,
-        outstanding: Option<&Outstanding<H::Dispatch>>,
-        host: &H,
-    ) -> Option<CommandName> {
-        match outstanding {
-            Some(outstanding) => Some(CommandName::of(&outstanding.call, host)),
-            None => self.unanswered.find(number(id)).cloned(),
-        }
+    /// What an answer with this id belongs to: the outstanding CALL, or one that ended without its answer.
+    fn command_of(&self, id: &str, outstanding: Option<&Outstanding<H::Dispatch>>) -> Option<CommandName> {
+        outstanding.map(|one| &one.name).or_else(|| self.unanswered.find(number(id))).cloned()
     }
 
     fn observe_answer(message_type: &'static str, command: Option<&CommandName>, host: &mut H) {
-        let action = command.map_or(UNKNOWN_ACTION, |command| command.action);
+        let action = command.map_or(UNKNOWN_ACTION, |command| command.action.name);
         host.observe(Observation::Received { message_type, action });
     }
 }

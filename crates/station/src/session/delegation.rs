@@ -47,9 +47,7 @@ impl<H: Host> Session<H> {
         let pending = Pending { asked_in: session, until: until.0, action, version, outlives_session };
         match action.kind() {
             ActionKind::Boot => {
-                // A boot begins a new life, and is not remembered itself.
-                host.recent_calls().forget(host.station());
-                self.boot_answers_held += 1;
+                self.begin_boot(host);
             }
             ActionKind::Heartbeat => {}
             _ => Self::remember(now, key, Recorded::Pending(pending), host),
@@ -224,7 +222,7 @@ impl<H: Host> Session<H> {
         let content = match fallback {
             PreparedFallback::Content(content) => content,
             PreparedFallback::Boot(delegation) => {
-                self.register(delegation.registers(self.boot_state), host);
+                self.register(delegation.registers(self.standing.told), host);
                 Content::ResultWithTime(action)
             }
             PreparedFallback::Start(start, refusal) => {

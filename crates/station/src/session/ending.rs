@@ -87,7 +87,7 @@ impl<H: Host> Session<H> {
             drop_link_at: None,
         });
         let status = if reason == CloseReason::Replaced { Status::Replaced } else { Status::Offline };
-        self.give_up_commands(status, host);
+        self.give_up_commands(now, status, host);
         if reason != CloseReason::Shutdown {
             // The station asks again on its next connection; nobody is left to hear these.
             self.stop_delegating(host);

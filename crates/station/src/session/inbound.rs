@@ -5,13 +5,14 @@
 
 use ocpp_protocol::{
     Action, ActionKind, BootState, Call, CallError, ErrorCode, Frame, InboundAction, Malformed,
-    MalformedKind, Registration, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse,
-    start_key, station_may_send,
+    MalformedKind, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse, start_key,
+    station_may_send,
 };
 
 use super::Session;
 use super::latest::number;
 use super::message::{call_message, error_message};
+use super::registration::refusal_text;
 use super::validation::Examined;
 use crate::answer_queue::Ready;
 use crate::close::CloseReason;
@@ -195,7 +196,7 @@ impl<H: Host> Session<H> {
         examined: &mut Examined,
         host: &H,
     ) -> Result<&'static Action, Content> {
-        let state = self.effective_boot_state(host);
+        let state = self.station_state(host);
         let grants = &mut self.grants;
         let may_send = match classified {
             InboundAction::Known(action) => {
@@ -205,18 +206,7 @@ impl<H: Host> Session<H> {
             InboundAction::NotImplemented | InboundAction::NotSupported => state == BootState::Accepted,
         };
         if !may_send {
-            let why = match state {
-                BootState::Pending => {
-                    "the station's registration is pending: it may send BootNotification and what it is asked for, once"
-                }
-                BootState::Rejected => {
-                    "the station is rejected: it may send only BootNotification, after the interval it was given"
-                }
-                BootState::Unregistered | BootState::Accepted => {
-                    "the station is not registered: BootNotification comes first"
-                }
-            };
-            return Err(refusal(ErrorCode::SecurityError, why));
+            return Err(refusal(ErrorCode::SecurityError, refusal_text(state)));
         }
         match classified {
             InboundAction::Known(action) => match examined.refusal.take() {
@@ -244,10 +234,9 @@ impl<H: Host> Session<H> {
         let mut transaction_id = None;
         match action.kind() {
             ActionKind::Boot => {
-                host.recent_calls().forget(host.station());
-                let by = delegation.map_or(RegisteredBy::Operator, |one| one.registers(self.boot_state));
+                self.begin_boot(host);
+                let by = delegation.map_or(RegisteredBy::Operator, |one| one.registers(self.standing.told));
                 self.register(by, host);
-                self.boot_answers_held += 1;
                 return Content::ResultWithTime(action);
             }
             ActionKind::Heartbeat => return Content::ResultWithTime(action),
@@ -259,16 +248,6 @@ impl<H: Host> Session<H> {
         let version = host.subject().version;
         let status = delegation.and_then(|one| one.refusal(version, action, call.payload));
         Content::Result(self.builtin_answer(now, action, call.payload, transaction_id, status, host))
-    }
-
-    /// Registers the station.
-    pub(super) fn register(&mut self, by: RegisteredBy, host: &mut H) {
-        let registration = host.register(by);
-        host.observe(Observation::Registered(registration));
-        self.boot_state = registration.into();
-        if registration != Registration::Pending {
-            self.grants.clear();
-        }
     }
 
     fn on_send(now: Now, send: &Call<'_>, host: &mut H) {
@@ -321,7 +300,7 @@ impl<H: Host> Session<H> {
                 description: format!("the station's answer is malformed: {reason}"),
                 details: None,
             };
-            self.on_malformed_answer(&id.decoded(), error, host);
+            self.on_malformed_answer(now, &id.decoded(), error, host);
         }
         if let Some(reply) = malformed.reply(version) {
             self.refuse_malformed(now, &reply, host);

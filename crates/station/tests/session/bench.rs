@@ -28,7 +28,8 @@ use ocpp_station::outbound_call::{Overdue, Patience};
 use ocpp_station::outbox::Outgoing;
 use ocpp_station::recent_calls::{DurablePoint, RecentCalls};
 use ocpp_station::{
-    CloseReason, Link, Now, Options, OutboundCall, Outcome, Response, Session, SessionId, Status, TraceParent,
+    CloseReason, Link, Now, Options, OutboundCall, Outcome, Response, Session, SessionId, Standing, Status,
+    TraceParent,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -69,6 +70,8 @@ impl Trace for NoTrace {
 pub(crate) struct Memory {
     pub(crate) recent: Rc<RecentCalls<Point>>,
     pub(crate) boot_state: Rc<Cell<BootState>>,
+    /// What an operator has decided since the station was told its boot state.
+    pub(crate) decision: Rc<Cell<Option<Registration>>>,
     pub(crate) transactions: Rc<RefCell<HashMap<String, i32>>>,
 }
 
@@ -77,8 +80,16 @@ impl Default for Memory {
         Self {
             recent: Rc::new(RecentCalls::new(4, Duration::from_secs(600))),
             boot_state: Rc::new(Cell::new(BootState::Accepted)),
+            decision: Rc::default(),
             transactions: Rc::default(),
         }
+    }
+}
+
+impl Memory {
+    fn standing(&self) -> Standing {
+        let told = self.boot_state.get();
+        Standing { told, counts: self.decision.get().map_or(told, BootState::from) }
     }
 }
 
@@ -194,6 +205,7 @@ impl Host for World {
         };
         self.position.states += 1;
         self.memory.boot_state.set(registration.into());
+        self.memory.decision.set(None);
         self.log(format!("state {}", registration.as_str()));
         registration
     }
@@ -276,10 +288,6 @@ impl Host for World {
         None
     }
 
-    fn command_context(&self, _: &OutboundCall<()>) -> Option<TraceParent> {
-        None
-    }
-
     fn observe(&mut self, what: Observation<'_>) {
         let line = match what {
             Observation::Repeated(kind) => format!("seen repeated {kind}"),
@@ -292,6 +300,7 @@ impl Host for World {
             }
             Observation::UnmatchedAnswer(kind) => format!("seen {kind} answer"),
             Observation::DelegationEnded { action, outcome } => format!("seen delegated {action} {outcome}"),
+            Observation::BootTriggered(outcome) => format!("seen trigger {outcome}"),
             Observation::PingRoundTrip(took) => format!("seen pong after {}ms", took.as_millis()),
             Observation::ReadPaused => "seen read paused".to_owned(),
             // Counted with every message.
@@ -328,6 +337,8 @@ pub(crate) enum Input<'a> {
     Urgent(&'a str, &'a str),
     /// The note of a command that leaves is durable.
     Prepared,
+    /// An operator decides about the station's registration.
+    Decide(Registration),
     /// A backend responds to the CALL of this message id.
     Respond(&'a str, &'a str),
     /// No backend will respond to the CALL of this message id.
@@ -370,6 +381,7 @@ pub(crate) fn options() -> Options {
         hold_limit: Duration::from_secs(120),
         grace: Duration::from_secs(2),
         before_boot: BeforeBoot::Refuse,
+        trigger_boot: true,
         boot_interval: Duration::from_secs(300),
         authorization: Authorization::Accepted,
         validation: Validation::OFF,
@@ -420,8 +432,8 @@ impl Bench {
             version,
             message_ids: 0,
         };
-        let boot_state = world.memory.boot_state.get();
-        let core = Session::start(moment(start, 0), boot_state, 0, &mut world);
+        let standing = world.memory.standing();
+        let core = Session::start(moment(start, 0), standing, 0, &mut world);
         assert_eq!(std::mem::take(&mut world.effects), ["connected"], "the first event, and nothing else");
         let link = Link { is_open: true, is_writing: false, is_read_over: false };
         Self { core, world, link, start, last_ping: [0; 8], is_stuck: false, commands: 0 }
@@ -472,6 +484,11 @@ impl Bench {
             Input::Command(id, action) => self.submit(now, id, action, false),
             Input::Urgent(id, action) => self.submit(now, id, action, true),
             Input::Prepared => core.on_prepared(now, world),
+            Input::Decide(registration) => {
+                world.registration = *registration;
+                world.memory.decision.set(Some(*registration));
+                core.on_decision(world.memory.standing(), world);
+            }
             Input::Respond(id, json) => {
                 let payload = RawValue::from_string((*json).to_owned()).unwrap();
                 let response = Decided::Response(Response::Payload(payload));
@@ -572,13 +589,12 @@ impl Bench {
             let durable = self.world.durable.get();
             self.core.advance(now, durable, self.link, &mut self.world);
             let mut is_still = !self.write(now);
-            if self.core.wants_command(now.monotonic, &self.world) {
-                let context = std::task::Context::from_waker(std::task::Waker::noop());
-                let next = self.world.inbox.poll_next(&context, true);
-                if let std::task::Poll::Ready(ocpp_station::inbox::Signal::Command(call)) = next {
-                    self.core.on_command(now, call, &mut self.world);
-                    is_still = false;
-                }
+            let wanted = self.core.wants_command(now.monotonic, &self.world);
+            let context = std::task::Context::from_waker(std::task::Waker::noop());
+            let next = self.world.inbox.poll_next(&context, |action| wanted.takes(action));
+            if let std::task::Poll::Ready(ocpp_station::inbox::Signal::Command(call)) = next {
+                self.core.on_command(now, call, &mut self.world);
+                is_still = false;
             }
             if is_still {
                 return;

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use ocpp_protocol::Version;
+use ocpp_protocol::{BootState, Registration, Version};
 use ocpp_station::CloseReason;
 use ocpp_station::delegated_calls::FallbackReason;
 use ocpp_station::host::{Backlog, Fallback, Position};
@@ -44,6 +44,8 @@ enum Step {
     Noted,
     /// Time passes, in milliseconds.
     Pass(u64),
+    /// An operator decides about the station's registration.
+    Decide(Registration),
     /// The station connects anew.
     Reconnect,
     /// Somebody ends the session, and the station comes back.
@@ -66,6 +68,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => any::<bool>().prop_map(|is_urgent| Step::Command { is_urgent }),
         4 => Just(Step::Noted),
         4 => prop_oneof![0_u64..100, 0_u64..10_000, 0_u64..100_000].prop_map(Step::Pass),
+        1 => prop_oneof![
+            3 => Just(Registration::Accepted),
+            1 => Just(Registration::Pending),
+            1 => Just(Registration::Rejected),
+        ].prop_map(Step::Decide),
         1 => Just(Step::Reconnect),
         1 => prop_oneof![
             Just(CloseReason::Shutdown),
@@ -132,8 +139,11 @@ impl Connection {
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(is_registered: bool) -> Self {
         let (start, memory) = (Instant::now(), Memory::default());
+        if !is_registered {
+            memory.boot_state.set(BootState::Unregistered);
+        }
         Self {
             start,
             at: 0,
@@ -208,6 +218,7 @@ impl Model {
                 self.at += milliseconds;
                 self.put(&Input::Wait);
             }
+            Step::Decide(registration) => self.put(&Input::Decide(*registration)),
             Step::Reconnect => self.reconnect(CloseReason::Replaced),
             Step::End(reason) => self.reconnect(*reason),
         }
@@ -296,6 +307,9 @@ impl Model {
                     );
                 }
             }
+            if line.starts_with("seen trigger ") {
+                now.outstanding = None;
+            }
             if let Some(ended) = line.strip_prefix("end ") {
                 let mut words = ended.split(' ');
                 let (command, is_sent) = (words.next().unwrap(), ended.ends_with(" yes"));
@@ -326,8 +340,11 @@ proptest! {
 
     /// About 40,000 steps.
     #[test]
-    fn the_promises_hold_after_every_step(steps in prop::collection::vec(step(), 100..320)) {
-        let mut model = Model::new();
+    fn the_promises_hold_after_every_step(
+        is_registered in any::<bool>(),
+        steps in prop::collection::vec(step(), 100..320),
+    ) {
+        let mut model = Model::new(is_registered);
         for step in &steps {
             model.run(step);
         }
