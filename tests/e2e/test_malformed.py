@@ -297,7 +297,7 @@ PAYLOADS_2X = [
 @pytest.mark.parametrize("mode", ["off", "warn", "enforce"])
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_payloads_are_checked_as_configured(gateway, version, mode):
-    node = gateway({"validation": {"mode": mode}})
+    node = gateway({"validation": {"mode": mode, "exempt": []}})
     rows = PAYLOADS_16 if version == "1.6" else PAYLOADS_2X
     async with await Station.connect(node, "CP-1", version) as station:
         await station.boot()

@@ -72,6 +72,7 @@ CASES = {
         ("AWAY", "", {"idle_timeout": "0s"}, 400),
         ("NEW", "", {"lenient": True}, 409),
     ],
+    ("GET", "/api/v1/deviations"): [("", "station=HERE", None, 200), ("", "limit=0", None, 400)],
     ("GET", "/api/v1/rules"): [("", "", None, 200)],
     ("DELETE", STATION): [("HERE", "", None, 409), ("NEVER", "", None, 404), ("AWAY", "", None, 204)],
     ("POST", "/api/v1/commands"): [

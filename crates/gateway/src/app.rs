@@ -28,6 +28,7 @@ use crate::auth::credentials::CredentialsError;
 use crate::backend::{Answers, HookError};
 use crate::config::Config;
 use crate::consumer;
+use crate::deviations::Deviations;
 use crate::driver::shared::Shared;
 use crate::http;
 use crate::listener;
@@ -201,6 +202,7 @@ impl App {
         let settings = Arc::new(settings);
         let shared = Arc::new(Shared {
             settings: Arc::clone(&settings),
+            deviations: Arc::new(Deviations::new(config.validation.report_rows, metrics.deviations)),
             limits: config.session.clone(),
             registration: config.registration.clone(),
             backend: Arc::new(backend),
@@ -287,8 +289,9 @@ impl App {
     }
 
     fn start_admin(&self, listener: TcpListener, metrics: prometheus::Registry) {
-        let Shared { dispatcher, backend, stations, settings, bus, journal, registration, .. } =
-            &*self.shared;
+        let Shared {
+            dispatcher, backend, stations, settings, deviations, bus, journal, registration, ..
+        } = &*self.shared;
         let listeners = self.config.listeners.iter();
         let max_connections = self.config.admin.max_connections;
         let api = http::Api {
@@ -306,6 +309,7 @@ impl App {
                 max_stations: registration.max_stations,
                 commands: Arc::clone(&dispatcher.store),
             },
+            deviations: Arc::clone(deviations),
             settings: http::Settings {
                 resolver: Arc::clone(settings),
                 registry: Arc::clone(&self.registry),

@@ -314,7 +314,7 @@ fn question_json(station: &str, call: &DelegatedCall<'_>) -> Bytes {
         (r#"{"stationId":"#, json(station).as_str()),
         (r#","sessionId":"#, json(&call.name.asked_in.to_string()).as_str()),
         (r#","ocppVersion":"#, json(call.version.as_str()).as_str()),
-        (r#","messageId":"#, call.id_json),
+        (r#","messageId":"#, &*ocpp_station::envelope::id_text(call.id_json)),
         (r#","action":"#, json(call.action.name).as_str()),
         (r#","payload":"#, payload),
         (r#","answerUntil":"#, json(&ocpp_station::envelope::rfc3339(call.until.1)).as_str()),

@@ -19,7 +19,7 @@ use crate::auth::options::CredentialsOptions;
 use crate::backend::options::{ActionOptions, AnswersOptions, HookOptions};
 use crate::bus_options::{BusKind, BusOptions, TopicOptions};
 use crate::command_options::CommandOptions;
-use crate::driver::options::{RegistrationOptions, SessionOptions, ValidationOptions};
+use crate::driver::options::{RegistrationOptions, SessionOptions};
 use crate::http::options::AdminOptions;
 use crate::listener::options::{AuthMode, HandshakeOptions, ListenerOptions};
 use crate::node::{NodeOptions, ShutdownOptions};
@@ -27,6 +27,7 @@ use crate::settings::options::RulesOptions;
 use crate::spans::options::TelemetryOptions;
 use crate::telemetry::LogOptions;
 use crate::twins::TwinOptions;
+use crate::validation::ValidationOptions;
 
 /// The environment prefix: `OCPP_GATEWAY__SECTION__KEY`.
 const ENVIRONMENT_PREFIX: &str = "OCPP_GATEWAY";
@@ -166,6 +167,7 @@ impl Config {
         self.credentials.check(&mut problems);
         self.session.check(&mut problems);
         self.registration.check(&mut problems);
+        self.validation.check(&mut problems);
         self.answers.check(&mut problems);
         self.hooks.check(&mut problems);
         self.twins.check(&mut problems);

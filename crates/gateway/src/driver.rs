@@ -18,6 +18,7 @@
 //! successor speak, so a station's events are in order across sessions (P3).
 
 mod call_span;
+mod counting;
 mod host;
 pub mod metrics;
 pub mod options;

@@ -12,6 +12,7 @@
 mod answers;
 mod batches;
 mod commands;
+mod deviations;
 mod disconnect;
 mod document;
 mod events;

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticate;
+use crate::deviations::{Deed, Deviant};
 use crate::driver::shared::Shared;
 use crate::driver::{self, Admitted};
 use crate::rate_limit::RateLimit;
@@ -265,6 +266,7 @@ impl Listener {
                 self.metrics.handshake_ended(&self.name, "admitted");
                 for kind in leniencies {
                     self.shared.metrics.leniency(kind);
+                    self.note_deviation(&admitted.session.0, kind);
                     tracing::debug!(station = %identity, %remote, kind, "handshake deviates, and is let through");
                 }
                 let this = Arc::clone(&self);
@@ -294,6 +296,20 @@ impl Listener {
                 response::switching(&accept, None, None)
             }
         }
+    }
+
+    fn note_deviation(&self, session: &SessionHandle, kind: &'static str) {
+        let (admission, key) = (&session.admission, session.key());
+        let model = self.shared.stations.model(&key);
+        let who = Deviant {
+            identity: admission.identity.as_str(),
+            key: &key,
+            model: model.as_ref(),
+            version: admission.version,
+            at: session.connected_at,
+        };
+        let deed = Deed { message_type: None, action: None, member: None, kind };
+        self.shared.deviations.note(&who, &deed, None, false);
     }
 
     fn admit(&self, admission: Admission) -> Result<Admitted, Crowded> {

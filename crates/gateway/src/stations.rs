@@ -16,7 +16,7 @@ use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
 use ocpp_commands::nearest::nearest;
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
-use ocpp_station::{Standing, StationRecord};
+use ocpp_station::{Standing, StationModel, StationRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::kinds;
@@ -65,6 +65,8 @@ pub struct StationState {
     pub registration: Option<&'static str>,
     /// What the operator decided.
     pub decision: Option<&'static str>,
+    /// What it said it is.
+    pub model: Option<StationModel>,
     /// What groups it belongs to.
     pub tags: Vec<String>,
 }
@@ -135,6 +137,16 @@ impl Stations {
     pub fn standing(&self, key: &IdentityKey) -> Standing {
         let unknown = || Standing::of(BootState::Unregistered);
         self.states.get(key).map_or_else(unknown, |state| state.record.standing())
+    }
+
+    /// Notes what a station says it is. Written down with its next change, which is its registration.
+    pub fn introduce(&self, identity: &Identity, model: StationModel) {
+        self.slot(identity).record.introduce(model);
+    }
+
+    /// What a station said it is.
+    pub fn model(&self, key: &IdentityKey) -> Option<StationModel> {
+        self.states.get(key)?.record.model().cloned()
     }
 
     /// Decides a BootNotification: the operator's word, or the default.
@@ -310,6 +322,7 @@ fn shown(state: &State) -> StationState {
         identity: state.identity.clone(),
         registration: state.record.registration().map(Registration::as_str),
         decision: state.record.decision().map(Registration::as_str),
+        model: state.record.model().cloned(),
         tags: state.tags.iter().cloned().collect(),
     }
 }

@@ -80,6 +80,17 @@ pub fn word<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> 
     serde_json::from_value(serde_json::Value::String(text)).map_err(D::Error::custom)
 }
 
+/// Reads a list of words out of a few, as [`words`] reads one of any; the error names them. For lists of enums.
+///
+/// # Errors
+/// If the value is neither a list of texts nor a text, or has another word.
+pub fn words_of<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    let words = words(deserializer)?.into_iter().filter(|word| !word.is_empty());
+    words
+        .map(|word| serde_json::from_value(serde_json::Value::String(word)).map_err(D::Error::custom))
+        .collect()
+}
+
 /// Reads an address with its port.
 ///
 /// # Errors

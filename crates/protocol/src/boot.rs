@@ -48,6 +48,22 @@ impl BootState {
     }
 }
 
+/// Vendor and model in a BootNotification, as far as they are texts; none if neither is there.
+pub fn vendor_and_model(version: Version, boot: &RawValue) -> Option<(String, String)> {
+    let [vendor, model] = if version.is_2x() {
+        let [station] = literal::fields(boot, ["chargingStation"]);
+        let station = serde_json::from_str::<&RawValue>(station?).ok()?;
+        literal::fields(station, ["vendorName", "model"])
+    } else {
+        literal::fields(boot, ["chargePointVendor", "chargePointModel"])
+    };
+    let text = |json: Option<&str>| json.and_then(literal::decode).map(Cow::into_owned);
+    match (text(vendor), text(model)) {
+        (None, None) => None,
+        (vendor, model) => Some((vendor.unwrap_or_default(), model.unwrap_or_default())),
+    }
+}
+
 /// Whether the station may send this CALL or SEND now. If not, a CALL is answered with SecurityError
 /// (2.x B01.FR.10, B02.FR.09, B03.FR.07; recommended by 1.6-J errata 3.8).
 ///
@@ -109,6 +125,19 @@ fn is_boot(action: &Action) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_boot_says_what_the_station_is() {
+        let what = |version, text| vendor_and_model(version, serde_json::from_str(text).unwrap());
+        let is = |vendor: &str, model: &str| Some((vendor.to_owned(), model.to_owned()));
+        let old = r#"{"chargePointModel":"M\u0021","chargePointVendor":"V"}"#;
+        assert_eq!(what(Version::V16, old), is("V", "M!"));
+        assert_eq!(what(Version::V21, r#"{"chargingStation":{"model":"M","vendorName":"V"}}"#), is("V", "M"));
+        assert_eq!(what(Version::V201, r#"{"chargingStation":{"model":"M","vendorName":7}}"#), is("", "M"));
+        for odd in ["{}", "null", r#"{"chargingStation":[]}"#, old] {
+            assert_eq!(what(Version::V201, odd), None, "{odd}");
+        }
+    }
 
     fn action(name: &str) -> &'static Action {
         Action::find(name).unwrap()

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::literal;
 use crate::malformed::{Envelope, Malformed, MalformedKind, scan_prefix};
-use crate::message_id::{IdProblem, MessageId};
+use crate::message_id::{IdProblem, IdRules, MessageId};
 use crate::version::Version;
 
 /// The deepest nesting of a payload. The deepest official schema nests 13 levels; `customData` and
@@ -35,6 +35,17 @@ pub enum Frame<'a> {
     CallResultError(CallError<'a>),
     /// Type 6, 2.1 only: a message that is never answered.
     Send(Call<'a>),
+}
+
+impl Frame<'_> {
+    /// Its message id.
+    pub fn id(&self) -> &MessageId<'_> {
+        match self {
+            Self::Call(call) | Self::Send(call) => &call.id,
+            Self::CallResult(result) => &result.id,
+            Self::CallError(error) | Self::CallResultError(error) => &error.id,
+        }
+    }
 }
 
 /// A CALL or SEND.
@@ -81,6 +92,14 @@ pub struct CallError<'a> {
 /// [`Malformed`] if the text is not a message of this version. It says what to send back, if
 /// anything, and which of our own CALLs it ends, if any.
 pub fn parse(version: Version, text: &str) -> Result<Frame<'_>, Malformed<'_>> {
+    parse_with(version, IdRules::default(), text)
+}
+
+/// Reads one message from a station whose message ids may deviate.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(version: Version, ids: IdRules, text: &str) -> Result<Frame<'_>, Malformed<'_>> {
     let Some(elements) = Elements::read(text) else {
         return Err(refuse_text(text));
     };
@@ -88,7 +107,7 @@ pub fn parse(version: Version, text: &str) -> Result<Frame<'_>, Malformed<'_>> {
         return Err(Malformed::new(MalformedKind::BadMessageType, Envelope::Unreadable, None));
     };
     let envelope = envelope.in_version(version);
-    let id = elements.id();
+    let id = elements.id(ids);
     if envelope == Envelope::Unknown {
         return Err(Malformed::new(MalformedKind::UnknownMessageType, envelope, id.ok()));
     }
@@ -140,8 +159,8 @@ impl<'a> Elements<'a> {
         digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| Envelope::of_number(number))
     }
 
-    fn id(&self) -> Result<MessageId<'a>, IdProblem> {
-        self.text(1).map_or(Err(IdProblem::Unreadable), MessageId::read)
+    fn id(&self, rules: IdRules) -> Result<MessageId<'a>, IdProblem> {
+        self.text(1).map_or(Err(IdProblem::Unreadable), |json| MessageId::read(json, rules))
     }
 
     fn into_frame(
@@ -311,6 +330,21 @@ mod tests {
             assert_eq!((&*odd.code, &*odd.description), ("", ""), "{text}");
             assert_eq!(odd.details.map(RawValue::get), details, "carried as the station sent them: {text}");
         }
+    }
+
+    #[test]
+    fn ids_deviate_where_they_may_and_are_echoed_as_they_came() {
+        let text = r#"[2,42,"Heartbeat",{}]"#;
+        assert_eq!(parse(Version::V16, text).unwrap_err().kind, MalformedKind::BadId);
+        let ids = IdRules { numeric: true, long: true };
+        let frame = parse_with(Version::V16, ids, text).unwrap();
+        assert_eq!((frame.id().as_json(), &*frame.id().decoded()), ("42", "42"));
+        let mut answer = String::new();
+        crate::write_call_result(&mut answer, frame.id().as_json(), "{}");
+        assert_eq!(answer, "[3,42,{}]");
+        let long = format!(r#"[2,"{}","Heartbeat",{{}}]"#, "x".repeat(37));
+        assert_eq!(parse(Version::V16, &long).unwrap_err().kind, MalformedKind::IdTooLong);
+        assert!(parse_with(Version::V16, ids, &long).unwrap().id().is_long());
     }
 
     #[test]

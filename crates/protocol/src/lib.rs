@@ -60,14 +60,14 @@ pub use action::{
     Action, ActionKind, ActionSet, Direction, InboundAction, Mark, classify_call, classify_send,
 };
 pub use answer::{AnswerContext, Registration, builtin};
-pub use boot::{BootState, csms_may_send, is_accepted, registration_in, station_may_send};
+pub use boot::{BootState, csms_may_send, is_accepted, registration_in, station_may_send, vendor_and_model};
 pub use error_code::ErrorCode;
 pub use exchange::{Answered, Busy, Exchange};
-pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse};
+pub use frame::{Call, CallError, CallResult, Frame, MAX_DEPTH, parse, parse_with};
 pub use grants::Grants;
 pub use identity::{Identity, IdentityError, IdentityKey};
 pub use malformed::{Envelope, Malformed, MalformedKind, Reply, ReplyKind};
-pub use message_id::{MessageId, UNREADABLE_ID};
+pub use message_id::{IdRules, MessageId, UNREADABLE_ID};
 pub use refusal::{nobody, refusal, refusals};
 pub use repetition::is_unmistakable;
 pub use shape::{

@@ -5,7 +5,7 @@
 //! answered at all.
 
 use crate::error_code::ErrorCode;
-use crate::message_id::{MessageId, UNREADABLE_ID};
+use crate::message_id::{IdRules, MessageId, UNREADABLE_ID};
 use crate::version::Version;
 use crate::write::{write_call_error, write_call_result_error};
 
@@ -255,7 +255,8 @@ pub(crate) fn scan_prefix(text: &str) -> (Envelope, Option<MessageId<'_>>) {
         // No number, or one that says nothing about the broken rest.
         Envelope::Unknown => (Envelope::Unreadable, None),
         envelope => {
-            let id = leading_string(rest.trim_ascii_start()).and_then(|json| MessageId::read(json).ok());
+            let id = leading_string(rest.trim_ascii_start())
+                .and_then(|json| MessageId::read(json, IdRules::default()).ok());
             (envelope, id)
         }
     }

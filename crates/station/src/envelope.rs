@@ -3,6 +3,7 @@
 //! Owns how an envelope is spelled. Does not know which event types exist or what a station said: a payload is handed
 //! in as JSON text and spliced in byte for byte, never parsed and never re-encoded.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
@@ -174,6 +175,11 @@ fn timestamp(time: SystemTime) -> [u8; 24] {
         }
     }
     text
+}
+
+/// A message id as the JSON string that events and hooks show. Stations that use numbers are let through where an operator says so.
+pub fn id_text(id_json: &str) -> Cow<'_, str> {
+    if id_json.starts_with('"') { Cow::Borrowed(id_json) } else { Cow::Owned(json_string(id_json)) }
 }
 
 fn write_string(buffer: &mut Vec<u8>, text: &str) {

@@ -10,7 +10,7 @@ use ocpp_protocol::{Identity, Version};
 use uuid::Uuid;
 
 use crate::close::CloseReason;
-use crate::envelope::{EventWriter, json_string, rfc3339};
+use crate::envelope::{EventWriter, id_text, json_string, rfc3339};
 use crate::outcome::Outcome;
 use crate::session_id::SessionId;
 use crate::time::{millis, unix_millis};
@@ -245,7 +245,7 @@ impl Events {
         let mut writer =
             self.of_session(subject, event, time, room + 192).string("messageType", message.message_type);
         if let Some(id_json) = message.id_json {
-            writer = writer.raw("messageId", id_json);
+            writer = writer.raw("messageId", &id_text(id_json));
         }
         writer = writer.optional("action", message.action).optional("commandId", message.command_id);
         writer = match message.body {

@@ -19,6 +19,7 @@ use crate::options::Options;
 use crate::outbound_call::OutboundCall;
 use crate::outcome::{Outcome, Status};
 use crate::recent_calls::{DurablePoint, RecentCalls};
+use crate::record::StationModel;
 use crate::time::Now;
 use crate::trace::TraceParent;
 
@@ -52,6 +53,8 @@ pub trait Host {
     /// Whether the bus is so full that messages of this action are shed, as the operator allows.
     fn sheds(&self, action: &'static str) -> bool;
 
+    /// Takes what the station says it is. It is written down with its registration, which follows.
+    fn introduce(&mut self, model: StationModel);
     /// Registers the station and gives the registration; the state change is published before this returns.
     fn register(&mut self, by: RegisteredBy) -> Registration;
     /// The transaction id for a 1.6 StartTransaction, the same for a retry; published before this returns.

@@ -34,7 +34,7 @@ pub use host::Host;
 pub use options::Options;
 pub use outbound_call::OutboundCall;
 pub use outcome::{CommandError, Outcome, Sent, Status};
-pub use record::{Standing, StationRecord};
+pub use record::{Standing, StationModel, StationRecord};
 pub use response::Response;
 pub use session::{Link, Session, Wanted};
 pub use session_id::SessionId;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ocpp_protocol::{Action, ActionSet, Tolerance};
+use ocpp_protocol::{Action, ActionSet, IdRules, Tolerance, ViolationKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +63,8 @@ pub struct Validation {
     pub tolerate: Tolerance,
     /// Actions whose messages and commands are never refused: what is enforced elsewhere is told of here.
     pub exempt: ActionSet,
+    /// Which message ids are read besides those of the specification, whatever the mode.
+    pub message_ids: IdRules,
 }
 
 impl Validation {
@@ -72,6 +74,7 @@ impl Validation {
         commands: ValidationMode::Off,
         tolerate: Tolerance::NONE,
         exempt: ActionSet::NONE,
+        message_ids: IdRules { long: false, numeric: false },
     };
 
     /// Whether a station's message is refused for a violation that is not tolerated.
@@ -83,6 +86,62 @@ impl Validation {
     pub fn refuses_command(&self, action: &Action) -> bool {
         self.commands == ValidationMode::Enforce && !self.exempt.contains(action)
     }
+}
+
+/// A deviation from the schemas that real stations show, and that can be let through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Leniency {
+    /// text that is too long
+    LongStrings,
+    /// text that is not one of the allowed values
+    UnknownValues,
+    /// a single value where a list is due
+    SingleForList,
+    /// text where a number is due, or a number where text is due
+    NumbersAsStrings,
+    /// `null` for an optional member
+    Nulls,
+    /// a time without a zone, or in another form of ISO 8601 that is not one of RFC 3339
+    Times,
+    /// members that the schema does not have
+    Additional,
+}
+
+impl Leniency {
+    /// Every one, in the order in which they are documented.
+    pub const ALL: [Self; 7] = [
+        Self::LongStrings,
+        Self::UnknownValues,
+        Self::SingleForList,
+        Self::NumbersAsStrings,
+        Self::Nulls,
+        Self::Times,
+        Self::Additional,
+    ];
+
+    /// What it lets through.
+    pub fn kinds(self) -> &'static [ViolationKind] {
+        match self {
+            Self::LongStrings => &[ViolationKind::LongString],
+            Self::UnknownValues => &[ViolationKind::UnknownValue],
+            Self::SingleForList => &[ViolationKind::SingleForList],
+            Self::NumbersAsStrings => &[ViolationKind::NumberAsString, ViolationKind::StringAsNumber],
+            Self::Nulls => &[ViolationKind::Null],
+            Self::Times => &[ViolationKind::OddTime],
+            Self::Additional => &[ViolationKind::Additional],
+        }
+    }
+}
+
+/// A deviation in message ids that can be let through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum IdLeniency {
+    /// ids of more than 36 characters, up to 255
+    Long,
+    /// ids that are JSON numbers; the answer repeats the number, and in events and hooks it is text
+    Numeric,
 }
 
 /// What is done about a payload that violates its schema.

@@ -1,14 +1,15 @@
-//! What is remembered of one station across its connections: its registration, the operator's decision about it, and its
-//! transactions of OCPP 1.6.
+//! What is remembered of one station across its connections: its registration, the operator's decision about it, what it is, and
+//! its transactions of OCPP 1.6.
 //!
-//! Owns the rules of all three. Stores nothing: whoever changes a record has it written down, and lets the answer wait until that
+//! Owns the rules of these. Stores nothing: whoever changes a record has it written down, and lets the answer wait until that
 //! is durable (P1).
 
 use std::collections::VecDeque;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ocpp_protocol::{BootState, Registration, StartKey};
+use ocpp_protocol::{BootState, Registration, StartKey, Version, vendor_and_model};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 /// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
@@ -47,6 +48,9 @@ pub struct StationRecord {
     /// It was decided after the last BootNotification was answered, and counts in place of that answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     decision_counts: bool,
+    /// What it said it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<Box<StationModel>>,
     #[serde(default)]
     last_transaction: i32,
     /// Start keys (hashed) with their transaction ids, oldest first.
@@ -54,7 +58,37 @@ pub struct StationRecord {
     starts: VecDeque<(String, i32)>,
 }
 
+/// What a station is, in the words of its BootNotification.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Deserialize, Serialize)]
+pub struct StationModel {
+    /// Who made it.
+    pub vendor: String,
+    /// What it is called.
+    pub model: String,
+}
+
+impl StationModel {
+    /// The longest vendor or model that is kept, in characters; OCPP allows 50 and 20.
+    const MOST_CHARS: usize = 64;
+
+    /// What a BootNotification says, if it says anything.
+    pub fn in_boot(version: Version, boot: &RawValue) -> Option<Self> {
+        let cut = |text: String| text.chars().take(Self::MOST_CHARS).collect();
+        vendor_and_model(version, boot).map(|(vendor, model)| Self { vendor: cut(vendor), model: cut(model) })
+    }
+}
+
 impl StationRecord {
+    /// What the station said it is.
+    pub fn model(&self) -> Option<&StationModel> {
+        self.model.as_deref()
+    }
+
+    /// The station says what it is.
+    pub fn introduce(&mut self, model: StationModel) {
+        self.model = Some(Box::new(model));
+    }
+
     /// How far the station's registration has come.
     pub fn standing(&self) -> Standing {
         let told = self.registration.map_or(BootState::Unregistered, BootState::from);
@@ -144,10 +178,8 @@ mod word {
 mod tests {
     use std::time::Duration;
 
-    use ocpp_protocol::start_key;
-    use serde_json::value::RawValue;
-
     use super::*;
+    use ocpp_protocol::start_key;
 
     fn start(timestamp: &str) -> StartKey {
         let text = format!(r#"{{"connectorId":1,"idTag":"A","timestamp":"{timestamp}","meterStart":0}}"#);
@@ -188,8 +220,15 @@ mod tests {
     fn a_record_is_read_as_it_was_written_by_every_version() {
         let earlier =
             r#"{"registration":"Pending","decision":"Accepted","lastTransaction":7,"starts":[["ab",7]]}"#;
-        let station: StationRecord = serde_json::from_str(earlier).unwrap();
+        let mut station: StationRecord = serde_json::from_str(earlier).unwrap();
         assert_eq!(serde_json::to_string(&station).unwrap(), earlier);
+        let boot =
+            RawValue::from_string(format!(r#"{{"chargePointVendor":"{}"}}"#, "V".repeat(100))).unwrap();
+        let model = StationModel::in_boot(Version::V16, &boot).unwrap();
+        assert_eq!((model.vendor.len(), &*model.model), (64, ""));
+        station.introduce(model);
+        let written = serde_json::to_string(&station).unwrap();
+        assert_eq!(serde_json::from_str::<StationRecord>(&written).unwrap().model(), station.model());
         let strange: StationRecord = serde_json::from_str(r#"{"registration":"Odd"}"#).unwrap();
         assert_eq!(strange.standing(), Standing::of(BootState::Unregistered));
     }

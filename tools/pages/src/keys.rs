@@ -75,7 +75,9 @@ fn collect(
             let example = if example.is_empty() { name } else { format!("{example}.{name}") };
             below.push((target, example, value));
         } else {
-            section.keys.push(key(name, property, target, &value)?);
+            // The words of a list are those of its items.
+            let words = referenced(root, &target["items"]).unwrap_or(target);
+            section.keys.push(key(name, property, words, &value)?);
         }
     }
     if !section.keys.is_empty() {
@@ -87,12 +89,12 @@ fn collect(
     Ok(())
 }
 
-fn key(name: String, property: &Value, target: &Value, default: &RawValue) -> Result<Key, Failure> {
+fn key(name: String, property: &Value, words: &Value, default: &RawValue) -> Result<Key, Failure> {
     let (mut text, example) = description(property);
     if text.is_empty() {
         return Err(format!("the key {name} has no text").into());
     }
-    for word in target["oneOf"].as_array().into_iter().flatten() {
+    for word in words["oneOf"].as_array().into_iter().flatten() {
         let (meaning, _) = description(word);
         text.push_str(&format!(" `{}`: {meaning}.", word["const"].as_str().unwrap_or_default()));
     }

@@ -9,6 +9,7 @@ use prometheus::IntGauge;
 
 use crate::auth::metrics::CredentialMetrics;
 use crate::backend::metrics::BackendMetrics;
+use crate::deviations::metrics::DeviationMetrics;
 use crate::driver::metrics::SessionMetrics;
 use crate::listener::metrics::HandshakeMetrics;
 use crate::metrics::{DroppedMessages, PayloadViolations};
@@ -24,6 +25,7 @@ pub(super) struct Metrics {
     pub(super) backend: Arc<BackendMetrics>,
     pub(super) credentials: CredentialMetrics,
     pub(super) settings: SettingsMetrics,
+    pub(super) deviations: DeviationMetrics,
     pub(super) spans: Arc<SpanMetrics>,
     pub(super) stations_known: ComputedGauge,
     pub(super) twins: IntGauge,
@@ -41,6 +43,7 @@ impl Metrics {
             backend: Arc::new(BackendMetrics::register(registrar, violations)?),
             credentials: CredentialMetrics::register(registrar)?,
             settings: SettingsMetrics::register(registrar)?,
+            deviations: DeviationMetrics::register(registrar)?,
             spans: Arc::new(SpanMetrics::register(registrar)?),
             stations_known: registrar.computed("stations_known", "Stations whose state is kept")?,
             twins: registrar.gauge("twins", "Identities that two devices use, which push each other out")?,

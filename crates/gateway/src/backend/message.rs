@@ -52,7 +52,7 @@ pub(crate) struct Written {
     /// The session in which the CALL came, as its event says. Without it the message id alone decides.
     session_id: Option<String>,
     /// The CALL's message id.
-    #[schema(required, max_length = 36)]
+    #[schema(required, max_length = 255)]
     message_id: Option<String>,
     /// A CALLRESULT's, sent byte for byte.
     #[schema(value_type = Option<Object>)]
@@ -109,7 +109,7 @@ impl BackendAnswer {
         }
         let Written { session_id, message_id, payload, error, .. } = written;
         let message_id = message_id.ok_or(AnswerError::Missing("messageId"))?;
-        if message_id.chars().count() > MessageId::MAX_CHARS {
+        if message_id.chars().count() > MessageId::MAX_TOLERATED_CHARS {
             return Err(AnswerError::Wrong { member: "messageId", problem: "is longer than OCPP allows" });
         }
         let session = match session_id.as_deref().map(SessionId::parse) {
@@ -217,7 +217,7 @@ mod tests {
             (r#"{"stationId":"","messageId":"1","payload":{}}"#.to_owned(), "stationId"),
             (r#"{"stationId":"CP-1","payload":{}}"#.to_owned(), "messageId is missing"),
             (r#"{"stationId":"CP-1","messageId":1,"payload":{}}"#.to_owned(), "string"),
-            (format!(r#"{{"stationId":"CP-1","messageId":"{}","payload":{{}}}}"#, &long[..37]), "messageId"),
+            (format!(r#"{{"stationId":"CP-1","messageId":"{long}","payload":{{}}}}"#), "messageId"),
             (with(r#""payload":[]"#), "payload is not an object"),
             (with(r#""payload":{},"error":{"code":"GenericError"}"#), "beside payload"),
             (with(r#""error":{"code":"Odd"}"#), "error.code"),

@@ -18,7 +18,7 @@ use ocpp_station::inbox::Inbox;
 use ocpp_station::observation::Observation;
 use ocpp_station::recent_calls::RecentCalls;
 use ocpp_station::{
-    CloseReason, Now, Options, OutboundCall, Outcome, Session, SessionId, Status, TraceParent,
+    CloseReason, Now, Options, OutboundCall, Outcome, Session, SessionId, StationModel, Status, TraceParent,
 };
 use uuid::Uuid;
 
@@ -43,8 +43,8 @@ pub(super) struct SocketHost {
     pub(super) note: Option<Box<PreparedNote>>,
     /// The rule of the WebSocket that the station broke.
     pub(super) broken: Option<DecodeError>,
-    key: IdentityKey,
-    settings: Arc<Settings>,
+    pub(super) key: IdentityKey,
+    pub(super) settings: Arc<Settings>,
     replaced: Option<SessionId>,
     /// Records in order that the bus had no room for.
     unpublished: VecDeque<Record>,
@@ -279,6 +279,10 @@ impl Host for SocketHost {
         sheddable.actions.iter().any(|one| one == action) && self.publisher.fill() >= sheddable.above
     }
 
+    fn introduce(&mut self, model: StationModel) {
+        self.shared.stations.introduce(&self.session.admission.identity, model);
+    }
+
     fn register(&mut self, by: RegisteredBy) -> Registration {
         let (identity, stations) = (&self.session.admission.identity, &self.shared.stations);
         let (registration, record) = match by {
@@ -384,58 +388,6 @@ impl Host for SocketHost {
     }
 
     fn observe(&mut self, what: Observation<'_>) {
-        let (metrics, session) = (&self.shared.metrics, &self.session);
-        match what {
-            Observation::Received { message_type, action } => metrics.received(message_type, action),
-            Observation::Sent { message_type, action } => metrics.sent(message_type, action),
-            Observation::CallEnded { action, outcome } => metrics.call_ended(action, outcome),
-            Observation::AnswerSent { latency } => metrics.answer_latency(latency),
-            Observation::Repeated(kind) => metrics.repeated(kind),
-            Observation::Shed { action } => metrics.dropped(action, "busFull"),
-            Observation::Leniency(kind) => {
-                metrics.leniency(kind);
-                session.log(|| tracing::debug!(kind, "a message deviates, and is let through"));
-            }
-            Observation::Violations { message_type, action, found, is_refused } => {
-                let tolerate = self.settings.session.validation.tolerate;
-                for violation in found.all().iter().filter(|violation| tolerate.contains(violation.kind)) {
-                    metrics.leniency(violation.kind.as_str());
-                }
-                if let Some(violation) = found.refusal() {
-                    metrics.violation(action, violation.code().as_str(session.admission.version));
-                }
-                let violation = found.foremost().map(tracing::field::display);
-                session.log(|| {
-                    tracing::debug!(
-                        message_type,
-                        action,
-                        violation,
-                        is_refused,
-                        "payload violates its schema"
-                    )
-                });
-            }
-            Observation::Malformed(reason) => {
-                metrics.malformed(reason);
-                session.log(|| tracing::debug!(reason, "malformed message"));
-            }
-            Observation::UnmatchedAnswer(kind) => metrics.unmatched_answer(kind),
-            Observation::CommandAnswered(wait) => metrics.command_wait(wait),
-            Observation::DelegationEnded { action, outcome } => metrics.answers.ended(action, outcome),
-            Observation::BackendResponded(wait) => metrics.answers.waited(wait),
-            Observation::FellBack { action, reason } => {
-                session.log(|| tracing::debug!(action, why = reason.as_str(), "no answer by a backend"));
-            }
-            Observation::BootTriggered(outcome) => {
-                metrics.boot_triggered(outcome);
-                session.log(|| tracing::info!(outcome, "station asked to boot"));
-            }
-            Observation::Registered(registration) => {
-                session.log(|| tracing::info!(registration = registration.as_str(), "station registered"));
-            }
-            Observation::PingReceived => metrics.ping_received(),
-            Observation::PingRoundTrip(round_trip) => metrics.ping_round_trip(round_trip),
-            Observation::ReadPaused => metrics.read_paused(),
-        }
+        self.count(what);
     }
 }

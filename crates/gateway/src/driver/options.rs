@@ -1,11 +1,11 @@
-//! Options of a session: its limits, registration, validation, and what may be shed.
+//! Options of a session: its limits, registration, and what may be shed.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use ocpp_options::{DurationText, Problems, SizeText, word};
 use ocpp_protocol::Registration;
-use ocpp_station::options::{BeforeBoot, Validation, ValidationMode};
+use ocpp_station::options::BeforeBoot;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -181,35 +181,6 @@ mod registration {
 
     pub(super) fn serialize<S: Serializer>(value: &Registration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(value.as_str())
-    }
-}
-
-/// Whether payloads are checked against the official schemas. The envelope of a message always is, and so are the answers of
-/// backends to the CALLs of stations: one that violates its schema is refused.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default)]
-pub struct ValidationOptions {
-    /// What is done about messages of stations that violate their schemas. They are counted
-    /// (`ocpp_gateway_payload_violations_total`), and their events say how (`violation`). A CALL that is refused is answered with
-    /// CALLERROR. The answer to a command is refused in OCPP 2.1 only, with CALLRESULTERROR, and reaches the backend all the same.
-    #[serde(deserialize_with = "word")]
-    pub mode: ValidationMode,
-    /// What is done about commands that violate the schema of their action in the station's version. They are counted
-    /// (`ocpp_gateway_command_violations_total`); one that is refused ends as `invalid`, and its error names the member.
-    #[serde(deserialize_with = "word")]
-    pub commands: ValidationMode,
-}
-
-impl Default for ValidationOptions {
-    fn default() -> Self {
-        Self { mode: ValidationMode::Off, commands: ValidationMode::Enforce }
-    }
-}
-
-impl ValidationOptions {
-    /// The same as sessions need it.
-    pub fn rules(&self) -> Validation {
-        Validation { mode: self.mode, commands: self.commands, ..Validation::OFF }
     }
 }
 

@@ -7,6 +7,7 @@ use ocpp_bus::{Bus, Journal, Status};
 use ocpp_commands::Dispatcher;
 
 use crate::backend::Answers;
+use crate::deviations::Deviations;
 use crate::driver::metrics::SessionMetrics;
 use crate::driver::options::{RegistrationOptions, SessionOptions, SheddableOptions};
 use crate::durable_point::Point;
@@ -40,6 +41,8 @@ pub struct Shared {
     pub stations: Arc<Stations>,
     /// Takes commands to their stations.
     pub dispatcher: Arc<Dispatcher>,
+    /// How stations deviate.
+    pub deviations: Arc<Deviations>,
     /// What stations asked lately.
     pub recent_calls: Arc<RecentCalls<Point>>,
     /// Actions whose messages may be dropped, and the fill level of the bus from which they are.

@@ -16,8 +16,9 @@ use tower_http::set_header::SetResponseHeaderLayer;
 use super::document::{Offered, Operation, about_itself, assemble};
 use super::extract::{normalize_path, nothing_at};
 use super::problem::Problem;
-use super::{answers, batches, commands, disconnect, events, health, settings, stations};
+use super::{answers, batches, commands, deviations, disconnect, events, health, settings, stations};
 use crate::backend::Answers;
+use crate::deviations::Deviations;
 use crate::registry::Registry;
 use ocpp_commands::Dispatcher as Commands;
 
@@ -26,6 +27,7 @@ pub(crate) struct Api {
     pub(crate) health: health::Sources,
     pub(crate) stations: stations::Directory,
     pub(crate) settings: settings::Settings,
+    pub(crate) deviations: Arc<Deviations>,
     pub(crate) commands: Arc<Commands>,
     pub(crate) backend: Arc<Answers>,
     pub(crate) registry: Arc<Registry>,
@@ -39,6 +41,7 @@ impl Api {
             self.health.operations(),
             self.stations.operations(),
             self.settings.operations(),
+            deviations::operations(self.deviations),
             commands::operations(&self.commands),
             batches::operations(&self.commands),
             answers::operations(self.backend),

@@ -61,6 +61,12 @@ struct Station {
     /// otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     registration_decision: Option<&'static str>,
+    /// Who made it, as its last BootNotification said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vendor: Option<String>,
+    /// What it is called, as its last BootNotification said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
     /// The groups that it belongs to, for commands to many.
     tags: Vec<String>,
     /// Commands that are kept until it is back.
@@ -268,14 +274,19 @@ impl Directory {
             (None, Some(state)) => state.identity.clone(),
             (None, None) => return None,
         };
-        let (registration, registration_decision, tags) =
-            state.map_or_else(Default::default, |state| (state.registration, state.decision, state.tags));
+        let (registration, registration_decision, model, tags) = state
+            .map_or_else(Default::default, |state| {
+                (state.registration, state.decision, state.model, state.tags)
+            });
+        let (vendor, model) = model.map(|model| (model.vendor, model.model)).unzip();
         Some(Station {
             id,
             connected: session.is_some(),
             session: session.as_deref().map(connected),
             registration,
             registration_decision,
+            vendor,
+            model,
             tags,
             commands_kept: self.commands.queued_for(key),
             twins: self.twins.of(key, Instant::now()).map(TwinsShown::from),

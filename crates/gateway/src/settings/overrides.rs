@@ -6,16 +6,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ocpp_options::{DurationText, Problems, word};
+use ocpp_options::{DurationText, Problems, word, words_of};
 use ocpp_protocol::{Action, Version};
 use ocpp_station::host::Fallback;
-use ocpp_station::options::{Authorization, BeforeBoot, ValidationMode};
+use ocpp_station::options::{Authorization, BeforeBoot, IdLeniency, Leniency, ValidationMode};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Settings;
+use crate::validation::{ActionNames, id_leniencies, id_rules, leniencies, tolerance};
 
 /// Settings for some stations; each is optional. Names and values are those of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
@@ -30,6 +31,18 @@ pub struct Overrides {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
     #[schema(value_type = Option<String>)]
     pub validate_commands: Option<ValidationMode>,
+    /// `validation.tolerate`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "several")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub tolerate: Option<Vec<Leniency>>,
+    /// `validation.exempt`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub exempt: Option<ActionNames>,
+    /// `validation.message_ids`.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "several")]
+    #[schema(value_type = Option<Vec<String>>)]
+    pub message_ids: Option<Vec<IdLeniency>>,
     /// `registration.before_boot`: `refuse` or `accept`.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "one")]
     #[schema(value_type = Option<String>)]
@@ -85,6 +98,9 @@ impl Overrides {
         Self {
             validation: Some(session.validation.mode),
             validate_commands: Some(session.validation.commands),
+            tolerate: Some(leniencies(session.validation.tolerate)),
+            exempt: Some(ActionNames(session.validation.exempt)),
+            message_ids: Some(id_leniencies(session.validation.message_ids)),
             before_boot: Some(session.before_boot),
             trigger_boot: Some(session.trigger_boot),
             boot_interval: Some(Span(session.boot_interval)),
@@ -111,6 +127,9 @@ impl Overrides {
         let session = &mut settings.session;
         set(&mut session.validation.mode, self.validation.as_ref());
         set(&mut session.validation.commands, self.validate_commands.as_ref());
+        set(&mut session.validation.tolerate, self.tolerate.as_deref().map(tolerance).as_ref());
+        set(&mut session.validation.exempt, self.exempt.as_ref().map(|actions| &actions.0));
+        set(&mut session.validation.message_ids, self.message_ids.as_deref().map(id_rules).as_ref());
         set(&mut session.before_boot, self.before_boot.as_ref());
         set(&mut session.trigger_boot, self.trigger_boot.as_ref());
         set(&mut session.boot_interval, span(&self.boot_interval).as_ref());
@@ -222,6 +241,13 @@ impl Serialize for Subprotocols {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.0.iter().map(|version| version.subprotocol()))
     }
+}
+
+/// Several words, where they are there.
+fn several<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    words_of(deserializer).map(Some)
 }
 
 /// One word, where it is there.

@@ -5,8 +5,8 @@
 
 use ocpp_protocol::{
     Action, ActionKind, BootState, Call, CallError, ErrorCode, Frame, InboundAction, Malformed,
-    MalformedKind, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse, start_key,
-    station_may_send,
+    MalformedKind, MessageId, Reply, ReplyKind, classify_call, classify_send, is_unmistakable, parse_with,
+    start_key, station_may_send,
 };
 
 use super::Session;
@@ -22,6 +22,7 @@ use crate::host::{Delegation, Event, Host, RegisteredBy, Trace};
 use crate::observation::{Observation, UNKNOWN_ACTION};
 use crate::outcome::CommandError;
 use crate::recent_calls::{CallKey, DurablePoint, Recorded};
+use crate::record::StationModel;
 use crate::time::Now;
 
 impl<H: Host> Session<H> {
@@ -55,7 +56,11 @@ impl<H: Host> Session<H> {
     }
 
     fn take_text(&mut self, now: Now, text: &str, host: &mut H) {
-        match parse(host.subject().version, text) {
+        let parsed = parse_with(host.subject().version, host.options().validation.message_ids, text);
+        if let Ok(frame) = &parsed {
+            Self::observe_id(frame.id(), host);
+        }
+        match parsed {
             Ok(Frame::Call(call)) => self.on_call(now, &call, host),
             Ok(Frame::Send(call)) => Self::on_send(now, &call, host),
             Ok(Frame::CallResult(result)) => self.on_call_result(now, &result, host),
@@ -86,7 +91,14 @@ impl<H: Host> Session<H> {
         }
         let mut trace = host.trace_call(now, label, &call.id.decoded());
         let mut examined = match classified {
-            InboundAction::Known(action) => Self::examine("CALL", action, call.payload, host),
+            InboundAction::Known(action) => {
+                if action.kind() == ActionKind::Boot
+                    && let Some(model) = StationModel::in_boot(version, call.payload)
+                {
+                    host.introduce(model);
+                }
+                Self::examine("CALL", action, call.payload, host)
+            }
             InboundAction::NotSupported | InboundAction::NotImplemented => Examined::default(),
         };
         let decided = self.decide(classified, call, &mut examined, host);
@@ -285,7 +297,7 @@ impl<H: Host> Session<H> {
         host.observe(Observation::Malformed(reason));
         let message = Message {
             message_type: "MALFORMED",
-            id_json: malformed.id.as_ref().map(ocpp_protocol::MessageId::as_json),
+            id_json: malformed.id.as_ref().map(MessageId::as_json),
             action: None,
             body: Body::Malformed { reason, raw: text },
             answered_by: None,
@@ -336,6 +348,15 @@ impl<H: Host> Session<H> {
             trace: H::Trace::default(),
         };
         self.hold(ready, host);
+    }
+
+    fn observe_id(id: &MessageId<'_>, host: &mut H) {
+        if id.is_numeric() {
+            host.observe(Observation::Leniency("numericIds"));
+        }
+        if id.is_long() {
+            host.observe(Observation::Leniency("longIds"));
+        }
     }
 
     pub(super) fn observe_null(was_null: bool, host: &mut H) {

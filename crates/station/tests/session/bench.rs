@@ -28,8 +28,8 @@ use ocpp_station::outbound_call::{Overdue, Patience};
 use ocpp_station::outbox::Outgoing;
 use ocpp_station::recent_calls::{DurablePoint, RecentCalls};
 use ocpp_station::{
-    CloseReason, Link, Now, Options, OutboundCall, Outcome, Response, Session, SessionId, Standing, Status,
-    TraceParent,
+    CloseReason, Link, Now, Options, OutboundCall, Outcome, Response, Session, SessionId, Standing,
+    StationModel, Status, TraceParent,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -110,6 +110,7 @@ pub(crate) struct World {
     pub(crate) durable: Rc<Cell<Position>>,
     pub(crate) session: SessionId,
     pub(crate) is_ready: bool,
+    pub(crate) model: Option<StationModel>,
     delegated: DelegatedCalls,
     inbox: Inbox<()>,
     identity: Identity,
@@ -196,6 +197,10 @@ impl Host for World {
 
     fn sheds(&self, action: &'static str) -> bool {
         self.sheds && ["MeterValues", "Authorize"].contains(&action)
+    }
+
+    fn introduce(&mut self, model: StationModel) {
+        self.model = Some(model);
     }
 
     fn register(&mut self, by: RegisteredBy) -> Registration {
@@ -425,6 +430,7 @@ impl Bench {
             durable: Rc::default(),
             session: SessionId::new(Uuid::now_v7()),
             is_ready: false,
+            model: None,
             delegated: DelegatedCalls::default(),
             inbox: Inbox::new(4),
             key: identity.folded(),

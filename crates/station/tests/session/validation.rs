@@ -1,6 +1,6 @@
 //! Payloads against their schemas: what is told, what is refused, what is let through.
 
-use ocpp_protocol::{Action, Version, ViolationKind};
+use ocpp_protocol::{Action, IdRules, Version, ViolationKind};
 use ocpp_station::Options;
 use ocpp_station::options::{Validation, ValidationMode};
 
@@ -115,4 +115,34 @@ fn a_wrong_answer_to_a_command_reaches_the_backend_and_2_1_says_so() {
     quiet.put(AT, &Command("c1", "Reset"));
     quiet.put(AT, &Prepared);
     assert_eq!(quiet.put(AT, &Text(wrong)), ["in CALLRESULT g1 Reset of c1", "end c1 answered yes"]);
+}
+
+#[test]
+fn odd_ids_are_read_where_the_options_say_so_and_repeated_as_they_came() {
+    let message_ids = IdRules { long: true, numeric: true };
+    let mut bench = bench(Version::V16, Validation { message_ids, ..Validation::OFF });
+    let found = effects(&mut bench, r#"[2,42,"StatusNotification",{}]"#);
+    assert_eq!(found[..2], ["seen leniency numericIds", "in CALL 42 StatusNotification"]);
+    assert!(found.contains(&"> [3,42,{}]".to_owned()), "{found:?}");
+    let long = "x".repeat(40);
+    let found = effects(&mut bench, &format!(r#"[2,"{long}","StatusNotification",{{}}]"#));
+    assert_eq!(found[0], "seen leniency longIds");
+    assert!(found.contains(&format!(r#"> [3,"{long}",{{}}]"#)), "{found:?}");
+    // The same id, and so the same CALL, in either form.
+    let found = effects(&mut bench, r#"[2,"42","StatusNotification",{}]"#);
+    assert_eq!(found[0], "seen repeated answered", "{found:?}");
+}
+
+#[test]
+fn a_boot_says_what_the_station_is_whether_it_is_refused_or_not() {
+    for (validation, type_number) in [(Validation::OFF, 3), (enforcing(), 4)] {
+        let mut bench = bench(Version::V16, validation);
+        let found = effects(
+            &mut bench,
+            r#"[2,"1","BootNotification",{"chargePointVendor":"V","chargePointModel":"M","extra":1}]"#,
+        );
+        let model = bench.world.model.clone().unwrap();
+        assert_eq!((model.vendor.as_str(), model.model.as_str()), ("V", "M"));
+        assert!(found.iter().any(|line| line.starts_with(&format!("> [{type_number},"))), "{found:?}");
+    }
 }
