@@ -2,9 +2,10 @@
 //!
 //! Owns the pages and their filters. Registration and tags are `stations.rs`'s, sessions the registry's.
 
+mod shown;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use axum::extract::{Path, State};
@@ -16,16 +17,15 @@ use utoipa::ToSchema;
 use utoipa_axum::router::UtoipaMethodRouterExt;
 use utoipa_axum::routes;
 
+use self::shown::{Station, TwinsShown, connected};
 use super::document::Operation;
 use super::extract::{FromQuery, Json, Query, RequestBody, Values};
 use super::problem::Problem;
 use crate::registry::Registry;
-use crate::session::SessionHandle;
 use crate::stations::{Stations, check_tags};
-use crate::twins::{Noticed, Twins};
+use crate::twins::Twins;
 use ocpp_commands::CommandStore;
 use ocpp_commands::nearest::did_you_mean;
-use ocpp_station::time::millis;
 
 const DEFAULT_PAGE: usize = 100;
 const LARGEST_PAGE: usize = 1000;
@@ -42,107 +42,6 @@ pub(crate) struct Directory {
     pub(crate) max_stations: usize,
     /// Has the commands that are queued for stations.
     pub(crate) commands: Arc<CommandStore>,
-}
-
-/// A station that is known or connected.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Station {
-    /// Its identity, in its registered spelling.
-    id: String,
-    /// Whether it is connected; if so, the members of its session are here, too.
-    connected: bool,
-    #[serde(flatten)]
-    #[schema(value_type = Connected)]
-    session: Option<Connected>,
-    /// What its last BootNotification was answered with; null if it never sent one.
-    registration: Option<&'static str>,
-    /// What an operator has decided about it: its next one is answered with this. Counts at once, until a backend answers one
-    /// otherwise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    registration_decision: Option<&'static str>,
-    /// Who made it, as its last BootNotification said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    vendor: Option<String>,
-    /// What it is called, as its last BootNotification said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<String>,
-    /// The groups that it belongs to, for commands to many.
-    tags: Vec<String>,
-    /// Commands that are kept until it is back.
-    commands_kept: usize,
-    /// Two devices use its identity and push each other out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    twins: Option<TwinsShown>,
-}
-
-/// Two devices that use one identity.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Twins)]
-#[serde(rename_all = "camelCase")]
-struct TwinsShown {
-    /// Living sessions that were replaced within `twins.window`.
-    replacements: usize,
-    /// Where their connections come from; four at most.
-    addresses: Vec<String>,
-    /// Further connections have to wait for `twins.pause`.
-    damped: bool,
-    /// Milliseconds since they were noticed.
-    for_ms: u64,
-}
-
-impl From<Noticed> for TwinsShown {
-    fn from(noticed: Noticed) -> Self {
-        Self {
-            replacements: noticed.replacements,
-            addresses: noticed.addresses.iter().map(ToString::to_string).collect(),
-            damped: noticed.is_damped,
-            for_ms: millis(noticed.for_long),
-        }
-    }
-}
-
-/// The session by which a station is connected. All of it is there, or nothing: among the members of a [`Station`] none is
-/// required.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-struct Connected {
-    /// Its number; a later one is greater.
-    #[schema(required = false)]
-    session_id: String,
-    /// The version agreed on.
-    #[schema(required = false)]
-    ocpp_version: &'static str,
-    /// The token answered in the handshake; null when a lenient listener assumed 1.6.
-    #[schema(required = false)]
-    subprotocol: Option<&'static str>,
-    /// Address and port of the TCP peer.
-    #[schema(required = false)]
-    remote_address: String,
-    /// OCPP security profile; 0 for none.
-    #[schema(required = false)]
-    security_profile: u8,
-    /// When it was admitted.
-    #[schema(required = false, format = DateTime)]
-    connected_at: String,
-    /// Milliseconds since the last frame from the station.
-    #[schema(required = false)]
-    silent_ms: u64,
-    /// Messages from the station in this session.
-    #[schema(required = false)]
-    messages_in: u64,
-    /// Messages to the station in this session.
-    #[schema(required = false)]
-    messages_out: u64,
-    /// Messages that wait for durability or for the socket.
-    #[schema(required = false)]
-    unacknowledged: u64,
-    /// Commands that wait to be sent.
-    #[schema(required = false)]
-    commands_waiting: usize,
-    /// Whether a command is with the station.
-    #[schema(required = false)]
-    command_outstanding: bool,
 }
 
 /// Stations, in the order of their folded identities.
@@ -413,22 +312,4 @@ async fn forget_station(
     directory.journal.store(record).await;
     tracing::info!(station = id, "station forgotten");
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn connected(session: &SessionHandle) -> Connected {
-    let counters = &session.counters;
-    Connected {
-        session_id: session.id.to_string(),
-        ocpp_version: session.admission.version.as_str(),
-        subprotocol: session.admission.subprotocol,
-        remote_address: session.admission.remote.to_string(),
-        security_profile: session.admission.security_profile,
-        connected_at: ocpp_station::envelope::rfc3339(session.connected_at),
-        silent_ms: millis(session.silence()),
-        messages_in: counters.messages_in.load(Ordering::Relaxed),
-        messages_out: counters.messages_out.load(Ordering::Relaxed),
-        unacknowledged: counters.unacknowledged.load(Ordering::Relaxed),
-        commands_waiting: session.inbox.waiting(),
-        command_outstanding: counters.command_outstanding.load(Ordering::Relaxed),
-    }
 }
