@@ -398,6 +398,36 @@ async def test_a_repeated_start_has_the_same_transaction(gateway, end):
         assert await start(station, FIRST) > 0
 
 
+async def started_together(node: Gateway, count: int, meter: int) -> list[int]:
+    """The ids of transactions that so many stations start at the same time."""
+
+    async def one(number: int) -> int:
+        async with await Station.connect(node, f"CP-{number}") as station:
+            await station.boot()
+            return await start(station, FIRST | {"meterStart": meter})
+
+    return await asyncio.gather(*(one(number) for number in range(count)))
+
+
+async def test_no_two_stations_have_the_same_transaction(gateway):
+    """Whatever restarts: 60 stations start at once, six times; and no two nodes have the same, which know nothing of each other."""
+    nodes = [gateway({"node": {"id": f"gw-{number}", "number": number, "count": 2}}) for number in range(2)]
+    given: list[int] = []
+    latest = dict.fromkeys(range(60), 0)
+    for meter, end in enumerate(ENDS):
+        for node in nodes:
+            ids = await started_together(node, 60, meter)
+            if node is nodes[0]:
+                assert all(id > latest[number] for number, id in enumerate(ids)), "a station's ids grow"
+                latest = dict(enumerate(ids))
+            given += ids
+            end(node)
+    assert len(set(given)) == len(given) == 60 * 2 * len(ENDS)
+    for number, node in enumerate(nodes):
+        assert node.metric("ocpp_gateway_greatest_transaction_id") % 2 == number
+    assert max(node.metric("ocpp_gateway_greatest_transaction_id") for node in nodes) == max(given)
+
+
 async def test_copies_sent_without_waiting_have_the_same_transaction(gateway):
     node = gateway()
     async with await Station.connect(node, "CP-1") as station:

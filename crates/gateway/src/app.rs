@@ -226,6 +226,9 @@ impl App {
         let (ready, known) = (Arc::clone(&readiness), Arc::clone(&shared.stations));
         metrics.ready.show(move || usize::from(ready.check().is_ok()));
         metrics.stations_known.show(move || known.len());
+        let known = Arc::clone(&shared.stations);
+        let greatest = move || usize::try_from(known.greatest_transaction_id()).unwrap_or_default();
+        metrics.transaction_id.show(greatest);
         let mut app = Self {
             registry: Arc::clone(&registry),
             shared: Arc::clone(&shared),

@@ -17,6 +17,11 @@ pub struct NodeOptions {
     /// which sessions are open), `commands/` (commands that are queued, being sent, or ended), `undelivered/` (events that Kafka
     /// can never accept). It is locked: one process at a time.
     pub data_dir: PathBuf,
+    /// This node's number among `count`, from 0.
+    pub number: u16,
+    /// How many nodes give out ids of OCPP 1.6 transactions that must differ; each needs a `number` of its own. The ids have 31 bits,
+    /// which the nodes share. Choose it once, for as many nodes as there may be: after a change, ids may repeat those of other nodes.
+    pub count: u16,
     /// Worker threads; 0 means one for each core.
     #[schemars(extend("x-tuning" = true))]
     pub worker_threads: usize,
@@ -24,7 +29,7 @@ pub struct NodeOptions {
 
 impl Default for NodeOptions {
     fn default() -> Self {
-        Self { id: "gw-1".into(), data_dir: PathBuf::from("data"), worker_threads: 0 }
+        Self { id: "gw-1".into(), data_dir: PathBuf::from("data"), number: 0, count: 1, worker_threads: 0 }
     }
 }
 
@@ -53,6 +58,8 @@ impl NodeOptions {
     pub fn check(&self, problems: &mut Problems) {
         let length = self.id.len();
         problems.demand((1..=64).contains(&length), "node.id must have 1 to 64 characters");
+        problems.demand((1..=1024).contains(&self.count), "node.count must be between 1 and 1024");
+        problems.demand(self.number < self.count, "node.number must be less than node.count");
     }
 }
 

@@ -16,7 +16,7 @@ use ocpp_bus::Record;
 use ocpp_bus::Snapshot;
 use ocpp_commands::nearest::nearest;
 use ocpp_protocol::{BootState, Identity, IdentityKey, Registration, StartKey};
-use ocpp_station::{Standing, StationModel, StationRecord};
+use ocpp_station::{Standing, StationModel, StationRecord, TransactionIds};
 use serde::{Deserialize, Serialize};
 
 use crate::kinds;
@@ -33,6 +33,7 @@ pub struct Stations {
     states: DashMap<IdentityKey, State>,
     /// The greatest revision of a station that was forgotten.
     forgotten: AtomicU64,
+    ids: TransactionIds,
 }
 
 /// One station's state, as the journal keeps it.
@@ -72,10 +73,16 @@ pub struct StationState {
 }
 
 impl Stations {
+    /// None yet. Those that start transactions will be given these ids.
+    pub fn new(ids: TransactionIds) -> Self {
+        Self { ids, ..Self::default() }
+    }
+
     /// Takes a record of the journal.
     pub fn restore(&self, value: &[u8]) {
         match serde_json::from_slice::<State>(value) {
             Ok(state) => {
+                self.ids.see(state.record.last_transaction());
                 let mut slot = self.states.entry(IdentityKey::of(&state.identity)).or_default();
                 if state.revision > slot.revision {
                     *slot = state;
@@ -97,8 +104,9 @@ impl Stations {
 
     /// Forgets a station. None if it is not known.
     pub fn forget(&self, key: &IdentityKey) -> Option<Record> {
-        let (_, State { revision, identity, .. }) = self.states.remove(key)?;
-        let mut forgotten = State { revision, identity, forgotten: true, ..State::default() };
+        let (_, State { revision, identity, record, .. }) = self.states.remove(key)?;
+        let record = record.forgotten();
+        let mut forgotten = State { revision, identity, forgotten: true, record, ..State::default() };
         let record = changed(&mut forgotten);
         self.forgotten.fetch_max(forgotten.revision, Ordering::AcqRel);
         Some(record)
@@ -244,7 +252,12 @@ impl Stations {
 
     /// The transaction id for a 1.6 StartTransaction.
     pub fn transaction(&self, identity: &Identity, start: &StartKey, now: SystemTime) -> (i32, Record) {
-        self.change(identity, |record| record.transaction(start, now))
+        self.change(identity, |record| record.transaction(start, &self.ids, now))
+    }
+
+    /// The greatest transaction id so far.
+    pub fn greatest_transaction_id(&self) -> i32 {
+        self.ids.greatest()
     }
 
     /// A station's state, for people.
@@ -313,7 +326,10 @@ impl ocpp_commands::port::Stations for Stations {
 
 impl Snapshot for Stations {
     fn records(&self) -> Vec<Record> {
-        self.states.iter().map(|state| record(&state)).collect()
+        // The greatest transaction id may be that of a station which was forgotten: one without a name stands for all of these.
+        let forgotten = StationRecord::of_transaction(self.ids.greatest());
+        let forgotten = State { revision: 1, forgotten: true, record: forgotten, ..State::default() };
+        self.states.iter().map(|state| record(&state)).chain([record(&forgotten)]).collect()
     }
 }
 
@@ -389,6 +405,43 @@ mod tests {
         [&again, &known, &forgotten].iter().for_each(|record| replayed.restore(&record.value));
         replayed.restored();
         assert_eq!(replayed.get(&key).unwrap().registration, Some("Pending"));
+    }
+
+    #[test]
+    fn no_id_is_given_out_again_although_its_station_was_forgotten_and_the_journal_compacted() {
+        let stations = Stations::default();
+        let other = Identity::parse("CP-2").unwrap();
+        let (_, kept) = stations.transaction(&other, &start("a"), UNIX_EPOCH);
+        let (greatest, known) = stations.transaction(&station(), &start("a"), UNIX_EPOCH);
+        let forgotten = stations.forget(&station().folded()).unwrap();
+        for records in [vec![kept, known, forgotten], stations.records()] {
+            let replayed = Stations::default();
+            records.iter().for_each(|record| replayed.restore(&record.value));
+            replayed.restored();
+            assert_eq!(replayed.len(), 1);
+            assert_eq!(replayed.greatest_transaction_id(), greatest);
+            assert!(replayed.transaction(&other, &start("b"), UNIX_EPOCH).0 > greatest);
+        }
+    }
+
+    #[test]
+    fn stations_that_start_together_get_different_ids() {
+        let (stations, now) = (Stations::default(), SystemTime::now());
+        let ids = |from: u32| {
+            let stations = &stations;
+            (from..from + 500).map(move |number| {
+                let station = Identity::parse(&format!("CP-{number}")).unwrap();
+                stations.transaction(&station, &start("a"), now).0
+            })
+        };
+        let mut given: Vec<i32> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..4).map(|at| scope.spawn(move || ids(at * 500).collect::<Vec<_>>())).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        given.sort_unstable();
+        given.dedup();
+        assert_eq!(given.len(), 2000);
     }
 
     #[test]

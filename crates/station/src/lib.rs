@@ -26,6 +26,7 @@ pub mod session;
 pub mod session_id;
 pub mod time;
 pub mod trace;
+pub mod transaction_ids;
 
 pub use close::CloseReason;
 pub use content::Content;
@@ -40,3 +41,4 @@ pub use session::{Link, Session, Wanted};
 pub use session_id::SessionId;
 pub use time::Now;
 pub use trace::TraceParent;
+pub use transaction_ids::TransactionIds;

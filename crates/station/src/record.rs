@@ -5,19 +5,18 @@
 //! is durable (P1).
 
 use std::collections::VecDeque;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use ocpp_protocol::{BootState, Registration, StartKey, Version, vendor_and_model};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::transaction_ids::{TransactionIds, next_of_station};
+
 /// Transactions remembered for each station, so that a retried StartTransaction gets the same id. A station retries one
 /// StartTransaction at a time, in order (OCPP 1.6 section 3.7), so a few would do.
 const REMEMBERED_STARTS: usize = 16;
-
-/// 2020-01-01T00:00:00Z, in seconds since 1970.
-const ID_EPOCH_SECONDS: u64 = 1_577_836_800;
 
 /// How far a station's registration has come: what the station knows, and what is true.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,20 +124,31 @@ impl StationRecord {
         self.decision_counts = true;
     }
 
-    /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one.
-    ///
-    /// A new id is greater than every earlier one of the station and at least the number of seconds since 2020. So ids
-    /// stay unique even if the journal was lost, as long as a station starts less than one transaction a second; they
-    /// are positive 32-bit numbers until 2088.
-    pub fn transaction(&mut self, start: &StartKey, now: SystemTime) -> i32 {
+    /// That of a station of which only its last transaction id is known.
+    pub fn of_transaction(last_transaction: i32) -> Self {
+        Self { last_transaction, ..Self::default() }
+    }
+
+    /// What remains of a station that is forgotten.
+    pub fn forgotten(&self) -> Self {
+        Self::of_transaction(self.last_transaction)
+    }
+
+    /// The greatest id among its transactions; 0 before the first.
+    pub fn last_transaction(&self) -> i32 {
+        self.last_transaction
+    }
+
+    /// The transaction id for a 1.6 StartTransaction: the one given before if it is a retry, else a new one, greater than every
+    /// earlier one of the station. When the node's ids are used up, it counts on from the station's own instead, and behind the last
+    /// of 31 bits from the clock.
+    pub fn transaction(&mut self, start: &StartKey, ids: &TransactionIds, now: SystemTime) -> i32 {
         let hash = start.is_distinctive().then(|| hash(&start.canonical()));
         let before = hash.as_ref().and_then(|hash| self.starts.iter().find(|(known, _)| known == hash));
         if let Some((_, id)) = before {
             return *id;
         }
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let seconds = i32::try_from(since_epoch.saturating_sub(ID_EPOCH_SECONDS)).unwrap_or(i32::MAX);
-        let id = self.last_transaction.saturating_add(1).max(seconds).max(1);
+        let id = ids.next(now).unwrap_or_else(|| next_of_station(self.last_transaction, now));
         self.last_transaction = id;
         if let Some(hash) = hash {
             if self.starts.len() == REMEMBERED_STARTS {
@@ -176,10 +186,13 @@ mod word {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::collections::HashMap;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use ocpp_protocol::start_key;
+    use proptest::prelude::*;
 
     use super::*;
-    use ocpp_protocol::start_key;
 
     fn start(timestamp: &str) -> StartKey {
         let text = format!(r#"{{"connectorId":1,"idTag":"A","timestamp":"{timestamp}","meterStart":0}}"#);
@@ -193,10 +206,11 @@ mod tests {
 
     #[test]
     fn a_retry_gets_the_same_transaction_id_and_a_new_start_a_greater_one() {
-        let mut station = StationRecord::default();
-        let first = station.transaction(&start("2026-01-01T00:00:00Z"), now());
-        let retry = station.transaction(&start("2026-01-01T00:00:00Z"), now() + Duration::from_secs(9));
-        let second = station.transaction(&start("2026-01-01T00:00:01Z"), now());
+        let (mut station, ids) = (StationRecord::default(), TransactionIds::default());
+        let first = station.transaction(&start("2026-01-01T00:00:00Z"), &ids, now());
+        let later = now() + Duration::from_secs(9);
+        let retry = station.transaction(&start("2026-01-01T00:00:00Z"), &ids, later);
+        let second = station.transaction(&start("2026-01-01T00:00:01Z"), &ids, now());
         assert!(first > 0);
         assert_eq!(first, retry);
         assert!(second > first);
@@ -231,5 +245,91 @@ mod tests {
         assert_eq!(serde_json::from_str::<StationRecord>(&written).unwrap().model(), station.model());
         let strange: StationRecord = serde_json::from_str(r#"{"registration":"Odd"}"#).unwrap();
         assert_eq!(strange.standing(), Standing::of(BootState::Unregistered));
+    }
+
+    /// A node with its journal, which has every record.
+    #[derive(Default)]
+    struct Node {
+        ids: TransactionIds,
+        records: HashMap<u8, StationRecord>,
+    }
+
+    impl Node {
+        fn restarted(self) -> Self {
+            let ids = TransactionIds::default();
+            let written = serde_json::to_string(&self.records).unwrap();
+            let records: HashMap<u8, StationRecord> = serde_json::from_str(&written).unwrap();
+            records.values().for_each(|record| ids.see(record.last_transaction()));
+            Self { ids, records }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A station starts a transaction, or tries its last start again.
+        Start {
+            station: u8,
+            again: bool,
+        },
+        /// The clock goes by so many seconds, perhaps back.
+        Clock(i64),
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            20 => (0..20_u8, any::<bool>()).prop_map(|(station, again)| Step::Start { station, again }),
+            4 => (-100..1000_i64).prop_map(Step::Clock),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_starts_of_a_node_get_the_same_id_whatever_restarts(steps in prop::collection::vec(step(), 1..400)) {
+            let (mut node, mut clock) = (Node::default(), 1_767_225_600_u64);
+            let mut given: HashMap<i32, (u8, u32)> = HashMap::new();
+            let mut starts: HashMap<u8, (u32, i32)> = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Clock(seconds) => clock = clock.saturating_add_signed(seconds),
+                    Step::Restart => node = node.restarted(),
+                    Step::Start { station, again } => {
+                        let now = UNIX_EPOCH + Duration::from_secs(clock);
+                        let record = node.records.entry(station).or_default();
+                        let last = starts.get(&station).copied();
+                        let (number, before) = last.map_or((1, None), |(number, id)| {
+                            if again { (number, Some(id)) } else { (number + 1, None) }
+                        });
+                        let id = record.transaction(&start(&number.to_string()), &node.ids, now);
+                        match before {
+                            Some(before) => prop_assert_eq!(id, before, "a retry"),
+                            None => {
+                                prop_assert!(last.is_none_or(|(_, last)| id > last), "greater than earlier ones");
+                                prop_assert_eq!(given.insert(id, (station, number)), None, "{}", id);
+                            }
+                        }
+                        starts.insert(station, (number, id));
+                    }
+                }
+            }
+        }
+
+        /// Each time it forgets everything. It has given out fewer ids than seconds have passed.
+        #[test]
+        fn without_the_journal_ids_are_new_below_one_a_second(
+            lives in prop::collection::vec((0..200_u64, 0..20_u64), 1..10),
+        ) {
+            let (mut clock, mut given) = (1_767_225_600_u64, std::collections::HashSet::new());
+            for (starts, idle) in lives {
+                let mut node = Node::default();
+                for number in 0..starts {
+                    let now = UNIX_EPOCH + Duration::from_secs(clock);
+                    let record = node.records.entry((number % 7) as u8).or_default();
+                    prop_assert!(given.insert(record.transaction(&start(&number.to_string()), &node.ids, now)));
+                }
+                clock += starts + idle;
+            }
+        }
     }
 }

@@ -28,6 +28,7 @@ pub(super) struct Metrics {
     pub(super) deviations: DeviationMetrics,
     pub(super) spans: Arc<SpanMetrics>,
     pub(super) stations_known: ComputedGauge,
+    pub(super) transaction_id: ComputedGauge,
     pub(super) twins: IntGauge,
     pub(super) ready: ComputedGauge,
 }
@@ -46,6 +47,10 @@ impl Metrics {
             deviations: DeviationMetrics::register(registrar)?,
             spans: Arc::new(SpanMetrics::register(registrar)?),
             stations_known: registrar.computed("stations_known", "Stations whose state is kept")?,
+            transaction_id: registrar.computed(
+                "greatest_transaction_id",
+                "The greatest transaction id given to an OCPP 1.6 station",
+            )?,
             twins: registrar.gauge("twins", "Identities that two devices use, which push each other out")?,
             ready: registrar.computed("ready", "1 while /readyz says yes")?,
         })

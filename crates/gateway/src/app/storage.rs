@@ -9,6 +9,7 @@ use ocpp_bus::{Bus, Journal, JournalOptions, LocalOptions, Record, Snapshot, Sta
 use ocpp_commands::CommandStore;
 use ocpp_commands::store::Unfinished;
 use ocpp_log::LogOptions;
+use ocpp_station::TransactionIds;
 
 use super::derived::{command_limits, kafka_options};
 use crate::bus_options::BusKind;
@@ -84,7 +85,8 @@ pub(super) fn start_journal(
         max_record_bytes: JOURNAL_MAX_RECORD,
     };
     let log = open_log(options, &metrics)?;
-    let (stations, mut sessions) = (Arc::new(Stations::default()), Replay::default());
+    let ids = TransactionIds::of_node(config.node.number, config.node.count);
+    let (stations, mut sessions) = (Arc::new(Stations::new(ids)), Replay::default());
     ocpp_bus::replay(&log.view(), "states of stations", |record| {
         if record.kind == kinds::STATION_STATE.0 {
             stations.restore(&record.value);
