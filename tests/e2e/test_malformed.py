@@ -185,7 +185,7 @@ async def test_before_its_boot_an_unknown_action_is_a_security_error(gateway, ve
 
 async def test_a_result_that_is_refused_is_told_with_its_action(gateway):
     """OCPP 2.1: either side refuses a result that it cannot use, of whatever id, with a CALLRESULTERROR, which is not answered."""
-    node = gateway()
+    node = gateway({"registration": {"trigger_boot": False}})
     async with await Station.connect(node, "CP-1", "2.1") as station:
         [early] = await replies_before_boot(station, '[3,"x"]')
         await station.boot()
@@ -202,7 +202,7 @@ async def test_a_result_that_is_refused_is_told_with_its_action(gateway):
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_actions_that_a_station_may_not_send(gateway, version):
-    node = gateway()
+    node = gateway({"registration": {"trigger_boot": False}})
     rows = [(action, code) for action, code, versions in ACTIONS if version in versions]
     async with await Station.connect(node, "CP-1", version) as station:
         await station.boot()
