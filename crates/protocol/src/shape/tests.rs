@@ -283,6 +283,19 @@ fn everything_is_found_once_and_the_first_that_is_not_tolerated_refuses() {
 }
 
 #[test]
+fn what_refuses_is_found_behind_any_number_of_tolerated_violations() {
+    let samples = vec![r#"{"value":1}"#; 5_000].join(",");
+    let value =
+        format!(r#"{{"timestamp":"2026-11-20T10:00:00Z","sampledValue":[{samples},{{"value":[]}}]}}"#);
+    let payload = format!(r#"{{"connectorId":1,"meterValue":[{value}]}}"#);
+    let payload = serde_json::from_str(&payload).unwrap();
+    let tolerance = [ViolationKind::StringAsNumber].into_iter().collect();
+    let findings = check_request(Version::V16, action("MeterValues"), payload, tolerance);
+    assert_eq!(findings.all().len(), 2);
+    assert_eq!(findings.refusal().unwrap().field, "meterValue[0].sampledValue[5000].value");
+}
+
+#[test]
 fn a_violation_names_its_member_and_shows_the_value_in_short() {
     let text = |payload: &str| request(Version::V16, "Reset", payload).unwrap_err().to_string();
     assert_eq!(text("{}"), "payload.type: missing");

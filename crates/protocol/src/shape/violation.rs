@@ -153,12 +153,15 @@ impl std::error::Error for Violation {}
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Findings {
     violations: Vec<Violation>,
+    noted: usize,
     refusal: Option<usize>,
 }
 
 impl Findings {
     /// Violations of one payload that are listed.
     const MOST: usize = 16;
+    /// Violations of one payload that are looked at to be listed. A message may be full of them.
+    const MOST_NOTED: usize = 1000;
 
     /// Whether the payload satisfies its schema.
     pub fn is_empty(&self) -> bool {
@@ -201,7 +204,8 @@ impl Findings {
         description: impl FnOnce() -> String,
     ) {
         let is_refusal = !is_tolerated && self.refusal.is_none();
-        if !is_refusal && self.violations.len() >= Self::MOST {
+        self.noted += 1;
+        if !is_refusal && (self.violations.len() >= Self::MOST || self.noted > Self::MOST_NOTED) {
             return;
         }
         let field = field();
