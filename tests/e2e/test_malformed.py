@@ -202,7 +202,7 @@ async def test_a_result_that_is_refused_is_told_with_its_action(gateway):
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_actions_that_a_station_may_not_send(gateway, version):
-    node = gateway({"registration": {"trigger_boot": False}})
+    node = gateway()
     rows = [(action, code) for action, code, versions in ACTIONS if version in versions]
     async with await Station.connect(node, "CP-1", version) as station:
         await station.boot()
